@@ -1,0 +1,35 @@
+# make demo   train the main example on real data
+# make test   lint, then the whole test suite
+# make lint   ruff and mypy
+# make bench  time the operators on this machine
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.ready
+	$(BIN)/python examples/data_hyper_cleaning.py
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/typed && mkdir -p build/typed/jboat
+	ln -s $(CURDIR)/jboat/* $(CURDIR)/trainers $(CURDIR)/callbacks build/typed/jboat/
+	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p jboat
+
+bench: $(VENV)/.ready
+	$(BIN)/python benchmarks/unrolled_step.py
+
+$(VENV)/.ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[examples,test]'
+	touch $@
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,47 @@
+"""Gradient-based bilevel optimization on Jittor: a trainer, callbacks, and exact hypergradient operators."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from jboat import runtime
+
+if TYPE_CHECKING:
+    from jboat.registry import register_operator as register_operator
+    from jboat.trainers.bilevel_trainer import BilevelTrainer as BilevelTrainer
+    from jboat.trainers.errors import NonFiniteError as NonFiniteError
+    from jboat.trainers.history import History as History
+    from jboat.trainers.hypergradient_result import HyperGradientResult as HyperGradientResult
+    from jboat.trainers.trainer_state import StopReason as StopReason
+    from jboat.trainers.trainer_state import TrainerState as TrainerState
+    from jboat.trajectory import Trajectory as Trajectory
+
+__version__ = version("jboat-trainer")
+
+_HOMES = {
+    "BilevelTrainer": "jboat.trainers.bilevel_trainer",
+    "History": "jboat.trainers.history",
+    "HyperGradientResult": "jboat.trainers.hypergradient_result",
+    "NonFiniteError": "jboat.trainers.errors",
+    "StopReason": "jboat.trainers.trainer_state",
+    "TrainerState": "jboat.trainers.trainer_state",
+    "Trajectory": "jboat.trajectory",
+    "register_operator": "jboat.registry",
+}
+__all__ = ["__version__", *_HOMES]
+
+if sys.orig_argv[1:4] != ["-m", "jboat", "doctor"]:  # the doctor examines machines on which this fails
+    runtime.start()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'jboat' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

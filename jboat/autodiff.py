@@ -1,0 +1,63 @@
+"""Gradients, vector-Jacobian products and Hessian-vector products on lists of Vars.
+
+Jittor gives zeros for the second mention of the same Var, refuses integers, and differentiates a cotangent that is
+not detached. These functions do what is expected in all three cases, and never replace a NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jittor as jt
+
+from jboat import functional
+
+
+def grad(loss: jt.Var, inputs: Sequence[jt.Var]) -> list[jt.Var]:
+    """The gradient of a scalar, differentiable itself.
+
+    Args:
+        loss: a Var with one element.
+        inputs: Vars of any shape; a repeated one gets its gradient every time.
+
+    Returns:
+        One Var per input, of its shape. Zeros for an input that is unused, of integer type or stop-grad.
+
+    Raises:
+        ValueError: if ``loss`` has more than one element.
+    """
+    if loss.numel() != 1:
+        raise ValueError(f"loss must be a scalar, got shape {list(loss.shape)}; take its mean() or sum() first")
+    unique = {v.id: v for v in inputs if functional.is_float(v) and not v.is_stop_grad()}
+    gradients = dict(zip(unique, jt.grad(loss, list(unique.values())) if unique else [], strict=True))
+    return [gradients[v.id] if v.id in gradients else jt.zeros_like(v) for v in inputs]
+
+
+def vjp(outputs: Sequence[jt.Var], inputs: Sequence[jt.Var], cotangents: Sequence[jt.Var]) -> list[jt.Var]:
+    """The product of ``cotangents`` with the Jacobian of ``outputs`` by ``inputs``.
+
+    Args:
+        outputs: Vars that depend on the inputs.
+        inputs: Vars of any shape.
+        cotangents: one Var per output, of its shape; taken as constants.
+
+    Returns:
+        One Var per input, of its shape.
+    """
+    return grad(functional.dot(outputs, functional.detached(cotangents)), inputs)
+
+
+def hvp(loss: jt.Var, inputs: Sequence[jt.Var], vectors: Sequence[jt.Var]) -> list[jt.Var]:
+    """The Hessian of ``loss`` by ``inputs`` times ``vectors``.
+
+    For many products with the same Hessian take ``g = grad(loss, inputs)`` once and ``vjp(g, inputs, v)`` for each.
+
+    Args:
+        loss: a Var with one element.
+        inputs: Vars of any shape.
+        vectors: one Var per input, of its shape; taken as constants.
+
+    Returns:
+        One Var per input, of its shape.
+    """
+    return vjp(grad(loss, inputs), inputs, vectors)

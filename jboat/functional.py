@@ -1,0 +1,82 @@
+"""Run a Jittor module with substituted parameters, and linear algebra on lists of Vars."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import jittor as jt
+
+
+def alias(var: jt.Var) -> jt.Var:
+    """A second Python handle on the same node of Jittor's graph: same value, same history, same gradient.
+
+    ``Var._update`` is used because ``assign`` and ``update`` would change the node: its name, and under ``no_grad`` its
+    gradient.
+    """
+    return jt.Var(0.0)._update(var)
+
+
+@contextlib.contextmanager
+def substituted(variables: Sequence[jt.Var], values: Sequence[jt.Var]) -> Iterator[None]:
+    """Let ``variables`` hold ``values`` inside the block.
+
+    Whatever reaches the variables sees the values: a module's attributes, tied weights, closures. Gradients of what
+    the block computes are taken with respect to ``values``. Blocks may be nested.
+
+    Args:
+        variables: the Vars to fill, each at most once.
+        values: one Var per variable, of the same shape.
+    """
+    held = [alias(value) for value in values]
+    for variable, value in zip(variables, held, strict=True):
+        variable.swap(value)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, held, strict=True):
+            variable.swap(value)
+
+
+def trainable(module: jt.Module) -> list[jt.Var]:
+    """The module's parameters that take gradients: floating point, and not stop-grad. Tied ones appear once."""
+    return [p for p in module.parameters() if is_float(p) and not p.is_stop_grad()]
+
+
+def buffers(module: jt.Module) -> list[jt.Var]:
+    """The module's Vars that are not trained, such as BatchNorm's running statistics."""
+    return [p for p in module.parameters() if p.is_stop_grad() or not is_float(p)]
+
+
+@contextlib.contextmanager
+def preserved(variables: Sequence[jt.Var]) -> Iterator[None]:
+    """Give ``variables`` back the values they had when the block was entered."""
+    before = [alias(v) for v in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.swap(value)
+
+
+def is_float(var: jt.Var) -> bool:
+    """Whether ``var`` holds floating-point numbers."""
+    return str(var.dtype).startswith(("float", "bfloat"))
+
+
+def detached(variables: Sequence[jt.Var]) -> list[jt.Var]:
+    """The same values as leaves without history; the originals are left alone."""
+    return [v.detach() for v in variables]
+
+
+def dot(a: Sequence[jt.Var], b: Sequence[jt.Var]) -> jt.Var:
+    """The inner product of two lists of Vars, shape ``[1]``."""
+    total = (a[0] * b[0]).sum()
+    for x, y in zip(a[1:], b[1:], strict=True):
+        total = total + (x * y).sum()
+    return total
+
+
+def axpy(scale: float | jt.Var, x: Sequence[jt.Var], y: Sequence[jt.Var]) -> list[jt.Var]:
+    """``scale * x + y``, entry by entry."""
+    return [scale * a + b for a, b in zip(x, y, strict=True)]

@@ -1,0 +1,42 @@
+"""DI: dynamic initialisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jboat.gm_ol.dynamical_system import LowerLevelOperator
+from jboat.registry import register_operator
+
+
+@dataclass(frozen=True)
+class DIOptions:
+    """Options of DI.
+
+    Attributes:
+        lr: step size of the learned initialisation, positive.
+    """
+
+    lr: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0.0:
+            raise ValueError(f"solver_config['DI']['lr'] must be positive, got {self.lr}")
+
+
+@register_operator("gm", options=DIOptions)
+class DI(LowerLevelOperator):
+    """The initialisation y_0 is learned: after each outer step it moves by ``-lr dF(y_K)/dy_0``.
+
+    Source: Liu, Liu, Zeng and Zhang, "Towards gradient-based bilevel optimization with non-convex followers and
+    beyond", NeurIPS 2021.
+    """
+
+    def optimize(self, next_operation: str | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Ask the next operator for a trajectory that can be differentiated by y_0.
+
+        Raises:
+            AssertionError: if nothing follows.
+        """
+        assert next_operation is not None, "DI differentiates the lower steps: put NGD after it"
+        return {**kwargs, "keep_graph": True}

@@ -1,0 +1,64 @@
+"""The base class of the lower-level operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jittor as jt
+
+from jboat.lower_objective import LowerObjective, Objective
+
+
+class DynamicalSystem:
+    """An operator of the lower-level dynamics.
+
+    Args:
+        ll_objective: f, called ``f(ll_feed_dict, ul_model, ll_model)``; returns a scalar Var.
+        ul_objective: F, called ``F(ul_feed_dict, ul_model, ll_model)``; returns a scalar Var.
+        lower_loop: K, the number of lower steps.
+        ul_model: the upper-level model.
+        ll_model: the lower-level model.
+        solver_config: ``gm_op``, ``na_op``, ``gda_loss`` and one section per operator.
+    """
+
+    def __init__(
+        self,
+        ll_objective: Objective,
+        ul_objective: Objective,
+        lower_loop: int,
+        ul_model: jt.Module,
+        ll_model: jt.Module,
+        solver_config: Mapping[str, Any],
+    ) -> None:
+        self.ll_objective = ll_objective
+        self.ul_objective = ul_objective
+        self.lower_loop = lower_loop
+        self.ul_model = ul_model
+        self.ll_model = ll_model
+        self.solver_config = solver_config
+
+    def optimize(self, **kwargs: Any) -> dict[str, Any]:
+        """Run the operator; returns the keyword arguments of the next one, or the result of the chain."""
+        raise NotImplementedError(f"{type(self).__name__} must define optimize()")
+
+    def lower_objective(self, *, aggregated: bool) -> LowerObjective:
+        """Phi of the lower steps, with or without GDA."""
+        return LowerObjective(
+            self.ll_objective, self.ul_objective, self.ul_model, self.solver_config, aggregated=aggregated
+        )
+
+
+class LowerLevelOperator(DynamicalSystem):
+    """A lower-level operator with the argument order of the public constructors: ``ll_model`` before ``ul_model``."""
+
+    def __init__(
+        self,
+        ll_objective: Objective,
+        ul_objective: Objective,
+        ll_model: jt.Module,
+        ul_model: jt.Module,
+        lower_loop: int,
+        solver_config: Mapping[str, Any],
+    ) -> None:
+        super().__init__(ll_objective, ul_objective, lower_loop, ul_model, ll_model, solver_config)

@@ -1,0 +1,100 @@
+"""NGD: gradient descent on the lower objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jittor as jt
+import numpy as np
+
+from jboat import lower_objective as lower
+from jboat import registry
+from jboat.gm_ol.dynamical_system import LowerLevelOperator
+from jboat.lower_objective import Batch, LowerObjective
+from jboat.registry import register_operator
+from jboat.trajectory import Trajectory
+
+StepHook = Callable[[int, Trajectory], None]
+
+
+@register_operator("gm")
+class NGD(LowerLevelOperator):
+    """``lower_loop`` steps of the lower-level optimizer.
+
+    Source: Franceschi, Donini, Frasconi and Pontil, "Forward and reverse gradient-based hyperparameter optimization",
+    ICML 2017.
+    """
+
+    def optimize(
+        self,
+        ll_feed_dict: Batch | Sequence[Batch],
+        ul_feed_dict: Batch,
+        auxiliary_model: Trajectory,
+        next_operation: str | None = None,
+        lower_objective: LowerObjective | None = None,
+        keep_graph: bool = False,
+        on_step: StepHook | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Extend the trajectory by ``lower_loop`` steps.
+
+        Args:
+            ll_feed_dict: the lower batch, or one per inner step.
+            ul_feed_dict: the upper batch, for GDA and PTT.
+            auxiliary_model: the trajectory, at y_0.
+            next_operation: must be None: NGD ends its chain.
+            lower_objective: phi; by default the plain lower objective.
+            keep_graph: keep graphs even where the hypergradient chain does not need them.
+            on_step: called with the inner step (from 1) and the trajectory after each step.
+            kwargs: handed through.
+
+        Returns:
+            The feed dicts, ``auxiliary_model`` at y_K, ``max_loss_iter`` (PTT's inner step, 0 without PTT) and
+            ``ll_losses``, phi before each step as a list of Vars.
+
+        Raises:
+            AssertionError: if another operator should follow.
+        """
+        assert next_operation is None, f"NGD ends the lower-level chain, but {next_operation} follows it"
+        phi = lower_objective or self.lower_objective(aggregated=False)
+        na_op = self.solver_config.get("na_op") or ()
+        truncated = registry.options(self.solver_config, "RGT").truncate_iter if "RGT" in na_op else 0
+        replay = registry.options(self.solver_config, "RAD").remat_every > 0
+        keep = not replay and (keep_graph or _differentiates_steps(na_op))
+        upper_losses = []
+        ll_losses = []
+        for step in range(self.lower_loop):
+
+            def objective(model: Trajectory, step: int = step) -> jt.Var:
+                anchor = model.parameters(0)
+                return phi(model, model.parameters(), step, ll_feed_dict, ul_feed_dict, anchor)
+
+            ll_losses.append(auxiliary_model.advance(objective, keep_graph=keep and step >= truncated))
+            if "PTT" in na_op and step >= truncated:
+                upper_losses.append(self._upper_loss(auxiliary_model, ul_feed_dict))
+            if on_step:
+                on_step(step + 1, auxiliary_model)
+        worst = truncated + 1 + int(np.argmax([loss.item() for loss in upper_losses])) if upper_losses else 0
+        return {
+            **kwargs,
+            "ll_feed_dict": ll_feed_dict,
+            "ul_feed_dict": ul_feed_dict,
+            "auxiliary_model": auxiliary_model,
+            "max_loss_iter": worst,
+            "ll_losses": ll_losses,
+        }
+
+    def _upper_loss(self, trajectory: Trajectory, ul_feed_dict: Batch) -> jt.Var:
+        with jt.no_grad():
+            loss = trajectory.evaluate(
+                lambda model: lower.call(
+                    self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=model.parameters()
+                )
+            )
+            return loss.sync()
+
+
+def _differentiates_steps(na_op: Sequence[str]) -> bool:
+    """Whether a hypergradient chain pulls a cotangent back through the lower steps."""
+    return "RAD" in na_op or ("IAD" in na_op and not {"FOA", "CG", "NS"} & set(na_op))

@@ -1,0 +1,157 @@
+"""The base class of the hypergradient operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jittor as jt
+
+from jboat import autodiff, functional
+from jboat import lower_objective as lower
+from jboat.lower_objective import Batch, LowerObjective, Objective
+from jboat.trajectory import Trajectory
+
+
+class HyperGradient:
+    """An operator that computes, or prepares, the hypergradient.
+
+    Args:
+        ll_objective: f, called ``f(ll_feed_dict, ul_model, ll_model)``; returns a scalar Var.
+        ul_objective: F, called ``F(ul_feed_dict, ul_model, ll_model)``; returns a scalar Var.
+        ul_model: the upper-level model.
+        ll_model: the lower-level model.
+        ll_var: the Vars y that the lower level optimizes.
+        ul_var: the Vars x that the upper level optimizes.
+        solver_config: ``gm_op``, ``na_op``, ``lower_level_opt``, ``gda_loss`` and one section per operator.
+    """
+
+    def __init__(
+        self,
+        ll_objective: Objective,
+        ul_objective: Objective,
+        ul_model: jt.Module,
+        ll_model: jt.Module,
+        ll_var: Sequence[jt.Var],
+        ul_var: Sequence[jt.Var],
+        solver_config: Mapping[str, Any],
+    ) -> None:
+        self.ll_objective = ll_objective
+        self.ul_objective = ul_objective
+        self.ul_model = ul_model
+        self.ll_model = ll_model
+        self.ll_var = list(ll_var)
+        self.ul_var = list(ul_var)
+        self.solver_config = solver_config
+        self.lower_objective = LowerObjective(ll_objective, ul_objective, ul_model, solver_config)
+        self.dynamic_initialization = "DI" in (solver_config.get("gm_op") or ())
+
+    def compute_gradients(
+        self, ll_feed_dict: Batch | Sequence[Batch], ul_feed_dict: Batch, auxiliary_model: Trajectory, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Run the operator."""
+        raise NotImplementedError(f"{type(self).__name__} must define compute_gradients()")
+
+    @property
+    def alpha(self) -> float:
+        """GDA's weight of the upper objective at inner step 0."""
+        return self.lower_objective.alpha
+
+    @property
+    def alpha_decay(self) -> float:
+        """GDA's factor of the weight from one inner step to the next."""
+        return self.lower_objective.alpha_decay
+
+    @property
+    def gda_loss(self) -> Objective | None:
+        """The user's aggregated objective, if there is one."""
+        return self.lower_objective.gda_loss
+
+    @property
+    def ll_lr(self) -> float:
+        """The lower-level learning rate (of the first parameter group, where they differ)."""
+        optimizer = self.solver_config["lower_level_opt"]
+        return float(optimizer.param_groups[0].get("lr", optimizer.lr))
+
+    def _require_modifier(self, next_operation: str | None, finished: bool) -> None:
+        name = type(self).__name__
+        assert not finished, f"{name} must run before the hypergradient is finished: put it first in na_op"
+        assert next_operation is not None, f"{name} prepares a hypergradient but computes none: add RAD or IAD to na_op"
+
+    def _require_terminal(self, next_operation: str | None, finished: bool) -> None:
+        name = type(self).__name__
+        assert not finished, f"{name} got a finished hypergradient: na_op may hold one operator that finishes"
+        assert next_operation is None, f"{name} finishes the hypergradient: remove {next_operation} after it from na_op"
+
+    def _upper(self, trajectory: Trajectory, ul_feed_dict: Batch) -> tuple[jt.Var, list[jt.Var], list[jt.Var]]:
+        """F, grad_x F and grad_y F at the last iterate, detached and computed."""
+        parameters = trajectory.parameters()
+
+        def objective(model: Trajectory) -> jt.Var:
+            return lower.call(self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=parameters)
+
+        with functional.preserved(functional.buffers(self.ul_model)):
+            loss = trajectory.evaluate(objective)
+        gradients = autodiff.grad(loss, [*self.ul_var, *parameters])
+        by_x = functional.detached(gradients[: len(self.ul_var)])
+        by_y = functional.detached(gradients[len(self.ul_var) :])
+        jt.sync([loss, *by_x, *by_y])
+        return loss, by_x, by_y
+
+    def _lower(
+        self,
+        trajectory: Trajectory,
+        step: int,
+        ll_feed_dict: Batch | Sequence[Batch],
+        ul_feed_dict: Batch,
+        parameters: Sequence[jt.Var],
+    ) -> jt.Var:
+        """Phi of inner step ``step`` at ``parameters``, with its graph."""
+        anchor = trajectory.parameters(0)
+
+        def objective(model: Trajectory) -> jt.Var:
+            return self.lower_objective(model, parameters, step, ll_feed_dict, ul_feed_dict, anchor)
+
+        with functional.preserved(functional.buffers(self.ul_model)):
+            return trajectory.evaluate(objective, parameters)
+
+    def _result(
+        self,
+        trajectory: Trajectory,
+        loss: jt.Var,
+        hyper_gradient: Sequence[jt.Var],
+        upper_by_y: Sequence[jt.Var],
+        ll_init_gradient: Sequence[jt.Var] | None = None,
+        **diagnostics: float,
+    ) -> dict[str, Any]:
+        """The dict of a terminal operator; with DI, adds dF(y_K)/dy_0 unless it is given."""
+        gradients = functional.detached(hyper_gradient)
+        result: dict[str, Any] = {
+            "upper_loss": float(loss.item()),
+            "hyper_gradient_finished": True,
+            "hyper_gradient": gradients,
+        }
+        if self.dynamic_initialization:
+            if ll_init_gradient is None:
+                _, ll_init_gradient = trajectory.pullback(upper_by_y, [], start=0)
+            result["ll_init_gradient"] = list(ll_init_gradient)
+        if diagnostics:
+            result["diagnostics"] = diagnostics
+        jt.sync(gradients)
+        return result
+
+
+class HyperGradientOperator(HyperGradient):
+    """A hypergradient operator with the argument order of the public constructors: ``ll_model`` before ``ul_model``."""
+
+    def __init__(
+        self,
+        ll_objective: Objective,
+        ul_objective: Objective,
+        ll_model: jt.Module,
+        ul_model: jt.Module,
+        ll_var: Sequence[jt.Var],
+        ul_var: Sequence[jt.Var],
+        solver_config: Mapping[str, Any],
+    ) -> None:
+        super().__init__(ll_objective, ul_objective, ul_model, ll_model, ll_var, ul_var, solver_config)

@@ -1,0 +1,34 @@
+"""NS: implicit differentiation by a Neumann series."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jittor as jt
+
+from jboat import registry
+from jboat.linear_solvers import MatrixVectorProduct, Solution, neumann_series
+from jboat.na_ol.cg import CGOptions
+from jboat.na_ol.implicit import ImplicitHyperGradient
+from jboat.registry import register_operator
+
+
+@register_operator("na", options=CGOptions)
+class NS(ImplicitHyperGradient):
+    """``grad_x F - (d2 phi / dx dy) q`` with ``q = s sum_{j=0..k} (I - s d2 phi / dy2)^j grad_y F``.
+
+    s is the lower-level learning rate. Options come from the section NS if there is one, else from CG.
+
+    Source: Lorraine, Vicol and Duvenaud, "Optimizing millions of hyperparameters by implicit differentiation",
+    AISTATS 2020.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        options = registry.options(self.solver_config, "NS" if "NS" in self.solver_config else "CG")
+        self.K = options.k
+        self.tolerance = options.tolerance
+
+    def solve(self, product: MatrixVectorProduct, b: list[jt.Var], learning_rates: list[float]) -> Solution:
+        """See :func:`jboat.linear_solvers.neumann_series`."""
+        return neumann_series(product, b, scales=learning_rates, terms=self.K, tolerance=self.tolerance)

@@ -1,0 +1,69 @@
+"""RAD: reverse automatic differentiation through the lower steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jboat import functional
+from jboat.lower_objective import Batch
+from jboat.na_ol.hyper_gradient import HyperGradientOperator
+from jboat.registry import register_operator
+from jboat.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class RADOptions:
+    """Options of RAD.
+
+    Attributes:
+        remat_every: 0 keeps the graph of every lower step; S > 0 keeps only the iterates and rebuilds S steps at a
+            time, for the memory of S steps instead of K.
+    """
+
+    remat_every: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.remat_every, int) or self.remat_every < 0:
+            raise ValueError(f"solver_config['RAD']['remat_every'] must be an integer >= 0, got {self.remat_every!r}")
+
+
+@register_operator("na", options=RADOptions)
+class RAD(HyperGradientOperator):
+    """``d/dx F(x, y_K(x))``, exact through every step of the lower-level optimizer and its state.
+
+    Source: Franceschi, Donini, Frasconi and Pontil, "Forward and reverse gradient-based hyperparameter optimization",
+    ICML 2017.
+    """
+
+    def compute_gradients(
+        self,
+        ll_feed_dict: Batch | Sequence[Batch],
+        ul_feed_dict: Batch,
+        auxiliary_model: Trajectory,
+        max_loss_iter: int = 0,
+        next_operation: str | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Compute the hypergradient.
+
+        Args:
+            ll_feed_dict: unused: the trajectory holds the lower steps.
+            ul_feed_dict: the upper batch.
+            auxiliary_model: the trajectory.
+            max_loss_iter: unused: PTT hands on a trajectory that ends there.
+            next_operation: must be None.
+            kwargs: ``hyper_gradient_finished``, if given, must be False; others are ignored.
+
+        Returns:
+            ``upper_loss``, ``hyper_gradient_finished`` and ``hyper_gradient``; with DI ``ll_init_gradient``.
+
+        Raises:
+            AssertionError: if the hypergradient is finished already or another operator follows.
+        """
+        self._require_terminal(next_operation, kwargs.get("hyper_gradient_finished", False))
+        loss, by_x, by_y = self._upper(auxiliary_model, ul_feed_dict)
+        start = 0 if self.dynamic_initialization else None
+        through_y, by_start = auxiliary_model.pullback(by_y, self.ul_var, start=start)
+        return self._result(auxiliary_model, loss, functional.axpy(1.0, through_y, by_x), by_y, by_start)

@@ -1,0 +1,218 @@
+"""Which operators there are, how they are configured, and which chains of them make sense."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Literal, NamedTuple, TypeVar
+
+Kind = Literal["gm", "na", "fo"]
+_C = TypeVar("_C", bound=type)
+
+
+class Operator(NamedTuple):
+    """A registered operator: its class and the dataclass that holds its section of ``solver_config``."""
+
+    name: str
+    kind: Kind
+    cls: type
+    options: type | None
+
+
+class DynamicalSystemRules:
+    """The order of the lower-level operators: groups from first to last."""
+
+    gradient_order: tuple[tuple[str, ...], ...] = (("GDA", "DI"), ("NGD", "DM"))
+
+    @classmethod
+    def get_gradient_order(cls) -> list[list[str]]:
+        """The groups as lists."""
+        return [list(group) for group in cls.gradient_order]
+
+
+class HyperGradientRules(DynamicalSystemRules):
+    """The order of the hypergradient operators: groups from first to last."""
+
+    gradient_order = (("PTT", "FOA", "RGT"), ("IAD", "RAD", "FD", "IGA"), ("CG", "NS"))
+
+
+_operators: dict[str, Operator] = {}
+
+
+def register_operator(kind: Kind, *, options: type | None = None) -> Callable[[_C], _C]:
+    """Class decorator that makes an operator known under its class name.
+
+    Args:
+        kind: ``"gm"`` for lower-level dynamics, ``"na"`` for hypergradients, ``"fo"`` for first-order methods.
+        options: a dataclass with a default for every field; the operator's section of ``solver_config`` fills it.
+
+    Raises:
+        ValueError: if another class has the name.
+    """
+
+    def register(cls: _C) -> _C:
+        name = cls.__name__
+        if name in _operators:
+            raise ValueError(f"an operator named {name!r} is registered already: {_operators[name].cls}")
+        _operators[name] = Operator(name, kind, cls, options)
+        return cls
+
+    return register
+
+
+def operators(kind: Kind | None = None) -> dict[str, Operator]:
+    """The registered operators by name, of one kind or of all."""
+    return {name: op for name, op in _operators.items() if kind in (None, op.kind)}
+
+
+def nearest(given: Any, valid: Iterable[str]) -> str:
+    """`` Did you mean ...?`` when a valid spelling is near, else nothing."""
+    names = {name.lower(): name for name in valid}
+    close = difflib.get_close_matches(str(given).lower(), names, n=1)
+    return f" Did you mean {names[close[0]]!r}?" if close else ""
+
+
+def options(solver_config: Mapping[str, Any], name: str) -> Any:
+    """The operator's options: defaults, overridden by its section of ``solver_config``.
+
+    Raises:
+        TypeError: if the section is not a mapping.
+        ValueError: for an unknown key or a value out of range.
+    """
+    section = solver_config.get(name) or {}
+    options_class = _operators[name].options
+    if options_class is None:
+        raise ValueError(f"operator {name} has no options, got solver_config[{name!r}] = {section!r}")
+    if not isinstance(section, Mapping):
+        raise TypeError(f"solver_config[{name!r}] must be a dict, got {type(section).__name__}")
+    valid = [field.name for field in fields(options_class)]
+    for key in section:
+        if key not in valid:
+            raise ValueError(
+                f"solver_config[{name!r}] has no key {key!r}; it has {', '.join(valid)}.{nearest(key, valid)}"
+            )
+    return options_class(**section)
+
+
+def check_sections(solver_config: Mapping[str, Any]) -> None:
+    """Check every section of a trainer's ``solver_config``.
+
+    Raises:
+        TypeError: if it or a section is not a dict.
+        ValueError: for an unknown section or key, or a value out of range.
+    """
+    if not isinstance(solver_config, Mapping):
+        raise TypeError(f"solver_config must be a dict of sections, got {type(solver_config).__name__}")
+    valid = sorted(name for name, op in _operators.items() if op.options is not None)
+    for name in solver_config:
+        if name not in valid:
+            raise ValueError(
+                f"solver_config has no section {name!r}; it may have {', '.join(valid)}.{nearest(name, valid)}"
+            )
+        options(solver_config, name)
+
+
+def adjusted_order(names: Sequence[str], gradient_order: Sequence[Sequence[str]], argument: str) -> list[str]:
+    """Sort ``names`` by the rules.
+
+    Args:
+        names: operator names in any order.
+        gradient_order: groups from first to last.
+        argument: what to call the list in an error.
+
+    Raises:
+        TypeError: if ``names`` is a string or not a sequence.
+        ValueError: for an unknown or a repeated name.
+    """
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"{argument} must be a list of operator names, got {names!r}")
+    valid = [name for group in gradient_order for name in group]
+    given = list(names)
+    for name in given:
+        if name not in valid:
+            raise ValueError(
+                f"{argument}: unknown operator {name!r}; valid are {', '.join(valid)}.{nearest(name, valid)}"
+            )
+        if given.count(name) > 1:
+            raise ValueError(f"{argument}: operator {name!r} is repeated in {given}; name each operator once")
+    return sorted(given, key=valid.index)
+
+
+def gm_chains() -> list[tuple[str, ...]]:
+    """Every lower-level chain, in the order it runs: ``[GDA] [DI] NGD | [GDA] DM [NGD]``."""
+    chains: list[tuple[str, ...]] = []
+    for gda in ((), ("GDA",)):
+        chains += [(*gda, *di, "NGD") for di in ((), ("DI",))]
+        chains += [(*gda, *ngd, "DM") for ngd in ((), ("NGD",))]
+    return [chain for chain in chains if set(chain) <= set(_operators)]
+
+
+def na_chains() -> list[tuple[str, ...]]:
+    """Every hypergradient chain, in the order it runs."""
+    chains: list[tuple[str, ...]] = []
+    for ptt, rgt in itertools.product(((), ("PTT",)), ((), ("RGT",))):
+        chains += [(*ptt, *rgt, last) for last in ("RAD", "FD", "IGA", "CG", "NS")]
+        chains += [(*ptt, *rgt, "IAD", *last) for last in ((), ("CG",), ("NS",))]
+    chains += [(*ptt, "FOA", "IAD") for ptt in ((), ("PTT",))]
+    return chains
+
+
+def valid_chains() -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Every valid pair of a lower-level chain and a hypergradient chain."""
+    return [pair for pair in itertools.product(gm_chains(), na_chains()) if not _conflict(*pair)]
+
+
+def _conflict(gm: tuple[str, ...], na: tuple[str, ...]) -> str:
+    if "DI" in gm and "IAD" in na:
+        return "IAD makes the initialisation the upper-level variable, so DI cannot learn it too; drop one of them"
+    if "DM" in gm and na not in (("RAD",), ("CG",)):
+        return "DM needs na_op RAD or CG, which selects how its multiplier is updated"
+    return ""
+
+
+def order_gm(names: Sequence[str]) -> tuple[str, ...]:
+    """Order a lower-level chain and check it against the grammar.
+
+    Raises:
+        TypeError: if ``names`` is not a list of names.
+        ValueError: for an unknown or repeated name, or a chain outside the grammar.
+    """
+    order = [[name for name in group if name in _operators] for group in DynamicalSystemRules.gradient_order]
+    chain = tuple(adjusted_order(names, order, "gm_op"))
+    if chain not in gm_chains():
+        raise ValueError(f"gm_op {list(names)} is not a chain; {_listing(chain, gm_chains())}")
+    return chain
+
+
+def order_na(names: Sequence[str]) -> tuple[str, ...]:
+    """Order a hypergradient chain and check it against the grammar.
+
+    Raises:
+        TypeError: if ``names`` is not a list of names.
+        ValueError: for an unknown or repeated name, or a chain outside the grammar.
+    """
+    chain = tuple(adjusted_order(names, HyperGradientRules.get_gradient_order(), "na_op"))
+    if chain not in na_chains():
+        raise ValueError(f"na_op {list(names)} is not a chain; {_listing(chain, na_chains())}")
+    return chain
+
+
+def order_chain(gm: Sequence[str], na: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Order both chains and check that they go together.
+
+    Raises:
+        TypeError: if either is not a list of names.
+        ValueError: for a name, a chain or a pair that is not valid.
+    """
+    gm_chain, na_chain = order_gm(gm), order_na(na)
+    problem = _conflict(gm_chain, na_chain)
+    if problem:
+        raise ValueError(f"gm_op {list(gm)} with na_op {list(na)}: {problem}")
+    return gm_chain, na_chain
+
+
+def _listing(given: tuple[str, ...], chains: list[tuple[str, ...]]) -> str:
+    related = [c for c in chains if set(given) <= set(c)] or chains
+    return "valid chains are " + ", ".join("+".join(chain) for chain in related)

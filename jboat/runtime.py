@@ -1,0 +1,222 @@
+"""Make ``import jittor`` work offline and stay quiet.
+
+Jittor decides at import time which compiler, which CUDA and which oneDNN it uses, and fails or downloads when it
+decides badly. :func:`start` settles those decisions through Jittor's own environment variables and then imports it.
+A variable the user has set is never changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import platform
+import random
+import shutil
+import site
+import ssl
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+logger = logging.getLogger("jboat")
+
+ONEDNN_WHEEL = "onednn-devel-cpu-gomp==2021.4.0"
+_ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"  # the folder name Jittor's own download would have
+_ONEDNN_LIBRARY = "libmkldnn.so"
+_CUDA_FOLDERS = ("/usr/local/cuda", "/opt/cuda")
+
+
+class CudaToolkit(NamedTuple):
+    """What was found of CUDA; it is usable when ``missing`` is empty."""
+
+    nvcc: Path | None
+    missing: tuple[str, ...]
+
+    @property
+    def usable(self) -> bool:
+        """Whether Jittor can be started with this toolkit."""
+        return self.nvcc is not None and not self.missing
+
+
+def jittor_home(environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder under whose ``.cache/jittor`` Jittor keeps everything it compiles."""
+    return Path(environ.get("JITTOR_HOME") or Path.home()).absolute()
+
+
+def require_writable_home(home: Path) -> None:
+    """Fail early, and in words, where Jittor could not compile.
+
+    Raises:
+        RuntimeError: if nothing can be written below ``home/.cache/jittor``.
+    """
+    cache = home / ".cache" / "jittor"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        raise RuntimeError(
+            f"Jittor compiles its kernels into {cache}, which cannot be written ({error}). "
+            "Set the environment variable JITTOR_HOME to a folder you can write to."
+        ) from error
+
+
+def find_cuda(environ: Mapping[str, str] = os.environ) -> CudaToolkit:
+    """Look for a CUDA toolkit that Jittor can load: nvcc, libcudart beside it, and the driver."""
+    candidates = [environ["CUDA_HOME"]] if environ.get("CUDA_HOME") else []
+    on_path = shutil.which("nvcc", path=environ.get("PATH"))
+    if on_path:
+        candidates.append(str(Path(on_path).resolve().parent.parent))
+    candidates += _CUDA_FOLDERS
+    homes = [Path(folder) for folder in candidates if (Path(folder) / "bin" / "nvcc").is_file()]
+    if not homes:
+        return CudaToolkit(None, ("nvcc",))
+    home = next((home for home in homes if (home / "lib64" / "libcudart.so").is_file()), homes[0])
+    missing = []
+    if not (home / "lib64" / "libcudart.so").is_file():
+        missing.append("lib64/libcudart.so")
+    if not _driver_has_a_device():
+        missing.append("a CUDA driver with a device")
+    return CudaToolkit(home / "bin" / "nvcc", tuple(missing))
+
+
+def _driver_has_a_device() -> bool:
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+
+
+def find_onednn() -> Path | None:
+    """The prefix whose ``lib`` and ``include`` hold the oneDNN wheel, or None."""
+    for prefix in (sys.prefix, site.getuserbase()):
+        if _holds_onednn(Path(prefix)):
+            return Path(prefix)
+    return None
+
+
+def _holds_onednn(prefix: Path) -> bool:
+    return (prefix / "lib" / _ONEDNN_LIBRARY).is_file() and (prefix / "include" / "dnnl.hpp").is_file()
+
+
+def link_onednn(home: Path, prefix: Path | None) -> bool:
+    """Make oneDNN appear where Jittor would have downloaded it to.
+
+    A complete folder that is already there is kept. Links that dangle, or lead to something that is not oneDNN, are
+    replaced, each in one atomic step, so that two processes may do this at once. Real files are never removed.
+
+    Args:
+        home: Jittor's home.
+        prefix: where :func:`find_onednn` found the wheel, or None.
+
+    Returns:
+        Whether Jittor will find oneDNN.
+    """
+    target = home / ".cache" / "jittor" / "mkl" / _ONEDNN_FOLDER
+    if _holds_onednn(target):
+        return True
+    if prefix is None:
+        return False
+    if target.is_symlink():
+        with contextlib.suppress(FileNotFoundError):
+            target.unlink()
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for name in ("lib", "include"):
+            _replace_link(target / name, prefix / name)
+    except OSError:
+        return False
+    return _holds_onednn(target)
+
+
+def _replace_link(link: Path, destination: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=link.parent.parent, prefix="link-") as scratch:
+        fresh = Path(scratch) / link.name
+        fresh.symlink_to(destination)
+        fresh.replace(link)
+
+
+def settings(environ: Mapping[str, str], *, cuda: CudaToolkit, onednn: bool) -> dict[str, str]:
+    """The environment variables Jittor should start with; those in ``environ`` are left out.
+
+    Args:
+        environ: the user's environment, which wins.
+        cuda: what :func:`find_cuda` found.
+        onednn: whether Jittor will find oneDNN in its cache.
+    """
+    wanted = {"log_silent": "1", "cache_name": "default", "nvcc_path": str(cuda.nvcc) if cuda.usable else ""}
+    if not onednn:
+        wanted["use_mkl"] = "0"
+    return {name: value for name, value in wanted.items() if name not in environ}
+
+
+def start() -> None:
+    """Prepare the environment and import Jittor; does nothing when Jittor is imported already.
+
+    Raises:
+        RuntimeError: if Jittor's home cannot be written, or Jittor rebuilt itself and has to be started again.
+    """
+    if "jittor" in sys.modules:
+        return
+    home = jittor_home()
+    require_writable_home(home)
+    onednn = True
+    if os.environ.get("use_mkl", "1") == "1" and platform.system() == "Linux" and platform.machine() == "x86_64":
+        onednn = link_onednn(home, find_onednn())
+        if not onednn:
+            logger.warning(
+                "oneDNN was not found, so matrix products and convolutions run 20 to 80 times slower. "
+                "Install it with: pip install %s",
+                ONEDNN_WHEEL,
+            )
+    os.environ.update(settings(os.environ, cuda=find_cuda(), onednn=onednn))
+    with _side_effects_undone():
+        _import_jittor(home)
+
+
+def _import_jittor(home: Path) -> None:
+    with _home_where_jittor_can_write(home):
+        import jittor_utils
+    if not list(Path(jittor_utils.cache_path).glob("**/jittor_core*.so")):
+        logger.warning("Jittor compiles its core for this environment: once, for two to five minutes.")
+    try:
+        import jittor  # noqa: F401
+    except SystemExit as stop:
+        raise RuntimeError("Jittor rebuilt its core for changed settings. Run the program again.") from stop
+
+
+@contextlib.contextmanager
+def _home_where_jittor_can_write(home: Path) -> Iterator[None]:
+    """Jittor opens ``~/.cache/jittor`` even when JITTOR_HOME leads elsewhere; lend it that home if it must not."""
+    original = os.environ.get("HOME")
+    try:
+        require_writable_home(Path.home())
+    except RuntimeError:
+        os.environ["HOME"] = str(home)
+    try:
+        yield
+    finally:
+        if original is not None:
+            os.environ["HOME"] = original
+
+
+@contextlib.contextmanager
+def _side_effects_undone() -> Iterator[None]:
+    """Jittor's import reseeds Python and numpy and turns HTTPS verification off; undo both."""
+    python_state = random.getstate()
+    https_context = ssl._create_default_https_context
+    numpy_state = np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        ssl._create_default_https_context = https_context
+        np.random.set_state(numpy_state)
