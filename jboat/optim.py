@@ -158,7 +158,7 @@ class AdanRule(Rule):
     slots = ("m", "v", "d", "pre_grad")
 
     def transform_gradients(self, gradients: list[jt.Var], groups: Sequence[Hyperparameters]) -> list[jt.Var]:
-        """Clip by the global norm when a group asks for it; later groups see what earlier ones clipped, as in Jittor."""
+        """Clip by the global norm where a group asks for it; later groups see what earlier ones clipped."""
         result = list(gradients)
         for h in {id(h): h for h in groups}.values():
             if h["max_grad_norm"] > 0:

@@ -169,7 +169,8 @@ def start() -> None:
     home = jittor_home()
     require_writable_home(home)
     onednn = True
-    if os.environ.get("use_mkl", "1") == "1" and platform.system() == "Linux" and platform.machine() == "x86_64":
+    wants_mkl = os.environ.get("use_mkl", "1") == "1"  # noqa: SIM112
+    if wants_mkl and platform.system() == "Linux" and platform.machine() == "x86_64":
         onednn = link_onednn(home, find_onednn())
         if not onednn:
             logger.warning(

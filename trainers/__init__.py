@@ -1,1 +1,30 @@
-"""."""
+"""The trainer and what it owns: the loop, loaders, state and history."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jboat.trainers.bilevel_trainer import BilevelTrainer as BilevelTrainer
+    from jboat.trainers.errors import NonFiniteError as NonFiniteError
+    from jboat.trainers.history import History as History
+    from jboat.trainers.hypergradient_result import HyperGradientResult as HyperGradientResult
+    from jboat.trainers.trainer_state import StopReason as StopReason
+    from jboat.trainers.trainer_state import TrainerState as TrainerState
+
+_HOMES = {
+    "BilevelTrainer": "bilevel_trainer",
+    "History": "history",
+    "HyperGradientResult": "hypergradient_result",
+    "NonFiniteError": "errors",
+    "StopReason": "trainer_state",
+    "TrainerState": "trainer_state",
+}
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'jboat.trainers' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"jboat.trainers.{_HOMES[name]}"), name)

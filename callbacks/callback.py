@@ -1,0 +1,103 @@
+"""The base class of callbacks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jboat.trainers.bilevel_trainer import BilevelTrainer
+    from jboat.trainers.hypergradient_result import HyperGradientResult
+    from jboat.trainers.trainer_state import TrainerState
+
+HOOKS = (
+    "setup",
+    "on_fit_start",
+    "on_epoch_start",
+    "on_step_start",
+    "on_lower_loop_start",
+    "on_lower_step_end",
+    "on_lower_loop_end",
+    "on_hypergradient_start",
+    "on_hypergradient_end",
+    "on_before_upper_step",
+    "on_step_end",
+    "on_evaluate_start",
+    "on_evaluate_end",
+    "on_epoch_end",
+    "on_exception",
+    "on_fit_end",
+    "teardown",
+)
+
+
+class Callback:
+    """Something that happens while a trainer runs; override the hooks you need.
+
+    Attributes:
+        runs_last: whether this callback runs after those that do not say so.
+    """
+
+    runs_last = False
+
+    @property
+    def key(self) -> str:
+        """What tells this callback from the others of a trainer: its class and, if needed, arguments."""
+        return type(self).__name__
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of this callback: numbers, strings, lists and dicts."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+
+    def setup(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Before anything else: open files here."""
+
+    def on_fit_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Before the first epoch."""
+
+    def on_epoch_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Before a pass over the lower loader."""
+
+    def on_step_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Before an outer step, its batches drawn."""
+
+    def on_lower_loop_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Before the lower steps of one hypergradient."""
+
+    def on_lower_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """After a lower step; ``state.inner_step`` counts it."""
+
+    def on_lower_loop_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """After the lower steps of one hypergradient."""
+
+    def on_hypergradient_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Before the hypergradient chain."""
+
+    def on_hypergradient_end(self, trainer: BilevelTrainer, state: TrainerState, result: HyperGradientResult) -> None:
+        """After the hypergradient chain; once for each hypergradient of an accumulated step."""
+
+    def on_before_upper_step(self, trainer: BilevelTrainer, state: TrainerState, result: HyperGradientResult) -> None:
+        """Before the upper step, which moves along ``result.gradients``: change them here."""
+
+    def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """After an outer step; ``state.metrics`` holds its numbers."""
+
+    def on_evaluate_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Before an evaluation within ``fit``."""
+
+    def on_evaluate_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """After an evaluation within ``fit``; its numbers are in ``state.metrics`` as ``val_...``."""
+
+    def on_epoch_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """After a pass over the lower loader."""
+
+    def on_exception(self, trainer: BilevelTrainer, state: TrainerState, exception: BaseException) -> None:
+        """When ``fit`` fails or is interrupted; the exception goes on afterwards."""
+
+    def on_fit_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """After the last step of a ``fit`` that did not fail."""
+
+    def teardown(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """After everything else, whatever happened: close files here."""

@@ -1,0 +1,175 @@
+"""One pass through both chains: lower loop, then hypergradient."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jittor as jt
+from jboat.trainers.errors import NonFiniteError
+from jboat.trainers.hypergradient_result import HyperGradientResult
+from jboat.trainers.loaders import Pair
+
+from jboat import functional, registry
+from jboat.gm_ol.sequential_ds import makes_functional_dynamical_system
+from jboat.lower_objective import Objective
+from jboat.na_ol.sequential_hg import makes_functional_na_operation
+from jboat.optim import OptimizerState
+from jboat.trajectory import Trajectory
+
+
+@dataclass
+class Problem:
+    """The two levels and the operators that solve them."""
+
+    ll_model: jt.Module
+    ul_model: jt.Module
+    ll_objective: Objective
+    ul_objective: Objective
+    ll_var: list[jt.Var]
+    ul_var: list[jt.Var]
+    ll_optimizer: jt.optim.Optimizer
+    gm_op: tuple[str, ...]
+    na_op: tuple[str, ...]
+    lower_iters: int
+    sections: dict[str, dict[str, Any]]
+    gda_loss: Objective | None = None
+
+    def solver_config(self) -> dict[str, Any]:
+        """What the operators read."""
+        return {
+            **self.sections,
+            "gm_op": self.gm_op,
+            "na_op": self.na_op,
+            "lower_level_opt": self.ll_optimizer,
+            "gda_loss": self.gda_loss,
+        }
+
+
+@dataclass
+class Events:
+    """What the trainer does between the phases of a pass, and the seconds that each phase took."""
+
+    call: Callable[..., None] = lambda hook, *extra: None
+    on_lower_step: Callable[[int, Trajectory], None] | None = None
+    seconds: dict[str, float] = field(default_factory=lambda: {"lower": 0.0, "hypergradient": 0.0})
+
+
+def bilevel_pass(
+    problem: Problem,
+    pair: Pair,
+    *,
+    step: int,
+    initial: Sequence[jt.Var],
+    ll_state: OptimizerState | None,
+    reseed: Callable[[int], None],
+    events: Events,
+) -> HyperGradientResult:
+    """Run the lower loop and the hypergradient chain; nothing of the user's is changed but running statistics.
+
+    Args:
+        problem: the two levels.
+        pair: the lower batch, or K of them, and the upper batch.
+        step: the outer step under way, counted from 1, for error messages.
+        initial: y_0, one Var per lower-level variable.
+        ll_state: the lower optimizer's state before the first step; None for a fresh one.
+        reseed: seeds Jittor's generator for a lower step.
+        events: called between the phases.
+
+    Raises:
+        NonFiniteError: if a loss of the lower loop, or y_K, is NaN or infinite.
+    """
+    ll_feed, ul_feed = pair
+    config = problem.solver_config()
+    levels = {
+        "ll_objective": problem.ll_objective,
+        "ul_objective": problem.ul_objective,
+        "ll_model": problem.ll_model,
+        "ul_model": problem.ul_model,
+        "solver_config": config,
+    }
+    lower_chain = makes_functional_dynamical_system(problem.gm_op, lower_loop=problem.lower_iters, **levels)
+    upper_chain = makes_functional_na_operation(problem.na_op, ll_var=problem.ll_var, ul_var=problem.ul_var, **levels)
+
+    events.call("on_lower_loop_start")
+    begun = time.perf_counter()
+    trajectory = Trajectory(
+        problem.ll_model,
+        problem.ll_var,
+        problem.ll_optimizer,
+        initial=initial,
+        state=ll_state,
+        remat_every=registry.options(config, "RAD").remat_every or 1,
+        reseed=reseed,
+    )
+    lower = lower_chain.optimize(
+        ll_feed_dict=ll_feed, ul_feed_dict=ul_feed, auxiliary_model=trajectory, on_step=events.on_lower_step
+    )[-1]
+    ll_losses = [float(loss.item()) for loss in lower["ll_losses"]]
+    final = trajectory.parameters(len(trajectory))
+    _require_finite_lower_loop(problem.gm_op[-1], step, ll_losses, final)
+    events.seconds["lower"] += time.perf_counter() - begun
+    events.call("on_lower_loop_end")
+
+    events.call("on_hypergradient_start")
+    begun = time.perf_counter()
+    upper = upper_chain.compute_gradients(
+        ll_feed_dict=ll_feed,
+        ul_feed_dict=ul_feed,
+        auxiliary_model=trajectory,
+        max_loss_iter=lower["max_loss_iter"],
+    )[-1]
+    events.seconds["hypergradient"] += time.perf_counter() - begun
+    diagnostics = dict(upper.get("diagnostics", {}))
+    if "PTT" in problem.na_op:
+        diagnostics["ptt_index"] = float(lower["max_loss_iter"])
+    if "GDA" in problem.gm_op:
+        diagnostics["gda_alpha"] = float(registry.options(config, "GDA").alpha_init)
+    result = HyperGradientResult(
+        gradients=upper["hyper_gradient"],
+        upper_loss=upper["upper_loss"],
+        lower_loss=ll_losses[-1],
+        ll_init_gradient=upper.get("ll_init_gradient"),
+        diagnostics=diagnostics,
+        ll_losses=ll_losses,
+        ll_parameters=final,
+        ll_state=trajectory.optimizer_state,
+    )
+    events.call("on_hypergradient_end", result)
+    return result
+
+
+def _require_finite_lower_loop(operator: str, step: int, ll_losses: Sequence[float], final: Sequence[jt.Var]) -> None:
+    for inner_step, loss in enumerate(ll_losses, start=1):
+        if not math.isfinite(loss):
+            raise NonFiniteError(f"the lower loss is {loss}", operator=operator, step=step, inner_step=inner_step)
+    if not finite(final):
+        raise NonFiniteError(
+            "the lower-level variables are not finite", operator=operator, step=step, inner_step=len(ll_losses)
+        )
+
+
+def require_finite_hypergradient(problem: Problem, result: HyperGradientResult, step: int) -> None:
+    """Stop a run whose upper loss or hypergradient is not finite.
+
+    Raises:
+        NonFiniteError: naming the operator that finished the hypergradient.
+    """
+    operator = problem.na_op[-1]
+    if not math.isfinite(result.upper_loss):
+        raise NonFiniteError(f"the upper loss is {result.upper_loss}", operator=operator, step=step)
+    for name, gradients in (("hypergradient", result.gradients), ("gradient by y_0", result.ll_init_gradient or [])):
+        if gradients and not finite(gradients):
+            raise NonFiniteError(f"the {name} is not finite", operator=operator, step=step)
+
+
+def finite(variables: Sequence[jt.Var]) -> bool:
+    """Whether every entry is finite: their sum is, which one number from the device tells.
+
+    Jittor's own ``isfinite`` is compiled with fast-math, and wrong.
+    """
+    total = functional.dot(variables, [jt.ones_like(v) for v in variables])
+    return math.isfinite(total.item())

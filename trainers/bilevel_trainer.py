@@ -1,0 +1,346 @@
+"""The trainer: both levels, their operators and the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jittor as jt
+from jboat.callbacks.callback import Callback
+from jboat.callbacks.csv_logger import CSVLogger
+from jboat.callbacks.tensorboard_logger import TensorBoardLogger
+from jboat.trainers import device as devices
+from jboat.trainers import seeding, validation
+from jboat.trainers.bilevel_pass import Events, Problem, bilevel_pass
+from jboat.trainers.callback_list import CallbackList
+from jboat.trainers.evaluation import evaluation_mode, weighted_means
+from jboat.trainers.fit_loop import FitLoop
+from jboat.trainers.history import History
+from jboat.trainers.hypergradient_result import HyperGradientResult
+from jboat.trainers.loaders import Pair, as_item, check_loader
+from jboat.trainers.trainer_state import TrainerState
+
+import jboat.gm_ol
+import jboat.na_ol  # noqa: F401
+from jboat import functional, registry
+from jboat import lower_objective as lower
+from jboat.lower_objective import Objective
+from jboat.optim import UpdateRule
+from jboat.trajectory import Trajectory
+
+Metric = Callable[..., Any]
+
+
+class BilevelTrainer:
+    """Solve ``min_x F(x, y_K(x))``, y_K being where K lower steps on f lead.
+
+    Give the objectives as functions, or subclass and override :meth:`ll_objective` and :meth:`ul_objective`.
+
+    Args:
+        ll_model: the lower-level model; holds y_K after every outer step.
+        ul_model: the upper-level model.
+        ll_objective: f, called ``f(ll_batch, ul_model, ll_model)``; returns a scalar Var.
+        ul_objective: F, called ``F(ul_batch, ul_model, ll_model)``; returns a scalar Var.
+        ll_optimizer: a Jittor optimizer over the lower-level variables, of a class that ``jboat.optim`` has a rule for.
+        ul_optimizer: any Jittor optimizer over the upper-level variables; it takes the upper steps itself.
+        gm_op: lower-level operators, in any order.
+        na_op: hypergradient operators, in any order.
+        fo_op: a first-order method instead of both chains.
+        lower_iters: K, the number of lower steps in an outer step.
+        solver_config: options of the operators, one section each, such as ``{"CG": {"k": 20}}``.
+        gda_loss: GDA's aggregated objective, called ``g(ll_batch, ul_batch, ul_model, ll_model)`` with the weight in
+            ``ll_batch["alpha"]``; by default ``alpha F + (1 - alpha) f``.
+        ll_var: lower-level variables; by default those of ``ll_model`` that ``ll_optimizer`` holds.
+        ul_var: upper-level variables; by default those of ``ul_model`` that ``ul_optimizer`` holds.
+        warm_start: whether a lower loop starts where the last one ended, or from the initial y_0. DI and IAD have
+            starts of their own.
+        lower_batches: ``"shared"``: the K lower steps of an outer step share a batch; ``"fresh"``: each has its own.
+        ll_optimizer_state: ``"reset"``: every lower loop starts a fresh optimizer; ``"carry"``: it goes on with the
+            state that the last one left, which is kept in ``ll_optimizer``.
+        accumulate: how many hypergradients an upper step averages.
+        metrics: numbers that :meth:`evaluate` adds, each called ``metric(batch, ul_model, ll_model)``.
+        callbacks: see :mod:`jboat.callbacks`.
+        logger_dir: the folder of loggers that are given none. With it, and no logger among ``callbacks``, CSV and
+            TensorBoard logs are written.
+        seed: seeds Python, numpy and Jittor when ``fit`` first starts; None leaves them alone.
+        device: ``"auto"`` (CUDA where Jittor has it), ``"cpu"`` or ``"cuda"``.
+        deterministic: seed Jittor's generator before every lower step, so that a step's random numbers depend on
+            ``seed`` and the step alone.
+
+    Raises:
+        TypeError: for an argument of a wrong kind.
+        ValueError: for an argument out of range, an invalid chain, or optimizers that do not fit the models.
+
+    Attributes:
+        state: where the run stands.
+        history: one row an outer step.
+        solver_config: the options, which schedules may change while training.
+        initialization: y_0 of DI and of a cold start, one Var per entry of ``ll_var``; None until ``fit`` has started.
+        random_seed: what random numbers derive from; ``seed``, or one drawn when the first step needs it.
+    """
+
+    def __init__(
+        self,
+        ll_model: jt.Module,
+        ul_model: jt.Module,
+        ll_objective: Objective | None = None,
+        ul_objective: Objective | None = None,
+        *,
+        ll_optimizer: jt.optim.Optimizer | None = None,
+        ul_optimizer: jt.optim.Optimizer | None = None,
+        gm_op: Sequence[str] = ("NGD",),
+        na_op: Sequence[str] = ("RAD",),
+        fo_op: str | None = None,
+        lower_iters: int = 10,
+        solver_config: Mapping[str, Mapping[str, Any]] | None = None,
+        gda_loss: Objective | None = None,
+        ll_var: Sequence[jt.Var] | None = None,
+        ul_var: Sequence[jt.Var] | None = None,
+        warm_start: bool = True,
+        lower_batches: Literal["shared", "fresh"] = "shared",
+        ll_optimizer_state: Literal["reset", "carry"] = "reset",
+        accumulate: int = 1,
+        metrics: Mapping[str, Metric] | None = None,
+        callbacks: Iterable[Callback] = (),
+        logger_dir: str | Path | None = None,
+        seed: int | None = None,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        deterministic: bool = True,
+    ) -> None:
+        validation.module("ll_model", ll_model)
+        validation.module("ul_model", ul_model)
+        if fo_op is not None:
+            validation.choice("fo_op", fo_op, sorted(registry.operators("fo")))
+        gm_chain, na_chain = registry.order_chain(gm_op, na_op)
+        validation.positive_integer("lower_iters", lower_iters)
+        validation.positive_integer("accumulate", accumulate)
+        validation.choice("lower_batches", lower_batches, ("shared", "fresh"))
+        validation.choice("ll_optimizer_state", ll_optimizer_state, ("reset", "carry"))
+        sections = solver_config if solver_config is not None else {}
+        registry.check_sections(sections)
+        validation.chain_options(na_chain, sections, lower_iters)
+        self.ll_model = ll_model
+        self.ul_model = ul_model
+        if ll_optimizer is None and ul_optimizer is None:
+            ll_optimizer, ul_optimizer = self.configure_optimizers()
+        self.ll_optimizer = validation.optimizer("ll_optimizer", ll_optimizer)
+        self.ul_optimizer = validation.optimizer("ul_optimizer", ul_optimizer)
+        self.ll_var = validation.variables("ll", ll_var, ll_model, self.ll_optimizer)
+        self.ul_var = validation.variables("ul", ul_var, ul_model, self.ul_optimizer)
+        if "IAD" in na_chain:
+            validation.same_structure(self.ll_var, self.ul_var)
+        self.rule = UpdateRule(self.ll_optimizer, self.ll_var)
+        self.solver_config = {name: dict(section) for name, section in sections.items()}
+        self.lower_iters = lower_iters
+        self.warm_start = warm_start
+        self.lower_batches = lower_batches
+        self.ll_optimizer_state = ll_optimizer_state
+        self.accumulate = accumulate
+        self.metrics = dict(metrics or {})
+        self.logger_dir = None if logger_dir is None else Path(logger_dir)
+        self.seed = seed
+        self.device = devices.checked(device)
+        self.deterministic = deterministic
+        self.problem = Problem(
+            ll_model=ll_model,
+            ul_model=ul_model,
+            ll_objective=ll_objective or self._overridden("ll_objective"),
+            ul_objective=ul_objective or self._overridden("ul_objective"),
+            ll_var=self.ll_var,
+            ul_var=self.ul_var,
+            ll_optimizer=self.ll_optimizer,
+            gm_op=gm_chain,
+            na_op=na_chain,
+            lower_iters=lower_iters,
+            sections=self.solver_config,
+            gda_loss=gda_loss or getattr(self, "gda_loss", None),
+        )
+        self.callbacks = CallbackList(self._with_default_loggers(list(callbacks)))
+        self.state = TrainerState()
+        self.history = History()
+        self.random_seed: int | None = None
+        self.initialization: list[jt.Var] | None = None
+
+    @property
+    def gm_op(self) -> tuple[str, ...]:
+        """The lower-level chain in the order it runs."""
+        return self.problem.gm_op
+
+    @property
+    def na_op(self) -> tuple[str, ...]:
+        """The hypergradient chain in the order it runs."""
+        return self.problem.na_op
+
+    def ll_objective(self, batch: dict[str, Any], ul_model: jt.Module, ll_model: Trajectory) -> jt.Var:
+        """f; override it in a subclass or give the argument ``ll_objective``."""
+        raise TypeError(f"{type(self).__name__} has no ll_objective")
+
+    def ul_objective(self, batch: dict[str, Any], ul_model: jt.Module, ll_model: Trajectory) -> jt.Var:
+        """F; override it in a subclass or give the argument ``ul_objective``."""
+        raise TypeError(f"{type(self).__name__} has no ul_objective")
+
+    def configure_optimizers(self) -> tuple[jt.optim.Optimizer | None, jt.optim.Optimizer | None]:
+        """The lower and the upper optimizer, for a subclass that is given none."""
+        return None, None
+
+    def evaluation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The numbers of one evaluation batch: the upper loss as ``ul_loss``, and ``metrics``."""
+        numbers: dict[str, Any] = {"ul_loss": self.problem.ul_objective(batch, self.ul_model, self.ll_model)}
+        for name, metric in self.metrics.items():
+            numbers[name] = metric(batch, self.ul_model, self.ll_model)
+        return numbers
+
+    def evaluate(self, loader: Any) -> dict[str, float]:
+        """Means of :meth:`evaluation_step` over a loader, weighted by batch size, at the present parameters.
+
+        No graph is built, dropout is off, and nothing of the training state changes.
+
+        Raises:
+            TypeError: if the loader is of a wrong kind, or ``evaluation_step`` returns no dict.
+            ValueError: if the loader is empty.
+        """
+        check_loader(loader, "loader")
+        with devices.scope(self.device), evaluation_mode([self.ul_model, self.ll_model]):
+            return weighted_means(loader, self.evaluation_step)
+
+    def hypergradient(self, ll_batch: Any, ul_batch: Any) -> HyperGradientResult:
+        """The hypergradient at the present parameters; models, optimizers and batches stay as they are.
+
+        Args:
+            ll_batch: a lower batch; a list of K of them where ``lower_batches`` is ``"fresh"``.
+            ul_batch: an upper batch.
+
+        Raises:
+            TypeError: for a batch of a wrong kind.
+            NonFiniteError: if a lower loss is NaN or infinite.
+        """
+        pair = (as_item(ll_batch, "ll_batch"), as_item(ul_batch, "ul_batch"))
+        buffers = [b for model in (self.ul_model, self.ll_model) for b in functional.buffers(model)]
+        with devices.scope(self.device), functional.preserved(buffers):
+            return self.run_pass(pair, Events())  # type: ignore[arg-type]
+
+    def fit(
+        self,
+        ll_loader: Any,
+        ul_loader: Any,
+        *,
+        max_epochs: int | None = None,
+        max_steps: int | None = None,
+        max_time: float | None = None,
+        val_loader: Any = None,
+        val_every: int | None = None,
+    ) -> History:
+        """Train; ``fit`` may be called again to go on.
+
+        Args:
+            ll_loader: lower batches; an epoch is a pass over them.
+            ul_loader: upper batches; the shorter of the two cycles.
+            max_epochs: epochs to train, at least 1; one epoch when no limit is given.
+            max_steps: outer steps to train, at least 1.
+            max_time: seconds after which to stop, at the end of the step under way.
+            val_loader: batches for :meth:`evaluate`; its numbers appear in the metrics as ``val_...``.
+            val_every: evaluate every so many outer steps; by default at the end of every epoch.
+
+        Returns:
+            The history: one row an outer step of this trainer.
+
+        Raises:
+            TypeError: for a loader or a batch of a wrong kind.
+            ValueError: for an empty loader or a limit out of range.
+            NonFiniteError: if a loss or a gradient is NaN or infinite.
+        """
+        for name, limit in (("max_epochs", max_epochs), ("max_steps", max_steps), ("val_every", val_every)):
+            if limit is not None:
+                validation.positive_integer(name, limit)
+        if max_time is not None and not max_time > 0:
+            raise ValueError(f"max_time must be positive seconds, got {max_time!r}")
+        if val_every is not None and val_loader is None:
+            raise ValueError("val_every needs val_loader")
+        check_loader(ll_loader, "ll_loader")
+        check_loader(ul_loader, "ul_loader")
+        if val_loader is not None:
+            check_loader(val_loader, "val_loader")
+        if max_epochs is max_steps is max_time is None:
+            max_epochs = 1
+        loop = FitLoop(self, ll_loader, ul_loader, val_loader, val_every)
+        with devices.scope(self.device):
+            loop.run(max_epochs=max_epochs, max_steps=max_steps, max_time=max_time)
+        return self.history
+
+    def configuration(self) -> dict[str, Any]:
+        """What this trainer was made with, as JSON can hold it."""
+        return {
+            "gm_op": list(self.gm_op),
+            "na_op": list(self.na_op),
+            "lower_iters": self.lower_iters,
+            "solver_config": self.solver_config,
+            "ll_model": type(self.ll_model).__name__,
+            "ul_model": type(self.ul_model).__name__,
+            "ll_optimizer": _described(self.ll_optimizer),
+            "ul_optimizer": _described(self.ul_optimizer),
+            "warm_start": self.warm_start,
+            "lower_batches": self.lower_batches,
+            "ll_optimizer_state": self.ll_optimizer_state,
+            "accumulate": self.accumulate,
+            "seed": self.seed,
+            "device": self.device,
+            "deterministic": self.deterministic,
+        }
+
+    def next_initial(self) -> list[jt.Var]:
+        """y_0 of the next lower loop."""
+        if "IAD" in self.na_op:
+            return self.ul_var
+        if self.initialization is not None and ("DI" in self.gm_op or not self.warm_start):
+            return self.initialization
+        return self.ll_var
+
+    def run_pass(self, pair: Pair, events: Events, task: int = 0) -> HyperGradientResult:
+        """Lower loop and hypergradient chain for one pair of batches."""
+        if self.random_seed is None:
+            self.random_seed = seeding.drawn_seed() if self.seed is None else self.seed
+        seed, step = self.random_seed, self.state.step
+        reseed = (lambda inner: seeding.reseed_jittor(seed, step, task, inner)) if self.deterministic else None
+        return bilevel_pass(
+            self.problem,
+            pair,
+            step=step + 1,
+            initial=self.next_initial(),
+            ll_state=self.rule.load() if self.ll_optimizer_state == "carry" else None,
+            reseed=reseed,
+            events=events,
+        )
+
+    def check_objectives(self, pair: Pair) -> None:
+        """Call both objectives once without running them, so that a wrong result is reported before any compilation.
+
+        Raises:
+            TypeError: if one does not return a Var.
+            ValueError: if one does not return a scalar.
+        """
+        ll_feed, ul_feed = pair
+        problem = self.problem
+        buffers = [b for model in (self.ul_model, self.ll_model) for b in functional.buffers(model)]
+        with functional.preserved(buffers):
+            for objective, feed in (
+                (problem.ll_objective, lower.batch_of_step(ll_feed, 0)),
+                (problem.ul_objective, ul_feed),
+            ):
+                lower.call(objective, feed, self.ul_model, self.ll_model, parameters=self.ll_var)
+
+    def _overridden(self, name: str) -> Objective:
+        if getattr(type(self), name) is getattr(BilevelTrainer, name):
+            raise TypeError(f"{name} is missing: pass it to the constructor, or override it in a subclass")
+        method: Objective = getattr(self, name)
+        return method
+
+    def _with_default_loggers(self, callbacks: list[Callback]) -> list[Callback]:
+        if self.logger_dir is None or any(isinstance(c, (CSVLogger, TensorBoardLogger)) for c in callbacks):
+            return callbacks
+        return [*callbacks, CSVLogger(), TensorBoardLogger()]
+
+
+def _described(optimizer: jt.optim.Optimizer) -> dict[str, Any]:
+    plain = {name: value for name, value in optimizer.defaults.items() if isinstance(value, (bool, int, float, tuple))}
+    return {"class": type(optimizer).__name__, **plain}

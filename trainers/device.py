@@ -1,0 +1,29 @@
+"""Which device Jittor runs on."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import jittor as jt
+from jboat.trainers import validation
+
+
+def checked(device: str) -> str:
+    """``"cpu"`` or ``"cuda"`` for what the user asked.
+
+    Raises:
+        ValueError: for another word, or ``"cuda"`` where Jittor was started without it.
+    """
+    validation.choice("device", device, ("auto", "cpu", "cuda"))
+    if device == "cuda" and not jt.has_cuda:
+        raise ValueError(
+            "device is 'cuda', but Jittor runs without CUDA; `python -m jboat doctor` says what is missing"
+        )
+    if device == "auto":
+        return "cuda" if jt.has_cuda else "cpu"
+    return device
+
+
+def scope(device: str) -> AbstractContextManager[None]:
+    """Run on the device inside the block; the user's flag comes back at its end."""
+    return jt.flag_scope(use_cuda=int(device == "cuda"))

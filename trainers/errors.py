@@ -1,0 +1,20 @@
+"""What can go wrong while training."""
+
+from __future__ import annotations
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a gradient became NaN or infinite.
+
+    Attributes:
+        operator: the operator at work, such as ``"NGD"`` or ``"RAD"``.
+        step: the outer step, counted from 1.
+        inner_step: the lower step, counted from 1; None where the upper level failed.
+    """
+
+    def __init__(self, what: str, *, operator: str, step: int, inner_step: int | None = None) -> None:
+        place = f"outer step {step}" + ("" if inner_step is None else f", inner step {inner_step}")
+        super().__init__(f"{operator}: {what} at {place}")
+        self.operator = operator
+        self.step = step
+        self.inner_step = inner_step

@@ -1,0 +1,89 @@
+"""The record of a run, one row a logged step."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jboat.trainers.atomic_file import atomic_file
+
+_PLOTTED = ("ll_loss", "ul_loss", "hypergradient_norm", "val_")
+
+
+class History:
+    """What was logged, in memory.
+
+    Attributes:
+        rows: one dict a logged step: ``step``, ``epoch`` and the metrics.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def append(self, step: int, epoch: int, metrics: dict[str, float]) -> None:
+        """Add the row of one step."""
+        self.rows.append({"step": step, "epoch": epoch, **metrics})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[dict[str, float]]:
+        return iter(self.rows)
+
+    def __getitem__(self, name: str) -> list[float]:
+        """One metric at every step that has it.
+
+        Raises:
+            KeyError: if no row has it.
+        """
+        values = [row[name] for row in self.rows if name in row]
+        if not values:
+            raise KeyError(f"no metric {name!r}; there are {', '.join(self.names())}")
+        return values
+
+    def names(self) -> list[str]:
+        """The names of all columns, in the order of their first appearance."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Write one line a row; an absent metric is an empty cell."""
+        with atomic_file(path) as file:
+            writer = csv.DictWriter(file, self.names())
+            writer.writeheader()
+            writer.writerows(self.rows)
+        return Path(path)
+
+    def to_json(self, path: str | os.PathLike[str]) -> Path:
+        """Write a list with one object a row."""
+        with atomic_file(path) as file:
+            json.dump(self.rows, file, indent=1)
+        return Path(path)
+
+    def plot(self, path: str | os.PathLike[str], metrics: Sequence[str] | None = None) -> Path:
+        """Draw metrics against the outer step, one panel each, and save the picture.
+
+        Args:
+            path: the picture; its ending chooses the format.
+            metrics: which to draw; by default the losses, the hypergradient's norm and those of the evaluation.
+
+        Raises:
+            ImportError: without matplotlib, which the extra ``jboat-trainer[plot]`` installs.
+            KeyError: if no row has a metric.
+        """
+        from matplotlib.figure import Figure
+
+        chosen = list(metrics) if metrics is not None else [n for n in self.names() if n.startswith(_PLOTTED)]
+        figure = Figure(figsize=(4.5 * max(1, len(chosen)), 3.2), layout="constrained")
+        for position, name in enumerate(chosen, start=1):
+            values = self[name]
+            axes = figure.add_subplot(1, len(chosen), position)
+            axes.plot([row["step"] for row in self.rows if name in row], values)
+            axes.set_xlabel("outer step")
+            axes.set_title(name.replace("_", " "))
+            axes.grid(alpha=0.3)
+        with atomic_file(path, "wb") as file:
+            figure.savefig(file, format=Path(path).suffix.lstrip(".") or "png")
+        return Path(path)

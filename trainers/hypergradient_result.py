@@ -1,0 +1,69 @@
+"""What one run of both chains yields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import jittor as jt
+
+from jboat import functional
+from jboat.optim import OptimizerState
+
+
+@dataclass
+class HyperGradientResult:
+    """The hypergradient and what was found on the way.
+
+    Attributes:
+        gradients: one Var per entry of ``ul_var``; callbacks may replace them before the upper step.
+        upper_loss: F at the iterate that the chain used.
+        lower_loss: phi of the last lower step, before that step.
+        ll_init_gradient: with DI, dF/dy_0, one Var per entry of ``ll_var``; otherwise None.
+        diagnostics: numbers by name: PTT's index, the solver's iterations and residual, GDA's weight.
+        ll_losses: phi before each lower step.
+        ll_parameters: y_K, one Var per entry of ``ll_var``.
+        ll_state: the lower optimizer's state after K steps.
+    """
+
+    gradients: list[jt.Var]
+    upper_loss: float
+    lower_loss: float
+    ll_init_gradient: list[jt.Var] | None = None
+    diagnostics: dict[str, float] = field(default_factory=dict)
+    ll_losses: list[float] = field(default_factory=list)
+    ll_parameters: list[jt.Var] = field(default_factory=list)
+    ll_state: OptimizerState | None = None
+
+    @property
+    def norm(self) -> float:
+        """The Euclidean norm of all gradients together."""
+        return float(jt.sqrt(functional.dot(self.gradients, self.gradients)).item())
+
+
+def mean(results: Sequence[HyperGradientResult]) -> HyperGradientResult:
+    """The average of several results; iterates and optimizer state are the last one's."""
+    if len(results) == 1:
+        return results[0]
+    last, n = results[-1], len(results)
+
+    def averaged(lists: Sequence[list[jt.Var]]) -> list[jt.Var]:
+        total = lists[0]
+        for other in lists[1:]:
+            total = functional.detached(functional.axpy(1.0, other, total))
+            jt.sync(total)
+        total = functional.detached([v / n for v in total])
+        jt.sync(total)
+        return total
+
+    initial = [r.ll_init_gradient for r in results if r.ll_init_gradient is not None]
+    return HyperGradientResult(
+        gradients=averaged([r.gradients for r in results]),
+        upper_loss=sum(r.upper_loss for r in results) / n,
+        lower_loss=sum(r.lower_loss for r in results) / n,
+        ll_init_gradient=averaged(initial) if initial else None,
+        diagnostics={name: sum(r.diagnostics[name] for r in results) / n for name in last.diagnostics},
+        ll_losses=last.ll_losses,
+        ll_parameters=last.ll_parameters,
+        ll_state=last.ll_state,
+    )

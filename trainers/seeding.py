@@ -1,0 +1,42 @@
+"""Random numbers that depend on the seed and the step alone.
+
+Jittor's generator can be seeded but not read, so a run is made repeatable by seeding it anew, from the run's seed and
+the step, at fixed points.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+import jittor as jt
+import numpy as np
+
+_LIMIT = 2**31 - 1
+
+
+def derived_seed(*parts: int) -> int:
+    """A seed that is unrelated for unequal ``parts``; Jittor's generator needs that even for 1 and 2."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "little") % _LIMIT
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and Jittor."""
+    jt.sync_all()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    jt.set_seed(derived_seed(seed))
+
+
+def reseed_jittor(*parts: int) -> None:
+    """Seed Jittor's generator for one point of a run."""
+    jt.set_seed(derived_seed(*parts))
+
+
+def drawn_seed() -> int:
+    """A seed for a run that was given none, from numpy's generator, whose state is left as it was."""
+    state = np.random.get_state()
+    seed = int(np.random.randint(_LIMIT))
+    np.random.set_state(state)
+    return seed

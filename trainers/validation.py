@@ -1,0 +1,137 @@
+"""Check a trainer's arguments before any data is read or any kernel compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jittor as jt
+
+from jboat import functional, registry
+
+
+def choice(name: str, value: Any, allowed: Sequence[str]) -> None:
+    """Require one of a few strings.
+
+    Raises:
+        ValueError: if it is not one of them.
+    """
+    if value not in allowed:
+        listing = ", ".join(repr(a) for a in allowed)
+        raise ValueError(f"{name} must be one of {listing}, got {value!r}.{registry.nearest(value, allowed)}")
+
+
+def positive_integer(name: str, value: Any) -> None:
+    """Require an integer of at least 1.
+
+    Raises:
+        TypeError: if it is not an integer.
+        ValueError: if it is less than 1.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer >= 1, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def module(name: str, value: Any) -> None:
+    """Require a Jittor module.
+
+    Raises:
+        TypeError: if it is none.
+    """
+    if not isinstance(value, jt.Module):
+        raise TypeError(f"{name} must be a jittor Module, got {type(value).__name__}")
+
+
+def optimizer(name: str, value: Any) -> jt.optim.Optimizer:
+    """Require a Jittor optimizer, and return it.
+
+    Raises:
+        TypeError: if it is none.
+    """
+    if not isinstance(value, jt.optim.Optimizer):
+        raise TypeError(
+            f"{name} must be a jittor optimizer such as jt.optim.SGD, got {type(value).__name__}; "
+            "pass it to the constructor or return it from configure_optimizers()"
+        )
+    return value
+
+
+def variables(
+    level: str, given: Sequence[jt.Var] | None, model: jt.Module, model_optimizer: jt.optim.Optimizer
+) -> list[jt.Var]:
+    """The variables of a level: those given, else the model's trainable parameters that the optimizer holds.
+
+    Args:
+        level: ``"ll"`` or ``"ul"``.
+        given: the argument ``ll_var`` or ``ul_var``.
+        model: the level's model.
+        model_optimizer: the level's optimizer.
+
+    Raises:
+        TypeError: if an entry is not a Var of floating-point type.
+        ValueError: if the list is empty, repeats a Var, or is not what the optimizer holds.
+    """
+    if given is not None and not isinstance(given, (list, tuple)):
+        raise TypeError(f"{level}_var must be a list of Vars, got {type(given).__name__}")
+    held = [p for group in model_optimizer.param_groups for p in group["params"] if not p.is_stop_grad()]
+    held_ids = {id(p) for p in held}
+    trainable = functional.trainable(model)
+    chosen = list(given) if given is not None else [p for p in trainable if id(p) in held_ids]
+    if given is None and not chosen:
+        raise ValueError(
+            f"{level}_optimizer holds none of {level}_model's trainable parameters; "
+            f"make it from {level}_model.parameters()"
+        )
+    if not chosen:
+        raise ValueError(f"{level}_var is empty; it must hold at least one Var")
+    for i, v in enumerate(chosen):
+        if not isinstance(v, jt.Var):
+            raise TypeError(f"{level}_var[{i}] must be a jt.Var, got {type(v).__name__}")
+        if not functional.is_float(v):
+            raise TypeError(f"{level}_var[{i}] has dtype {v.dtype}; only floating-point Vars can be optimized")
+        if v.is_stop_grad():
+            raise ValueError(f"{level}_var[{i}] is stop_grad; call start_grad() on it before building the optimizer")
+    chosen_ids = {id(v) for v in chosen}
+    if len(chosen_ids) < len(chosen):
+        raise ValueError(f"{level}_var names the same Var twice; name each Var once")
+    if not chosen_ids <= held_ids:
+        raise ValueError(f"{level}_optimizer does not hold every entry of {level}_var; make it from that list")
+    foreign = len(held_ids - chosen_ids)
+    if foreign:
+        where = f"{level}_var" if given is not None else f"{level}_model"
+        raise ValueError(
+            f"{level}_optimizer holds {foreign} parameter(s) that are not in {where}; "
+            f"make it from {level}_model.parameters(), or pass the list as {level}_var"
+        )
+    return chosen
+
+
+def same_structure(ll_var: Sequence[jt.Var], ul_var: Sequence[jt.Var]) -> None:
+    """Require the two lists to match, as IAD needs.
+
+    Raises:
+        ValueError: if they differ in number, shape or dtype.
+    """
+    shapes = [[(list(v.shape), str(v.dtype)) for v in level] for level in (ll_var, ul_var)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "na_op IAD needs ul_model and ll_model of equal structure: ll_model has parameters "
+            f"{shapes[0]}, ul_model has {shapes[1]}"
+        )
+
+
+def chain_options(na_op: Sequence[str], solver_config: Mapping[str, Any], lower_iters: int) -> None:
+    """Check what depends on both the chain and the number of lower steps.
+
+    Raises:
+        ValueError: if RGT would cut no step, or all of them.
+    """
+    if "RGT" in na_op:
+        truncate = registry.options(solver_config, "RGT").truncate_iter
+        if not 1 <= truncate < lower_iters:
+            raise ValueError(
+                f"solver_config['RGT']['truncate_iter'] must lie in 1..{lower_iters - 1} (lower_iters - 1), "
+                f"got {truncate}"
+            )
