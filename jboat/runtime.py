@@ -103,6 +103,11 @@ def find_onednn() -> Path | None:
     return None
 
 
+def onednn_folder(home: Path) -> Path:
+    """Where Jittor looks for oneDNN."""
+    return home / ".cache" / "jittor" / "mkl" / _ONEDNN_FOLDER
+
+
 def _holds_onednn(prefix: Path) -> bool:
     return (prefix / "lib" / _ONEDNN_LIBRARY).is_file() and (prefix / "include" / "dnnl.hpp").is_file()
 
@@ -120,7 +125,7 @@ def link_onednn(home: Path, prefix: Path | None) -> bool:
     Returns:
         Whether Jittor will find oneDNN.
     """
-    target = home / ".cache" / "jittor" / "mkl" / _ONEDNN_FOLDER
+    target = onednn_folder(home)
     if _holds_onednn(target):
         return True
     if prefix is None:

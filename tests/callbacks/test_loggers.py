@@ -1,0 +1,118 @@
+"""What the loggers write is what the metrics held."""
+
+import csv
+import io
+import json
+
+import jittor as jt
+import pytest
+from problems import Quadratic
+
+from jboat import BilevelTrainer
+from jboat.callbacks import Callback, CSVLogger, ProgressBar, TensorBoardLogger
+
+
+def make(callbacks, **kwargs):
+    problem = Quadratic()
+    ul_model, ll_model = problem.models()
+    return BilevelTrainer(
+        ll_model,
+        ul_model,
+        problem.f,
+        problem.F,
+        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
+        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
+        lower_iters=2,
+        callbacks=callbacks,
+        **kwargs,
+    )
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+
+
+def test_csv_holds_the_history(tmp_path):
+    trainer = make([CSVLogger(tmp_path)])
+    history = trainer.fit({}, {}, max_steps=5, val_loader={}, val_every=2)
+    assert read(tmp_path / "metrics.csv") == history.rows
+    assert "val_ul_loss" in read(tmp_path / "metrics.csv")[1]
+
+
+def test_csv_goes_on_in_a_second_fit_and_starts_anew_in_a_second_run(tmp_path):
+    trainer = make([CSVLogger(tmp_path)])
+    trainer.fit({}, {}, max_steps=2)
+    trainer.fit({}, {}, max_steps=2, val_loader={})
+    assert read(tmp_path / "metrics.csv") == trainer.history.rows
+    make([CSVLogger(tmp_path)]).fit({}, {}, max_steps=1)
+    assert [row["step"] for row in read(tmp_path / "metrics.csv")] == [1]
+
+
+def test_csv_is_closed_and_complete_after_an_exception(tmp_path):
+    class Fail(Callback):
+        def on_step_start(self, trainer, state):
+            if state.step == 2:
+                raise LookupError
+
+    with pytest.raises(LookupError):
+        make([CSVLogger(tmp_path), Fail()]).fit({}, {}, max_steps=5)
+    assert [row["step"] for row in read(tmp_path / "metrics.csv")] == [1, 2]
+
+
+def test_tensorboard_holds_the_metrics_the_configuration_and_histograms(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = make([TensorBoardLogger(tmp_path, histograms=2)], gm_op=["GDA", "NGD"], na_op=["PTT", "CG"])
+    history = trainer.fit({}, {}, max_steps=4, val_loader={}, val_every=2)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    tags = events.Tags()
+    train = {"ll_loss", "ul_loss", "hypergradient_norm", "ll_lr", "ul_lr", "gda_alpha", "ptt_index"}
+    expected = {f"train/{name}" for name in train | {"cg_residual", "cg_iterations"}}
+    expected |= {f"time/{name}" for name in ("lower", "hypergradient", "update", "step")} | {"val/ul_loss"}
+    assert set(tags["scalars"]) == expected
+    for name in ("ul_loss", "ptt_index", "cg_residual"):
+        got = [(e.step, e.value) for e in events.Scalars(f"train/{name}")]
+        assert got == [(s, pytest.approx(v)) for s, v in zip(history["step"], history[name], strict=True)]
+    assert [e.value for e in events.Scalars("val/ul_loss")] == pytest.approx(history["val_ul_loss"])
+    text = events.Tensors("configuration/text_summary")[0].tensor_proto.string_val[0].decode()
+    configuration = json.loads(text.strip("`\n"))
+    assert configuration["na_op"] == ["PTT", "CG"]
+    assert [e.step for e in events.Histograms("upper_variables/0")] == [2, 4]
+
+
+def test_tensorboard_logs_one_step_in_n(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    make([TensorBoardLogger(tmp_path, every_n_steps=3)]).fit({}, {}, max_steps=7)
+    assert [e.step for e in EventAccumulator(str(tmp_path)).Reload().Scalars("train/ul_loss")] == [3, 6]
+
+
+def test_a_logger_dir_alone_gets_both_logs(tmp_path):
+    make([], logger_dir=tmp_path).fit({}, {}, max_steps=1)
+    assert (tmp_path / "metrics.csv").exists()
+    assert list(tmp_path.glob("events.out.tfevents*"))
+
+
+@pytest.mark.parametrize("logger", [CSVLogger, TensorBoardLogger])
+def test_a_logger_without_a_folder_says_so(logger):
+    with pytest.raises(ValueError, match=f"{logger.__name__} does not know where to write: give it a folder"):
+        make([logger()]).fit({}, {}, max_steps=1)
+
+
+@pytest.mark.parametrize("arguments", [{"every_n_steps": 0}, {"histograms": -1}])
+def test_tensorboard_arguments(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        TensorBoardLogger(**arguments)
+
+
+def test_progress_bar_shows_losses_and_is_silent_where_there_is_no_terminal():
+    shown = io.StringIO()
+    trainer = make([ProgressBar(shown, disable=False)])
+    trainer.fit({}, {}, max_steps=3)
+    last = shown.getvalue().split("\r")[-1]
+    assert "3/3" in last
+    assert f"ul_loss={trainer.state.metrics['ul_loss']:.4g}" in last
+    quiet = io.StringIO()
+    make([ProgressBar(quiet)]).fit({}, {}, max_steps=3)
+    assert quiet.getvalue() == ""

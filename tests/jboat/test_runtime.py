@@ -1,0 +1,224 @@
+"""Starting Jittor: what is decided, and that ``import jboat`` works on machines of many kinds.
+
+The second half runs Python anew with a home of its own, the folder ``.jittor-lab`` of the repository, in which Jittor
+compiles its core once. A later run of the tests finds it there.
+"""
+
+import os
+import random
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jboat import runtime
+
+LAB = Path(__file__).parents[2] / ".jittor-lab"
+COMPUTE = "import jboat, jittor as jt; print('product', (jt.ones((8, 8)) @ jt.ones((8, 8))).sum().item())"
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def toolkit(folder, *, cudart):
+    nvcc = touch(folder / "bin" / "nvcc")
+    nvcc.chmod(0o755)
+    if cudart:
+        touch(folder / "lib64" / "libcudart.so")
+    return {"PATH": str(folder / "bin")}
+
+
+@pytest.fixture
+def no_system_cuda(monkeypatch):
+    monkeypatch.setattr(runtime, "_CUDA_FOLDERS", ())
+
+
+def onednn(prefix):
+    touch(prefix / "lib" / "libmkldnn.so")
+    touch(prefix / "include" / "dnnl.hpp")
+    return prefix
+
+
+@pytest.mark.usefixtures("no_system_cuda")
+def test_cuda_needs_nvcc_the_runtime_library_and_a_driver(tmp_path, monkeypatch):
+    assert runtime.find_cuda({"PATH": str(tmp_path)}).missing == ("nvcc",)
+    monkeypatch.setattr(runtime, "_driver_has_a_device", lambda: True)
+    bare = runtime.find_cuda(toolkit(tmp_path / "bare", cudart=False))
+    assert bare.missing == ("lib64/libcudart.so",)
+    assert not bare.usable
+    whole = runtime.find_cuda(toolkit(tmp_path / "whole", cudart=True))
+    assert whole.usable
+    assert whole.nvcc == tmp_path / "whole" / "bin" / "nvcc"
+    monkeypatch.setattr(runtime, "_driver_has_a_device", lambda: False)
+    assert not runtime.find_cuda(toolkit(tmp_path / "whole", cudart=True)).usable
+
+
+@pytest.mark.usefixtures("no_system_cuda")
+def test_cuda_home_is_looked_at_before_the_path(tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "_driver_has_a_device", lambda: True)
+    toolkit(tmp_path / "home", cudart=True)
+    found = runtime.find_cuda({**toolkit(tmp_path / "path", cudart=True), "CUDA_HOME": str(tmp_path / "home")})
+    assert found.nvcc == tmp_path / "home" / "bin" / "nvcc"
+
+
+def test_settings_leave_out_what_the_user_has_set():
+    none = runtime.CudaToolkit(None, ("nvcc",))
+    fresh = runtime.settings({}, cuda=none, onednn=False)
+    assert fresh == {"log_silent": "1", "cache_name": "default", "nvcc_path": "", "use_mkl": "0"}
+    mine = {"log_silent": "0", "cache_name": "mine", "nvcc_path": "/my/nvcc", "use_mkl": "1"}
+    assert runtime.settings(mine, cuda=none, onednn=False) == {}
+    usable = runtime.CudaToolkit(Path("/cuda/bin/nvcc"), ())
+    assert runtime.settings({}, cuda=usable, onednn=True)["nvcc_path"] == "/cuda/bin/nvcc"
+    assert "use_mkl" not in runtime.settings({}, cuda=usable, onednn=True)
+
+
+def test_onednn_is_linked_and_a_complete_folder_kept(tmp_path):
+    home, wheel = tmp_path / "home", onednn(tmp_path / "wheel")
+    assert runtime.link_onednn(home, wheel)
+    folder = runtime.onednn_folder(home)
+    assert (folder / "lib").resolve() == wheel / "lib"
+    assert (folder / "include").resolve() == wheel / "include"
+    assert runtime.link_onednn(home, onednn(tmp_path / "other"))
+    assert (folder / "lib").resolve() == wheel / "lib"
+
+
+@pytest.mark.parametrize("destination", ["gone", "foreign"])
+@pytest.mark.parametrize("whole_folder", [False, True])
+def test_a_dangling_or_foreign_link_is_replaced(tmp_path, destination, whole_folder):
+    home, wheel = tmp_path / "home", onednn(tmp_path / "wheel")
+    touch(tmp_path / "foreign" / "something.txt")
+    folder = runtime.onednn_folder(home)
+    link = folder if whole_folder else folder / "lib"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / destination)
+    assert runtime.link_onednn(home, wheel)
+    assert (folder / "lib").resolve() == wheel / "lib"
+    assert (tmp_path / "foreign" / "something.txt").exists()
+
+
+def test_real_files_in_the_way_are_left_alone(tmp_path):
+    home, wheel = tmp_path / "home", onednn(tmp_path / "wheel")
+    precious = touch(runtime.onednn_folder(home) / "lib" / "precious")
+    assert not runtime.link_onednn(home, wheel)
+    assert precious.exists()
+
+
+def test_without_the_wheel_nothing_is_linked(tmp_path):
+    assert not runtime.link_onednn(tmp_path, None)
+
+
+def test_many_may_link_at_once(tmp_path):
+    home, wheel = tmp_path / "home", onednn(tmp_path / "wheel")
+    folder = runtime.onednn_folder(home)
+    folder.mkdir(parents=True)
+    (folder / "lib").symlink_to(tmp_path / "gone")
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(lambda _: runtime.link_onednn(home, wheel), range(64)))
+    assert [p.name for p in folder.parent.iterdir()] == [folder.name]
+
+
+def test_importing_undoes_jittors_side_effects():
+    code = (
+        "import random, ssl, numpy as np; random.seed(5); np.random.seed(5); https = ssl._create_default_https_context;"
+        "import jboat; print(random.random(), np.random.rand(), ssl._create_default_https_context is https)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    random.seed(5)
+    np.random.seed(5)
+    assert out.split() == [str(random.random()), str(np.random.rand()), "True"]
+
+
+def lab_environment(**changes):
+    keep = {name: value for name, value in os.environ.items() if name in ("LANG", "PATH", "LD_LIBRARY_PATH")}
+    return {**keep, "HOME": str(LAB), "PYTHONUSERBASE": str(LAB / "user"), **changes}
+
+
+def run(code=COMPUTE, **changes):
+    command = [sys.executable, *code] if isinstance(code, list) else [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, env=lab_environment(**changes), check=False)
+
+
+def assert_computes(done):
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-2:] == ["product", "512.0"], done.stdout
+
+
+@pytest.fixture(scope="module")
+def lab():
+    """A home in which Jittor's core is compiled, by two processes at once."""
+    LAB.mkdir(exist_ok=True)
+    with ThreadPoolExecutor(2) as pool:
+        for done in pool.map(lambda _: run(), range(2)):
+            assert_computes(done)
+    return runtime.onednn_folder(LAB)
+
+
+def test_two_processes_may_import_at_once(lab):
+    assert (lab / "lib").resolve() == Path(sys.prefix, "lib").resolve()
+    with ThreadPoolExecutor(2) as pool:
+        for done in pool.map(lambda _: run(), range(2)):
+            assert_computes(done)
+            assert "jboat" not in done.stderr
+
+
+def test_an_nvcc_without_libcudart(lab, tmp_path):
+    fake = toolkit(tmp_path, cudart=False)["PATH"]
+    Path(fake, "nvcc").write_text("#!/bin/sh\necho 'Cuda compilation tools, release 12.2, V12.2.140'\n")
+    assert_computes(run(PATH=f"{fake}{os.pathsep}{os.environ['PATH']}"))
+
+
+@pytest.mark.parametrize("destination", ["gone", "foreign"])
+def test_a_link_that_leads_astray(lab, tmp_path, destination):
+    (tmp_path / "foreign").mkdir()
+    (lab / "lib").unlink()
+    (lab / "lib").symlink_to(tmp_path / destination)
+    assert_computes(run())
+    assert (lab / "lib").resolve() == Path(sys.prefix, "lib").resolve()
+
+
+def test_no_onednn_wheel_gives_one_warning_and_works(lab, tmp_path):
+    (lab / "lib").unlink()
+    (lab / "lib").symlink_to(tmp_path / "gone")
+    elsewhere = f"import os, sys; sys.prefix = {str(tmp_path)!r}; "
+    done = run(f"{elsewhere}{COMPUTE}; print('use_mkl', os.environ['use_mkl'], 'product', 512.0)")
+    assert_computes(done)
+    assert "use_mkl 0" in done.stdout
+    assert done.stderr.count("oneDNN was not found") == 1
+    assert runtime.ONEDNN_WHEEL in done.stderr
+    assert_computes(run())
+
+
+def test_a_home_that_cannot_be_written_is_reported(tmp_path):
+    obstacle = touch(tmp_path / "a-file")
+    done = run("import jboat", HOME=str(obstacle))
+    assert done.returncode == 1
+    assert "RuntimeError" in done.stderr
+    assert "JITTOR_HOME" in done.stderr.splitlines()[-1]
+
+
+def test_jittor_home_replaces_a_home_that_cannot_be_written(lab, tmp_path):
+    assert_computes(run(HOME=str(touch(tmp_path / "a-file")), JITTOR_HOME=str(LAB)))
+
+
+def test_the_users_environment_wins(lab):
+    done = run(f"{COMPUTE}; import os; print(os.environ['log_silent'], 'product', 512.0)", log_silent="0")
+    assert_computes(done)
+    assert "0 product" in done.stdout
+    assert "jittor" in (done.stdout + done.stderr).lower()
+
+
+def test_doctor_reports_and_its_status_tells(lab):
+    healthy = run(["-m", "jboat", "doctor"])
+    assert healthy.returncode == 0, healthy.stdout + healthy.stderr
+    for word in ("compiler:", "jittor:", "oneDNN:", "CUDA:", "cuDNN:", "MPI:", "cache:", "is right"):
+        assert word in healthy.stdout
+    broken = run(["-m", "jboat", "doctor"], cc_path="/nowhere/g++")
+    assert broken.returncode == 1
+    assert "mend it:" in broken.stdout
+    assert "Jittor failed" in broken.stdout
