@@ -20,13 +20,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import jboat  # isort: skip  (first, so that Jittor starts with the right settings)
 import jittor as jt
 import numpy as np
+from jboat.callbacks import CSVLogger, ProgressBar, TensorBoardLogger
 from jittor import nn
 
 from jboat import BilevelTrainer
-from jboat.callbacks import CSVLogger, ProgressBar, TensorBoardLogger
 
 
 class Data(NamedTuple):
@@ -213,8 +212,10 @@ def run(args: argparse.Namespace) -> dict[str, float]:
         **detection(weights, wrong),
         "seconds": seconds,
     }
-    print(f"\n{len(noisy)} training samples, {args.corruption:.0%} corrupted; {args.model} model; "
-          f"{'+'.join(trainer.gm_op)} with {'+'.join(trainer.na_op)}")
+    print(
+        f"\n{len(noisy)} training samples, {args.corruption:.0%} corrupted; {args.model} model; "
+        f"{'+'.join(trainer.gm_op)} with {'+'.join(trainer.na_op)}"
+    )
     print("(a) test accuracy, all corrupted data    {corrupted:7.2%}".format(**results))
     print("(b) test accuracy, learned weights       {learned:7.2%}".format(**results))
     print("(c) test accuracy, clean part alone      {clean:7.2%}".format(**results))
@@ -239,7 +240,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int, default=150, help="outer steps (default: %(default)s)")
     p.add_argument("--ll-lr", type=float, default=0.5, help="lower learning rate (default: %(default)s)")
     p.add_argument("--ul-lr", type=float, default=0.1, help="upper learning rate (default: %(default)s)")
-    p.add_argument("--final-steps", type=int, default=500, help="steps of the three final trainings (default: %(default)s)")
+    p.add_argument(
+        "--final-steps", type=int, default=500, help="steps of the three final trainings (default: %(default)s)"
+    )
     p.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     p.add_argument("--output", default="runs/data_hyper_cleaning", help="folder for logs (default: %(default)s)")
     return p

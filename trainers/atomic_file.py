@@ -20,10 +20,10 @@ def atomic_file(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[An
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    text = {} if "b" in mode else {"newline": "", "encoding": "utf-8"}
+    newline, encoding = (None, None) if "b" in mode else ("", "utf-8")
     handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, mode, **text) as file:
+        with os.fdopen(handle, mode, newline=newline, encoding=encoding) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -65,7 +65,7 @@ def bilevel_pass(
     step: int,
     initial: Sequence[jt.Var],
     ll_state: OptimizerState | None,
-    reseed: Callable[[int], None],
+    reseed: Callable[[int], None] | None,
     events: Events,
 ) -> HyperGradientResult:
     """Run the lower loop and the hypergradient chain; nothing of the user's is changed but running statistics.
@@ -76,7 +76,7 @@ def bilevel_pass(
         step: the outer step under way, counted from 1, for error messages.
         initial: y_0, one Var per lower-level variable.
         ll_state: the lower optimizer's state before the first step; None for a fresh one.
-        reseed: seeds Jittor's generator for a lower step.
+        reseed: seeds Jittor's generator for a lower step, or None.
         events: called between the phases.
 
     Raises:

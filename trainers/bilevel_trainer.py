@@ -301,14 +301,17 @@ class BilevelTrainer:
         if self.random_seed is None:
             self.random_seed = seeding.drawn_seed() if self.seed is None else self.seed
         seed, step = self.random_seed, self.state.step
-        reseed = (lambda inner: seeding.reseed_jittor(seed, step, task, inner)) if self.deterministic else None
+
+        def reseed(inner_step: int) -> None:
+            seeding.reseed_jittor(seed, step, task, inner_step)
+
         return bilevel_pass(
             self.problem,
             pair,
             step=step + 1,
             initial=self.next_initial(),
             ll_state=self.rule.load() if self.ll_optimizer_state == "carry" else None,
-            reseed=reseed,
+            reseed=reseed if self.deterministic else None,
             events=events,
         )
 

@@ -38,7 +38,7 @@ class DynamicalSystem:
         self.ll_model = ll_model
         self.solver_config = solver_config
 
-    def optimize(self, **kwargs: Any) -> dict[str, Any]:
+    def optimize(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run the operator; returns the keyword arguments of the next one, or the result of the chain."""
         raise NotImplementedError(f"{type(self).__name__} must define optimize()")
 

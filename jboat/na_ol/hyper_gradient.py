@@ -122,7 +122,7 @@ class HyperGradient:
         hyper_gradient: Sequence[jt.Var],
         upper_by_y: Sequence[jt.Var],
         ll_init_gradient: Sequence[jt.Var] | None = None,
-        **diagnostics: float,
+        diagnostics: Mapping[str, float] | None = None,
     ) -> dict[str, Any]:
         """The dict of a terminal operator; with DI, adds dF(y_K)/dy_0 unless it is given."""
         gradients = functional.detached(hyper_gradient)
@@ -136,7 +136,7 @@ class HyperGradient:
                 _, ll_init_gradient = trajectory.pullback(upper_by_y, [], start=0)
             result["ll_init_gradient"] = list(ll_init_gradient)
         if diagnostics:
-            result["diagnostics"] = diagnostics
+            result["diagnostics"] = dict(diagnostics)
         jt.sync(gradients)
         return result
 

@@ -72,5 +72,5 @@ class ImplicitHyperGradient(HyperGradientOperator):
             loss,
             functional.axpy(-1.0, through_y, by_x),
             by_y,
-            **{f"{name}_iterations": float(solution.iterations), f"{name}_residual": solution.residual},
+            diagnostics={f"{name}_iterations": float(solution.iterations), f"{name}_residual": solution.residual},
         )

@@ -2,10 +2,10 @@
 
 import jittor as jt
 import pytest
+from jboat.callbacks import HOOKS, Callback
 from problems import Quadratic
 
 from jboat import BilevelTrainer
-from jboat.callbacks import HOOKS, Callback
 
 
 class Recorder(Callback):

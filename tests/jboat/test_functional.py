@@ -43,12 +43,17 @@ def test_substitution_reaches_tied_weights_and_hidden_aliases():
 
 def test_substitutions_nest_and_survive_exceptions():
     p = jt.array([1.0])
-    with pytest.raises(RuntimeError, match="inside"), functional.substituted([p], [jt.array([2.0])]):
-        assert p.item() == 2.0
-        with functional.substituted([p], [jt.array([3.0])]):
-            assert p.item() == 3.0
-        assert p.item() == 2.0
-        raise RuntimeError("inside")
+
+    def nested():
+        with functional.substituted([p], [jt.array([2.0])]):
+            assert p.item() == 2.0
+            with functional.substituted([p], [jt.array([3.0])]):
+                assert p.item() == 3.0
+            assert p.item() == 2.0
+            raise LookupError("inside")
+
+    with pytest.raises(LookupError, match="inside"):
+        nested()
     assert p.item() == 1.0
 
 

@@ -47,7 +47,11 @@ BAD_ARGUMENTS = [
     ({"lower_iters": 0}, ValueError, r"lower_iters must be at least 1, got 0"),
     ({"lower_iters": 2.5}, TypeError, r"lower_iters must be an integer >= 1, got 2\.5"),
     ({"accumulate": 0}, ValueError, r"accumulate must be at least 1, got 0"),
-    ({"solver_config": {"GDA": {"alpha_init": 1.0}}}, ValueError, r"alpha_init'\] must lie strictly in \(0, 1\), got 1"),
+    (
+        {"solver_config": {"GDA": {"alpha_init": 1.0}}},
+        ValueError,
+        r"alpha_init'\] must lie strictly in \(0, 1\), got 1",
+    ),
     ({"solver_config": {"GDA": {"alpha_init": 0}}}, ValueError, r"alpha_init'\] must lie strictly in \(0, 1\), got 0"),
     ({"solver_config": {"GDA": {"alpha_decay": 1.5}}}, ValueError, r"alpha_decay'\] must lie in \(0, 1\], got 1\.5"),
     ({"solver_config": {"CG": {"kk": 3}}}, ValueError, r"solver_config\['CG'\] has no key 'kk'; .*Did you mean 'k'"),
@@ -190,7 +194,7 @@ class Exploding(Quadratic):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_nan_in_the_lower_loss_stops_with_the_place(value):
     trainer = make(problem=Exploding("f", 1 + 4 + 3, value))  # one call checks, four are step 1
-    with pytest.raises(NonFiniteError, match="NGD: the lower loss is .* at outer step 2, inner step 3") as caught:
+    with pytest.raises(NonFiniteError, match=r"NGD: the lower loss is .* at outer step 2, inner step 3") as caught:
         trainer.fit({}, {}, max_steps=3)
     assert (caught.value.operator, caught.value.step, caught.value.inner_step) == ("NGD", 2, 3)
     assert trainer.state.step == 1
@@ -200,14 +204,14 @@ def test_a_nan_in_the_lower_loss_stops_with_the_place(value):
 def test_a_nan_after_the_last_lower_step_is_found():
     trainer = make()
     trainer.ll_optimizer.lr = float("nan")
-    with pytest.raises(NonFiniteError, match="NGD: the lower loss is nan at outer step 1, inner step 2"):
+    with pytest.raises(NonFiniteError, match=r"NGD: the lower loss is nan at outer step 1, inner step 2"):
         trainer.fit({}, {})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_nan_in_the_upper_loss_stops_with_the_operator(value):
     trainer = make(problem=Exploding("F", 1 + 2, value), na_op=["CG"])
-    with pytest.raises(NonFiniteError, match="CG: the upper loss is .* at outer step 2"):
+    with pytest.raises(NonFiniteError, match=r"CG: the upper loss is .* at outer step 2"):
         trainer.fit({}, {}, max_steps=3)
     assert trainer.state.step == 1
 

@@ -3,11 +3,11 @@
 import jittor as jt
 import numpy as np
 import pytest
+from jboat.trainers.loaders import LoaderStream
 from jittor import nn
 from problems import Point
 
 from jboat import BilevelTrainer
-from jboat.trainers.loaders import LoaderStream
 
 DATA = np.arange(12, dtype="float32").reshape(6, 2)
 TARGET = np.array([0, 1, 0, 1, 1, 0], dtype="int32")
@@ -91,7 +91,11 @@ def test_running_statistics_advance_once_a_lower_step():
 
 @pytest.mark.parametrize(
     ("loader", "error", "message"),
-    [([], ValueError, "loader is empty"), (3, TypeError, "loader must be a loader"), ([[{}]], ValueError, "list of tasks")],
+    [
+        ([], ValueError, "loader is empty"),
+        (3, TypeError, "loader must be a loader"),
+        ([[{}]], ValueError, "list of tasks"),
+    ],
 )
 def test_bad_loaders(loader, error, message):
     with pytest.raises(error, match=message):

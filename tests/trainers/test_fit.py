@@ -64,7 +64,8 @@ def test_upper_adam_moves_x_exactly_as_jittors_adam():
         gradient = trainer.hypergradient({}, {}).gradients[0]
         trainer.fit({}, {}, max_steps=1)
         own.step((twin * gradient).sum())
-        np.testing.assert_array_equal(trainer.ul_var[0].numpy(), twin.numpy())
+        # kernels fused otherwise may contract multiply-adds otherwise: one unit in the last place
+        np.testing.assert_array_max_ulp(trainer.ul_var[0].numpy(), twin.numpy(), maxulp=1)
     assert trainer.ul_optimizer.n_step == 4
 
 
@@ -125,7 +126,9 @@ def test_optimizer_state_is_reset_or_carried():
         return jt.optim.SGD(p, lr, momentum=0.9)
 
     problem = Quadratic()
-    carried = make(problem, ll_optimizer=momentum, ll_optimizer_state="carry", ul_optimizer=lambda p: jt.optim.SGD(p, 0.0))
+    carried = make(
+        problem, ll_optimizer=momentum, ll_optimizer_state="carry", ul_optimizer=lambda p: jt.optim.SGD(p, 0.0)
+    )
     carried.fit({}, {}, max_steps=2)
     whole = problem.iterates(problem.x0, problem.y0, 2 * K, LR, np.zeros(2 * K), beta=0.9)
     np.testing.assert_allclose(values(carried)[1], whole[-1], rtol=1e-5, atol=1e-6)
@@ -163,11 +166,11 @@ def test_accumulate_and_task_lists_average_hypergradients():
 
 
 def test_fresh_lower_batches_give_each_step_its_own():
-    class Recording(Scaled):
-        seen = []
+    seen = []
 
+    class Recording(Scaled):
         def f(self, batch, ul_model, ll_model):
-            self.seen.append(batch["scale"])
+            seen.append(batch["scale"])
             return super().f(batch, ul_model, ll_model)
 
     problem = Recording()
@@ -176,7 +179,7 @@ def test_fresh_lower_batches_give_each_step_its_own():
     trainer.fit(batches, [{}], max_epochs=1)
     # six batches, K = 4: the second step wraps and ends the epoch; its CG differentiates phi of the last batch
     assert trainer.state.step == 2
-    assert problem.seen == pytest.approx([0.1, 0.1, 0.2, 0.3, 0.4, 0.4, 0.5, 0.6, 0.1, 0.2, 0.2])
+    assert seen == pytest.approx([0.1, 0.1, 0.2, 0.3, 0.4, 0.4, 0.5, 0.6, 0.1, 0.2, 0.2])
 
 
 def test_epochs_cycle_the_shorter_loader():

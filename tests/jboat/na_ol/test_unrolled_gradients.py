@@ -42,11 +42,11 @@ def test_rad_equals_finite_differences(name, hidden):
     problem = Classifier(hidden=hidden)
     reference, make = OPTIMIZERS[name]
     exact = problem.unrolled_gradient(K, reference)
-    result = solve(
-        problem, ("NGD",), ("RAD",), lower_iters=K, lr=LR, batches=problem.batches(), optimizer=make
-    )
+    result = solve(problem, ("NGD",), ("RAD",), lower_iters=K, lr=LR, batches=problem.batches(), optimizer=make)
     got = result["hyper_gradient"][0].numpy()
-    assert result["upper_loss"] == pytest.approx(problem.unrolled(problem.weights.astype(float), K, reference), rel=1e-5)
+    assert result["upper_loss"] == pytest.approx(
+        problem.unrolled(problem.weights.astype(float), K, reference), rel=1e-5
+    )
     assert np.linalg.norm(got - exact) / np.linalg.norm(exact) < 5e-4
 
 
@@ -61,7 +61,9 @@ def test_cg_and_ns_against_the_dense_solve(hidden):
 
         @staticmethod
         def f(batch, ul_model, ll_model):
-            return problem.f(batch, ul_model, ll_model) + 0.5 * ridge * sum((p * p).sum() for p in ll_model.parameters())
+            return problem.f(batch, ul_model, ll_model) + 0.5 * ridge * sum(
+                (p * p).sum() for p in ll_model.parameters()
+            )
 
     sections = {"CG": {"k": 60, "tolerance": 1e-7}, "NS": {"k": 4, "tolerance": 0.0}}
     run = {"lower_iters": K, "lr": LR, "sections": sections, "batches": batches}

@@ -1,0 +1,59 @@
+"""The wheel and the editable install hold the same three packages and no generic name."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+IMPORTS = (
+    "import jboat, jboat.trainers, jboat.callbacks, jboat.gm_ol, jboat.na_ol, jboat.trainers.commands.doctor;"
+    "from jboat import BilevelTrainer; from jboat.callbacks import CSVLogger;"
+)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_every_module_below_jboat(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")}
+    assert tops == {"jboat"}
+    expected = {f"jboat/{p.relative_to(ROOT / 'jboat')}" for p in (ROOT / "jboat").rglob("*.py")}
+    for room in ("trainers", "callbacks"):
+        expected |= {f"jboat/{p.relative_to(ROOT)}" for p in (ROOT / room).rglob("*.py")}
+    assert {name for name in names if name.endswith(".py")} == expected
+    assert "jboat/py.typed" in names
+
+
+def test_the_wheel_works(wheel, tmp_path):
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path), str(wheel)]
+    subprocess.run(command, check=True, capture_output=True)
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {IMPORTS} print(jboat.__file__, BilevelTrainer.__module__)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.split() == [str(tmp_path / "jboat" / "__init__.py"), "jboat.trainers.bilevel_trainer"]
+
+
+def test_the_editable_install_leads_to_the_checkout(tmp_path):
+    code = f"{IMPORTS} print(jboat.trainers.__file__, jboat.callbacks.__file__)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.split() == [str(ROOT / "trainers" / "__init__.py"), str(ROOT / "callbacks" / "__init__.py")]
+
+
+def test_the_version_is_the_projects():
+    import jboat
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert jboat.__version__ == project["version"] == version("jboat-trainer")
