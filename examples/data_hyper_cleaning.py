@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import argparse
 import gzip
+from pathlib import Path
 import struct
 import time
-from pathlib import Path
 from typing import NamedTuple
 
-import jittor as jt
-import numpy as np
-from jboat.callbacks import CSVLogger, ProgressBar, TensorBoardLogger
-from jittor import nn
-
 from jboat import BilevelTrainer
+from jboat.callbacks import CSVLogger, ProgressBar, TensorBoardLogger
+import jittor as jt
+from jittor import nn
+import numpy as np
 
 
 class Data(NamedTuple):

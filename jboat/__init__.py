@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from importlib.metadata import version
+import sys
 from typing import TYPE_CHECKING, Any
 
 from jboat import runtime

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
+import sys
 
 from jboat.trainers.commands import doctor
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jittor as jt
-
 from jboat import functional
+import jittor as jt
 
 
 def grad(loss: jt.Var, inputs: Sequence[jt.Var]) -> list[jt.Var]:

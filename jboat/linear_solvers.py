@@ -6,13 +6,12 @@ graph does not grow.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+import math
 from typing import NamedTuple
 
-import jittor as jt
-
 from jboat import functional
+import jittor as jt
 
 MatrixVectorProduct = Callable[[list[jt.Var]], list[jt.Var]]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
+import inspect
 from typing import Any
 
-import jittor as jt
-
 from jboat import registry
+import jittor as jt
 
 Objective = Callable[..., jt.Var]
 Batch = Mapping[str, Any]

@@ -6,13 +6,12 @@ iterates of the optimizer it is made from, and can be differentiated in all thre
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+import math
 from typing import Any, NamedTuple, TypeVar
 
-import jittor as jt
-
 from jboat import functional
+import jittor as jt
 
 Hyperparameters = Mapping[str, Any]
 Slots = tuple[jt.Var, ...]

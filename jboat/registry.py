@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
+import difflib
+import itertools
 from typing import Any, Literal, NamedTuple, TypeVar
 
 Kind = Literal["gm", "na", "fo"]

@@ -7,10 +7,12 @@ A variable the user has set is never changed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 import contextlib
 import ctypes
 import logging
 import os
+from pathlib import Path
 import platform
 import random
 import shutil
@@ -18,8 +20,6 @@ import site
 import ssl
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np

@@ -7,15 +7,14 @@ kernels, and a step whose graph was not kept is rebuilt from its iterate.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+import copy
 from typing import Any, NamedTuple
-
-import jittor as jt
 
 from jboat import autodiff, functional
 from jboat.optim import OptimizerState, UpdateRule
+import jittor as jt
 
 StepObjective = Callable[["Trajectory"], jt.Var]
 

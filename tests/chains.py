@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import jittor as jt
-
 from jboat.gm_ol.sequential_ds import makes_functional_dynamical_system
 from jboat.na_ol.sequential_hg import makes_functional_na_operation
 from jboat.trajectory import Trajectory
+import jittor as jt
 
 
 def solve(problem, gm, na, *, lower_iters, lr, sections=None, batches=({}, {}), index=None, optimizer=None, **config):

@@ -2,7 +2,7 @@
 
 import os
 
-import jboat  # isort: skip
+import jboat
 import jittor as jt
 import pytest
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import jittor as jt
-import numpy as np
 from jittor import nn
+import numpy as np
 
 DIM_Y, DIM_X = 8, 5
 

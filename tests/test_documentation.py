@@ -1,7 +1,7 @@
 """Every Python block of the README and of docs/ runs; blocks of one page share their names."""
 
-import re
 from pathlib import Path
+import re
 
 import pytest
 

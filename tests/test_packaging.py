@@ -1,11 +1,11 @@
 """The wheel and the editable install hold the same three packages and no generic name."""
 
+from importlib.metadata import version
+from pathlib import Path
 import subprocess
 import sys
 import tomllib
 import zipfile
-from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+import math
+import time
 from typing import Any
-
-import jittor as jt
-from jboat.trainers.errors import NonFiniteError
-from jboat.trainers.hypergradient_result import HyperGradientResult
-from jboat.trainers.loaders import Pair
 
 from jboat import functional, registry
 from jboat.gm_ol.sequential_ds import makes_functional_dynamical_system
 from jboat.lower_objective import Objective
 from jboat.na_ol.sequential_hg import makes_functional_na_operation
 from jboat.optim import OptimizerState
+from jboat.trainers.errors import NonFiniteError
+from jboat.trainers.hypergradient_result import HyperGradientResult
+from jboat.trainers.loaders import Pair
 from jboat.trajectory import Trajectory
+import jittor as jt
 
 
 @dataclass

@@ -6,10 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import jittor as jt
+from jboat import functional, registry
+from jboat import lower_objective as lower
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.csv_logger import CSVLogger
 from jboat.callbacks.tensorboard_logger import TensorBoardLogger
+import jboat.gm_ol
+from jboat.lower_objective import Objective
+import jboat.na_ol  # noqa: F401
+from jboat.optim import UpdateRule
 from jboat.trainers import device as devices
 from jboat.trainers import seeding, validation
 from jboat.trainers.bilevel_pass import Events, Problem, bilevel_pass
@@ -20,14 +25,8 @@ from jboat.trainers.history import History
 from jboat.trainers.hypergradient_result import HyperGradientResult
 from jboat.trainers.loaders import Pair, as_item, check_loader
 from jboat.trainers.trainer_state import TrainerState
-
-import jboat.gm_ol
-import jboat.na_ol  # noqa: F401
-from jboat import functional, registry
-from jboat import lower_objective as lower
-from jboat.lower_objective import Objective
-from jboat.optim import UpdateRule
 from jboat.trajectory import Trajectory
+import jittor as jt
 
 Metric = Callable[..., Any]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-import jittor as jt
 from jboat.trainers import validation
+import jittor as jt
 
 
 def checked(device: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 from typing import Any
 
-import jittor as jt
-from jboat.trainers.loaders import LoaderStream, batch_size
-
 from jboat import functional
+from jboat.trainers.loaders import LoaderStream, batch_size
+import jittor as jt
 
 
 @contextlib.contextmanager

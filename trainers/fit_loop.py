@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import jittor as jt
+from jboat import functional, registry
 from jboat.trainers import seeding
 from jboat.trainers.bilevel_pass import Events, require_finite_hypergradient
 from jboat.trainers.hypergradient_result import HyperGradientResult, mean
 from jboat.trainers.loaders import LoaderStream, Pair, draw_pairs
 from jboat.trainers.trainer_state import StopReason
-
-from jboat import functional, registry
 from jboat.trajectory import Trajectory
+import jittor as jt
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jboat.trainers.atomic_file import atomic_file

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import jittor as jt
-
 from jboat import functional
 from jboat.optim import OptimizerState
+import jittor as jt
 
 
 @dataclass

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jittor as jt
-
 from jboat import functional, registry
+import jittor as jt
 
 
 def choice(name: str, value: Any, allowed: Sequence[str]) -> None:

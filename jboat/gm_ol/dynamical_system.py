@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jittor as jt
-
 from jboat.lower_objective import LowerObjective, Objective
+import jittor as jt
 
 
 class DynamicalSystem:

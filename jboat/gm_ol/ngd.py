@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jittor as jt
-import numpy as np
-
 from jboat import lower_objective as lower
 from jboat import registry
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
 from jboat.lower_objective import Batch, LowerObjective
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
+import jittor as jt
+import numpy as np
 
 StepHook = Callable[[int, Trajectory], None]
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jittor as jt
-
 from jboat import registry
 from jboat.linear_solvers import MatrixVectorProduct, Solution, conjugate_gradient
 from jboat.na_ol.implicit import ImplicitHyperGradient
 from jboat.registry import register_operator
+import jittor as jt
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jittor as jt
-
 from jboat import autodiff, functional
 from jboat import lower_objective as lower
 from jboat.lower_objective import Batch, LowerObjective, Objective
 from jboat.trajectory import Trajectory
+import jittor as jt
 
 
 class HyperGradient:

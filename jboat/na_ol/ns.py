@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import jittor as jt
-
 from jboat import registry
 from jboat.linear_solvers import MatrixVectorProduct, Solution, neumann_series
 from jboat.na_ol.cg import CGOptions
 from jboat.na_ol.implicit import ImplicitHyperGradient
 from jboat.registry import register_operator
+import jittor as jt
 
 
 @register_operator("na", options=CGOptions)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jboat import registry
-from jboat.lower_objective import Batch
-from jboat.na_ol.hyper_gradient import HyperGradientOperator
+from jboat.na_ol.modifier import Modifier
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
 
@@ -29,7 +26,7 @@ class RGTOptions:
 
 
 @register_operator("na", options=RGTOptions)
-class RGT(HyperGradientOperator):
+class RGT(Modifier):
     """The first M lower steps are constant: the next operator differentiates steps M..K alone.
 
     With DI the gradient by y_0 is that of the whole trajectory all the same; its first M steps are rebuilt for it.
@@ -42,31 +39,11 @@ class RGT(HyperGradientOperator):
         """M, the number of steps without a graph."""
         return int(registry.options(self.solver_config, "RGT").truncate_iter)
 
-    def compute_gradients(
-        self,
-        ll_feed_dict: Batch | Sequence[Batch],
-        ul_feed_dict: Batch,
-        auxiliary_model: Trajectory,
-        max_loss_iter: int = 0,
-        hyper_gradient_finished: bool = False,
-        next_operation: str | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Cut the trajectory at inner step M.
-
-        Returns:
-            The arguments of the next operator, with the cut trajectory as ``auxiliary_model``.
+    def modified(self, trajectory: Trajectory, max_loss_iter: int) -> Trajectory:
+        """The trajectory tracked from inner step M.
 
         Raises:
-            AssertionError: if the hypergradient is finished, nothing follows, or ``truncate_iter`` is not positive.
+            AssertionError: if ``truncate_iter`` is not positive.
         """
-        self._require_modifier(next_operation, hyper_gradient_finished)
         assert self.truncate_iter > 0, "RGT needs solver_config['RGT']['truncate_iter'] > 0, less than lower_iters"
-        return {
-            **kwargs,
-            "ll_feed_dict": ll_feed_dict,
-            "ul_feed_dict": ul_feed_dict,
-            "auxiliary_model": auxiliary_model.since(self.truncate_iter),
-            "max_loss_iter": max_loss_iter,
-            "hyper_gradient_finished": False,
-        }
+        return trajectory.since(self.truncate_iter)

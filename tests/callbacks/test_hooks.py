@@ -1,11 +1,10 @@
 """The hooks of a callback: their sequence, arguments, and what happens when one fails."""
 
-import jittor as jt
-import pytest
-from jboat.callbacks import HOOKS, Callback
-from problems import Quadratic
-
 from jboat import BilevelTrainer
+from jboat.callbacks import HOOKS, Callback
+import jittor as jt
+from problems import Quadratic
+import pytest
 
 
 class Recorder(Callback):

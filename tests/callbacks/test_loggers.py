@@ -4,12 +4,11 @@ import csv
 import io
 import json
 
-import jittor as jt
-import pytest
-from jboat.callbacks import Callback, CSVLogger, ProgressBar, TensorBoardLogger
-from problems import Quadratic
-
 from jboat import BilevelTrainer
+from jboat.callbacks import Callback, CSVLogger, ProgressBar, TensorBoardLogger
+import jittor as jt
+from problems import Quadratic
+import pytest
 
 
 def make(callbacks, **kwargs):

@@ -2,9 +2,9 @@
 
 import gzip
 import importlib.util
+from pathlib import Path
 import struct
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest

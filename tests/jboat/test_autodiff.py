@@ -1,10 +1,9 @@
 """Gradients on lists of Vars, in the cases where Jittor's own differ from what one expects."""
 
+from jboat import autodiff
 import jittor as jt
 import numpy as np
 import pytest
-
-from jboat import autodiff
 
 
 def leaf(values):

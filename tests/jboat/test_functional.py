@@ -1,11 +1,10 @@
 """Running a module with other parameters."""
 
+from jboat import functional
 import jittor as jt
+from jittor import nn
 import numpy as np
 import pytest
-from jittor import nn
-
-from jboat import functional
 
 
 class Tied(jt.Module):

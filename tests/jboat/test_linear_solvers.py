@@ -1,10 +1,9 @@
 """Linear solvers against numpy."""
 
+from jboat import linear_solvers
 import jittor as jt
 import numpy as np
 import pytest
-
-from jboat import linear_solvers
 
 RNG = np.random.default_rng(0)
 M = RNG.normal(size=(6, 6))

@@ -1,10 +1,9 @@
 """Update rules against Jittor's own optimizers, and their derivatives against finite differences."""
 
+from jboat import autodiff, optim
 import jittor as jt
 import numpy as np
 import pytest
-
-from jboat import autodiff, optim
 
 STEPS = 20
 RNG = np.random.default_rng(0)

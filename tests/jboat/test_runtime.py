@@ -4,17 +4,16 @@ The second half runs Python anew with a home of its own, the folder ``.jittor-la
 compiles its core once. A later run of the tests finds it there.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 import os
+from pathlib import Path
 import random
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-import numpy as np
-import pytest
 
 from jboat import runtime
+import numpy as np
+import pytest
 
 LAB = Path(__file__).parents[2] / ".jittor-lab"
 COMPUTE = "import jboat, jittor as jt; print('product', (jt.ones((8, 8)) @ jt.ones((8, 8))).sum().item())"

@@ -1,11 +1,10 @@
 """Errors name the argument, what was given and what is allowed, before any kernel is compiled."""
 
+from jboat import BilevelTrainer, NonFiniteError
 import jittor as jt
 import numpy as np
-import pytest
 from problems import Point, Quadratic
-
-from jboat import BilevelTrainer, NonFiniteError
+import pytest
 
 PROBLEM = Quadratic()
 

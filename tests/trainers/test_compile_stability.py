@@ -3,13 +3,12 @@
 import gc
 import os
 
-import jittor as jt
-import numpy as np
-import pytest
-from jittor import nn
-from problems import Point
-
 from jboat import BilevelTrainer
+import jittor as jt
+from jittor import nn
+import numpy as np
+from problems import Point
+import pytest
 
 SIDE, CLASSES = 6, 3
 RNG = np.random.default_rng(0)

@@ -1,13 +1,12 @@
 """``evaluate`` gives means weighted by batch size and leaves training as it was."""
 
-import jittor as jt
-import numpy as np
-import pytest
-from jboat.trainers.loaders import LoaderStream
-from jittor import nn
-from problems import Point
-
 from jboat import BilevelTrainer
+from jboat.trainers.loaders import LoaderStream
+import jittor as jt
+from jittor import nn
+import numpy as np
+from problems import Point
+import pytest
 
 DATA = np.arange(12, dtype="float32").reshape(6, 2)
 TARGET = np.array([0, 1, 0, 1, 1, 0], dtype="int32")

@@ -1,11 +1,10 @@
 """What ``fit`` does with batches, steps and starts."""
 
+from jboat import BilevelTrainer, StopReason
 import jittor as jt
 import numpy as np
-import pytest
 from problems import Quadratic
-
-from jboat import BilevelTrainer, StopReason
+import pytest
 
 K, LR = 4, 0.1
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 import os
+from pathlib import Path
 import platform
 import shutil
 import subprocess
 import sys
-from importlib import metadata
-from pathlib import Path
 
 from jboat import runtime
 

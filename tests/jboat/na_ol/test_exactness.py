@@ -1,13 +1,12 @@
 """Every chain of the grammar against its closed form in numpy float64."""
 
+from chains import solve
+from jboat import registry
+import jboat.na_ol  # noqa: F401  (registers the operators)
 import jittor as jt
 import numpy as np
-import pytest
-from chains import solve
 from problems import Quadratic
-
-import jboat.na_ol  # noqa: F401  (registers the operators)
-from jboat import registry
+import pytest
 
 K, LR, M = 10, 0.1, 4
 SECTIONS = {

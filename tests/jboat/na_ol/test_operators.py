@@ -3,16 +3,15 @@
 import importlib
 import inspect
 
-import jittor as jt
-import numpy as np
-import pytest
 from chains import solve
-from problems import Quadratic
-
 from jboat.na_ol import sequential_hg
 from jboat.na_ol.hyper_gradient import HyperGradient
 from jboat.registry import DynamicalSystemRules, HyperGradientRules
 from jboat.trajectory import Trajectory
+import jittor as jt
+import numpy as np
+from problems import Quadratic
+import pytest
 
 NAMES = ["CG", "FD", "FOA", "IAD", "IGA", "NS", "PTT", "RAD", "RGT"]
 

@@ -1,10 +1,10 @@
 """RAD through the lower optimizers against central finite differences of F(x, y_K(x)) in float64."""
 
+from chains import solve
 import jittor as jt
 import numpy as np
-import pytest
-from chains import solve
 from problems import Classifier
+import pytest
 
 K, LR = 6, 0.3
 
