@@ -34,10 +34,11 @@ class Callback:
     """Something that happens while a trainer runs; override the hooks you need.
 
     Attributes:
-        runs_last: whether this callback runs after those that do not say so.
+        rank: callbacks of a lower rank run first: 0 for those that change or add something, 1 for those that record,
+            2 for checkpoints.
     """
 
-    runs_last = False
+    rank = 0
 
     @property
     def key(self) -> str:

@@ -21,6 +21,8 @@ class ProgressBar(Callback):
         disable: True or False to say whether to be silent; None to be so where ``stream`` is no terminal.
     """
 
+    rank = 1
+
     def __init__(self, stream: IO[str] | None = None, disable: bool | None = None) -> None:
         self._stream = stream
         self._disable = disable

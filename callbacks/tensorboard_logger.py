@@ -28,6 +28,8 @@ class TensorBoardLogger(Callback):
         ValueError: for a number of steps out of range.
     """
 
+    rank = 1
+
     def __init__(
         self, folder: str | os.PathLike[str] | None = None, *, every_n_steps: int = 1, histograms: int = 0
     ) -> None:

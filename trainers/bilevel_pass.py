@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 import math
 import time
 from typing import Any
 
-from jboat import functional, registry
+from jboat import functional, lower_objective, registry
 from jboat.gm_ol.sequential_ds import makes_functional_dynamical_system
 from jboat.lower_objective import Objective
 from jboat.na_ol.sequential_hg import makes_functional_na_operation
 from jboat.optim import OptimizerState
 from jboat.trainers.errors import NonFiniteError
 from jboat.trainers.hypergradient_result import HyperGradientResult
-from jboat.trainers.loaders import Pair
+from jboat.trainers.step_batches import Pair
 from jboat.trajectory import Trajectory
 import jittor as jt
 
@@ -36,6 +36,16 @@ class Problem:
     lower_iters: int
     sections: dict[str, dict[str, Any]]
     gda_loss: Objective | None = None
+
+    def levels(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments that every operator's constructor takes."""
+        return {
+            "ll_objective": self.ll_objective,
+            "ul_objective": self.ul_objective,
+            "ll_model": self.ll_model,
+            "ul_model": self.ul_model,
+            "solver_config": config,
+        }
 
     def solver_config(self) -> dict[str, Any]:
         """What the operators read."""
@@ -78,38 +88,21 @@ def bilevel_pass(
         reseed: seeds Jittor's generator for a lower step, or None.
         events: called between the phases.
 
-    Raises:
-        NonFiniteError: if a loss of the lower loop, or y_K, is NaN or infinite.
+    Returns:
+        The result; its ``failure`` tells of a loss of the lower loop, or a y_K, that is NaN or infinite.
     """
     ll_feed, ul_feed = pair
     config = problem.solver_config()
-    levels = {
-        "ll_objective": problem.ll_objective,
-        "ul_objective": problem.ul_objective,
-        "ll_model": problem.ll_model,
-        "ul_model": problem.ul_model,
-        "solver_config": config,
-    }
-    lower_chain = makes_functional_dynamical_system(problem.gm_op, lower_loop=problem.lower_iters, **levels)
+    levels = problem.levels(config)
     upper_chain = makes_functional_na_operation(problem.na_op, ll_var=problem.ll_var, ul_var=problem.ul_var, **levels)
 
     events.call("on_lower_loop_start")
     begun = time.perf_counter()
-    trajectory = Trajectory(
-        problem.ll_model,
-        problem.ll_var,
-        problem.ll_optimizer,
-        initial=initial,
-        state=ll_state,
-        remat_every=registry.options(config, "RAD").remat_every or 1,
-        reseed=reseed,
-    )
-    lower = lower_chain.optimize(
-        ll_feed_dict=ll_feed, ul_feed_dict=ul_feed, auxiliary_model=trajectory, on_step=events.on_lower_step
-    )[-1]
+    lower = _lower_loop(problem, config, pair, initial, ll_state, reseed, events.on_lower_step)
+    trajectory: Trajectory = lower["auxiliary_model"]
     ll_losses = [float(loss.item()) for loss in lower["ll_losses"]]
     final = trajectory.parameters(len(trajectory))
-    _require_finite_lower_loop(problem.gm_op[-1], step, ll_losses, final)
+    failure = _lower_failure(problem.gm_op[-1], step, ll_losses, final)
     events.seconds["lower"] += time.perf_counter() - begun
     events.call("on_lower_loop_end")
 
@@ -136,33 +129,84 @@ def bilevel_pass(
         ll_losses=ll_losses,
         ll_parameters=final,
         ll_state=trajectory.optimizer_state,
+        failure=failure,
     )
     events.call("on_hypergradient_end", result)
     return result
 
 
-def _require_finite_lower_loop(operator: str, step: int, ll_losses: Sequence[float], final: Sequence[jt.Var]) -> None:
-    for inner_step, loss in enumerate(ll_losses, start=1):
-        if not math.isfinite(loss):
-            raise NonFiniteError(f"the lower loss is {loss}", operator=operator, step=step, inner_step=inner_step)
-    if not finite(final):
-        raise NonFiniteError(
-            "the lower-level variables are not finite", operator=operator, step=step, inner_step=len(ll_losses)
+def _lower_loop(
+    problem: Problem,
+    config: dict[str, Any],
+    pair: Pair,
+    initial: Sequence[jt.Var],
+    ll_state: OptimizerState | None,
+    reseed: Callable[[int], None] | None,
+    on_step: Callable[[int, Trajectory], None] | None = None,
+) -> dict[str, Any]:
+    """What the last operator of the lower-level chain returns."""
+    trajectory = Trajectory(
+        problem.ll_model,
+        problem.ll_var,
+        problem.ll_optimizer,
+        initial=initial,
+        state=ll_state,
+        remat_every=registry.options(config, "RAD").remat_every or 1,
+        reseed=reseed,
+    )
+    chain = makes_functional_dynamical_system(problem.gm_op, lower_loop=problem.lower_iters, **problem.levels(config))
+    return chain.optimize(ll_feed_dict=pair[0], ul_feed_dict=pair[1], auxiliary_model=trajectory, on_step=on_step)[-1]
+
+
+def unrolled_value(
+    problem: Problem,
+    pair: Pair,
+    *,
+    initial: Sequence[jt.Var],
+    ll_state: OptimizerState | None,
+    reseed: Callable[[int], None] | None,
+) -> float:
+    """F(x, y_K(x)) by running the lower loop; arguments as those of :func:`bilevel_pass`."""
+    config = {**problem.solver_config(), "na_op": _without_graphs(problem.na_op)}
+    trajectory: Trajectory = _lower_loop(problem, config, pair, initial, ll_state, reseed)["auxiliary_model"]
+
+    def objective(model: Trajectory) -> jt.Var:
+        return lower_objective.call(
+            problem.ul_objective, pair[1], problem.ul_model, model, parameters=model.parameters()
         )
 
+    return float(trajectory.evaluate(objective).item())
 
-def require_finite_hypergradient(problem: Problem, result: HyperGradientResult, step: int) -> None:
-    """Stop a run whose upper loss or hypergradient is not finite.
 
-    Raises:
-        NonFiniteError: naming the operator that finished the hypergradient.
-    """
+def _without_graphs(na_op: tuple[str, ...]) -> tuple[str, ...]:
+    """The operators that shape the lower loop itself: those of implicit MAML, which add a proximal term."""
+    implicit = "IAD" in na_op and ("CG" in na_op or "NS" in na_op)
+    return tuple(name for name in na_op if name in ("IAD", "CG", "NS")) if implicit else ()
+
+
+def _lower_failure(
+    operator: str, step: int, ll_losses: Sequence[float], final: Sequence[jt.Var]
+) -> NonFiniteError | None:
+    for inner_step, loss in enumerate(ll_losses, start=1):
+        if not math.isfinite(loss):
+            return NonFiniteError(f"the lower loss is {loss}", operator=operator, step=step, inner_step=inner_step)
+    if not finite(final):
+        what = "the lower-level variables are not finite"
+        return NonFiniteError(what, operator=operator, step=step, inner_step=len(ll_losses))
+    return None
+
+
+def failure_of(problem: Problem, result: HyperGradientResult, step: int) -> NonFiniteError | None:
+    """What of a result is NaN or infinite: a lower loss, the upper loss or a gradient."""
     operator = problem.na_op[-1]
+    if result.failure is not None:
+        return result.failure
     if not math.isfinite(result.upper_loss):
-        raise NonFiniteError(f"the upper loss is {result.upper_loss}", operator=operator, step=step)
+        return NonFiniteError(f"the upper loss is {result.upper_loss}", operator=operator, step=step)
     for name, gradients in (("hypergradient", result.gradients), ("gradient by y_0", result.ll_init_gradient or [])):
         if gradients and not finite(gradients):
-            raise NonFiniteError(f"the {name} is not finite", operator=operator, step=step)
+            return NonFiniteError(f"the {name} is not finite", operator=operator, step=step)
+    return None
 
 
 def finite(variables: Sequence[jt.Var]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,18 +16,22 @@ import jboat.gm_ol
 from jboat.lower_objective import Objective
 import jboat.na_ol  # noqa: F401
 from jboat.optim import UpdateRule
+from jboat.trainers import checkpoint, seeding, validation
 from jboat.trainers import device as devices
-from jboat.trainers import seeding, validation
-from jboat.trainers.bilevel_pass import Events, Problem, bilevel_pass
+from jboat.trainers.bilevel_pass import Events, Problem, bilevel_pass, failure_of, unrolled_value
 from jboat.trainers.callback_list import CallbackList
+from jboat.trainers.errors import NonFiniteError
 from jboat.trainers.evaluation import evaluation_mode, weighted_means
 from jboat.trainers.fit_loop import FitLoop
 from jboat.trainers.history import History
+from jboat.trainers.history_recorder import HistoryRecorder
 from jboat.trainers.hypergradient_result import HyperGradientResult
-from jboat.trainers.loaders import Pair, as_item, check_loader
+from jboat.trainers.loaders import as_item, check_loader
+from jboat.trainers.step_batches import Pair
 from jboat.trainers.trainer_state import TrainerState
 from jboat.trajectory import Trajectory
 import jittor as jt
+import numpy as np
 
 Metric = Callable[..., Any]
 
@@ -76,6 +81,7 @@ class BilevelTrainer:
         history: one row an outer step.
         solver_config: the options, which schedules may change while training.
         initialization: y_0 of DI and of a cold start, one Var per entry of ``ll_var``; None until ``fit`` has started.
+        pairs: the batches of the outer step under way, one (lower, upper) pair per hypergradient.
         random_seed: what random numbers derive from; ``seed``, or one drawn when the first step needs it.
     """
 
@@ -155,11 +161,15 @@ class BilevelTrainer:
             sections=self.solver_config,
             gda_loss=gda_loss or getattr(self, "gda_loss", None),
         )
-        self.callbacks = CallbackList(self._with_default_loggers(list(callbacks)))
+        self.callbacks = CallbackList([HistoryRecorder(), *self._with_default_loggers(list(callbacks))])
         self.state = TrainerState()
         self.history = History()
         self.random_seed: int | None = None
         self.initialization: list[jt.Var] | None = None
+        self.pairs: list[Pair] = []
+        self._loop: FitLoop | None = None
+        self._saved_positions: dict[str, Any] | None = None
+        self._configuration = self._described()
 
     @property
     def gm_op(self) -> tuple[str, ...]:
@@ -217,7 +227,10 @@ class BilevelTrainer:
         pair = (as_item(ll_batch, "ll_batch"), as_item(ul_batch, "ul_batch"))
         buffers = [b for model in (self.ul_model, self.ll_model) for b in functional.buffers(model)]
         with devices.scope(self.device), functional.preserved(buffers):
-            return self.run_pass(pair, Events())  # type: ignore[arg-type]
+            result = self.run_pass(pair, Events())  # type: ignore[arg-type]
+        if result.failure is not None:
+            raise result.failure
+        return result
 
     def fit(
         self,
@@ -229,6 +242,7 @@ class BilevelTrainer:
         max_time: float | None = None,
         val_loader: Any = None,
         val_every: int | None = None,
+        resume_from: str | Path | None = None,
     ) -> History:
         """Train; ``fit`` may be called again to go on.
 
@@ -240,6 +254,9 @@ class BilevelTrainer:
             max_time: seconds after which to stop, at the end of the step under way.
             val_loader: batches for :meth:`evaluate`; its numbers appear in the metrics as ``val_...``.
             val_every: evaluate every so many outer steps; by default at the end of every epoch.
+            resume_from: a checkpoint to go on from: a path, or ``"last"`` or ``"best"`` of the ModelCheckpoint among
+                the callbacks. The limits then count from where the saved run began. With ``"last"`` and no checkpoint
+                yet, the run starts afresh.
 
         Returns:
             The history: one row an outer step of this trainer.
@@ -248,6 +265,7 @@ class BilevelTrainer:
             TypeError: for a loader or a batch of a wrong kind.
             ValueError: for an empty loader or a limit out of range.
             NonFiniteError: if a loss or a gradient is NaN or infinite.
+            CheckpointError: if the checkpoint cannot be used.
         """
         for name, limit in (("max_epochs", max_epochs), ("max_steps", max_steps), ("val_every", val_every)):
             if limit is not None:
@@ -264,16 +282,60 @@ class BilevelTrainer:
             max_epochs = 1
         loop = FitLoop(self, ll_loader, ul_loader, val_loader, val_every)
         with devices.scope(self.device):
-            loop.run(max_epochs=max_epochs, max_steps=max_steps, max_time=max_time)
+            loop.run(max_epochs=max_epochs, max_steps=max_steps, max_time=max_time, resume_from=resume_from)
         return self.history
+
+    def save_checkpoint(self, path: str | Path) -> None:
+        """Write everything that a run needs to go on exactly as if it had not stopped.
+
+        Raises:
+            OSError: if the file cannot be written; one that was there before is left as it was.
+        """
+        checkpoint.save(self, path)
+
+    def load_checkpoint(self, path: str | Path) -> None:
+        """Take a checkpoint back; the next :meth:`fit` goes on where it was saved, in the middle of an epoch too.
+
+        Raises:
+            CheckpointError: if the file is missing, damaged, of a newer format, or of another configuration.
+        """
+        checkpoint.load(self, path)
+
+    def loader_positions(self) -> dict[str, Any] | None:
+        """Where the loaders stand, for a checkpoint; None before the first ``fit``."""
+        if self._loop is None:
+            return self._saved_positions
+        return {"ll": self._loop.ll_stream.state_dict(), "ul": self._loop.ul_stream.state_dict()}
+
+    def resume_positions(self, positions: dict[str, Any] | None) -> None:
+        """Keep where the loaders stood for the next ``fit``."""
+        self._saved_positions, self._loop = positions, None
+
+    def take_positions(self, loop: FitLoop) -> bool:
+        """Send a loop's loaders where a checkpoint left them; returns whether there was one."""
+        positions, self._saved_positions, self._loop = self._saved_positions, None, loop
+        if positions is None:
+            return False
+        loop.ll_stream.load_state_dict(positions["ll"])
+        loop.ul_stream.load_state_dict(positions["ul"])
+        return True
+
+    def draw_random_seed(self) -> int:
+        """What this run's random numbers derive from: ``seed``, or a number drawn once."""
+        if self.random_seed is None:
+            self.random_seed = seeding.drawn_seed() if self.seed is None else self.seed
+        return self.random_seed
 
     def configuration(self) -> dict[str, Any]:
         """What this trainer was made with, as JSON can hold it."""
+        return copy.deepcopy(self._configuration)
+
+    def _described(self) -> dict[str, Any]:
         return {
             "gm_op": list(self.gm_op),
             "na_op": list(self.na_op),
             "lower_iters": self.lower_iters,
-            "solver_config": self.solver_config,
+            "solver_config": copy.deepcopy(self.solver_config),
             "ll_model": type(self.ll_model).__name__,
             "ul_model": type(self.ul_model).__name__,
             "ll_optimizer": _described(self.ll_optimizer),
@@ -287,6 +349,35 @@ class BilevelTrainer:
             "deterministic": self.deterministic,
         }
 
+    def values(self) -> dict[str, np.ndarray]:
+        """Copies of every parameter and buffer of both models by name."""
+        return {name: v.numpy().copy() for name, v in checkpoint.variables(self).items()}
+
+    def set_values(self, values: Mapping[str, np.ndarray]) -> None:
+        """Put back what :meth:`values` gave."""
+        for name, v in checkpoint.variables(self).items():
+            v.update(checkpoint.as_var(values[name]))
+
+    def evaluates_after(self, step: int) -> bool:
+        """Whether the running ``fit`` evaluates after this outer step."""
+        return self._loop is not None and self._loop.evaluates_after(step)
+
+    def failure_of(self, result: HyperGradientResult) -> NonFiniteError | None:
+        """What of the outer step under way is NaN or infinite, or None."""
+        return failure_of(self.problem, result, self.state.step + 1)
+
+    def unrolled_value(self, x: Sequence[np.ndarray]) -> float:
+        """F(x, y_K(x)) on the batches of the outer step under way, averaged over its pairs; nothing changes.
+
+        Args:
+            x: one array per entry of ``ul_var``.
+        """
+        shifted = [checkpoint.as_var(array) for array in x]
+        buffers = [b for model in (self.ul_model, self.ll_model) for b in functional.buffers(model)]
+        with functional.preserved(buffers), functional.substituted(self.ul_var, shifted):
+            values = [unrolled_value(self.problem, pair, **self._start(task)) for task, pair in enumerate(self.pairs)]
+        return sum(values) / len(values)
+
     def next_initial(self) -> list[jt.Var]:
         """y_0 of the next lower loop."""
         if "IAD" in self.na_op:
@@ -297,22 +388,20 @@ class BilevelTrainer:
 
     def run_pass(self, pair: Pair, events: Events, task: int = 0) -> HyperGradientResult:
         """Lower loop and hypergradient chain for one pair of batches."""
-        if self.random_seed is None:
-            self.random_seed = seeding.drawn_seed() if self.seed is None else self.seed
-        seed, step = self.random_seed, self.state.step
+        return bilevel_pass(self.problem, pair, step=self.state.step + 1, events=events, **self._start(task))
+
+    def _start(self, task: int) -> dict[str, Any]:
+        """Where a lower loop of the present outer step starts."""
+        seed, step = self.draw_random_seed(), self.state.step
 
         def reseed(inner_step: int) -> None:
             seeding.reseed_jittor(seed, step, task, inner_step)
 
-        return bilevel_pass(
-            self.problem,
-            pair,
-            step=step + 1,
-            initial=self.next_initial(),
-            ll_state=self.rule.load() if self.ll_optimizer_state == "carry" else None,
-            reseed=reseed if self.deterministic else None,
-            events=events,
-        )
+        return {
+            "initial": self.next_initial(),
+            "ll_state": self.rule.load() if self.ll_optimizer_state == "carry" else None,
+            "reseed": reseed if self.deterministic else None,
+        }
 
     def check_objectives(self, pair: Pair) -> None:
         """Call both objectives once without running them, so that a wrong result is reported before any compilation.

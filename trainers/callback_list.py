@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class CallbackList:
-    """Calls hooks in the order given, those that run last at the end.
+    """Calls hooks by rank and, within a rank, in the order given.
 
     Args:
         callbacks: the callbacks.
@@ -28,7 +28,7 @@ class CallbackList:
         for callback in given:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks must hold jboat.callbacks.Callback objects, got {callback!r}")
-        self.callbacks = sorted(given, key=lambda callback: callback.runs_last)
+        self.callbacks = sorted(given, key=lambda callback: callback.rank)
         keys = [callback.key for callback in self.callbacks]
         repeated = {key for key in keys if keys.count(key) > 1}
         if repeated:

@@ -7,7 +7,8 @@ import contextlib
 from typing import Any
 
 from jboat import functional
-from jboat.trainers.loaders import LoaderStream, batch_size
+from jboat.trainers.loader_stream import LoaderStream
+from jboat.trainers.loaders import batch_size
 import jittor as jt
 
 

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from jboat import functional, registry
 from jboat.trainers import seeding
-from jboat.trainers.bilevel_pass import Events, require_finite_hypergradient
+from jboat.trainers.bilevel_pass import Events, failure_of
 from jboat.trainers.hypergradient_result import HyperGradientResult, mean
-from jboat.trainers.loaders import LoaderStream, Pair, draw_pairs
+from jboat.trainers.interrupt import DeferredInterrupt
+from jboat.trainers.loader_stream import LoaderStream
+from jboat.trainers.resume import resume
+from jboat.trainers.step_batches import Pair, draw_pairs
 from jboat.trainers.trainer_state import StopReason
 from jboat.trajectory import Trajectory
 import jittor as jt
@@ -34,80 +37,137 @@ class FitLoop:
     ) -> None:
         self._trainer = trainer
         self._state = trainer.state
-        self._ll_stream = LoaderStream(ll_loader, "ll_loader")
-        self._ul_stream = LoaderStream(ul_loader, "ul_loader")
+        seed = trainer.draw_random_seed()
+        seeds = [seeding.derived_seed(seed, level, trainer.state.step) for level in (1, 2)]
+        self.ll_stream = LoaderStream(ll_loader, "ll_loader", seeds[0] if trainer.deterministic else None)
+        self.ul_stream = LoaderStream(ul_loader, "ul_loader", seeds[1] if trainer.deterministic else None)
         self._val_loader = val_loader
         self._val_every = val_every
+        self._objectives_checked = False
+        self._callback_seconds = 0.0
+        self._data_seconds = 0.0
 
-    def run(self, *, max_epochs: int | None, max_steps: int | None, max_time: float | None) -> None:
+    def run(
+        self, *, max_epochs: int | None, max_steps: int | None, max_time: float | None, resume_from: str | None
+    ) -> None:
         """Train until a limit is reached or a callback asks to stop."""
         trainer, state = self._trainer, self._state
-        state.stop_reason = None
-        state.max_steps = None if max_steps is None else state.step + max_steps
-        state.max_epochs = None if max_epochs is None else state.epoch + max_epochs
         try:
-            self._call("setup")
-            self._begin()
-            self._call("on_fit_start")
-            begun = time.perf_counter()
-            while state.stop_reason is None:
-                self._epoch(begun, max_time)
-            self._call("on_fit_end")
+            with DeferredInterrupt() as interrupt:
+                self._call("setup")
+                if resume_from is not None:
+                    resume(trainer, resume_from)
+                resumed = trainer.take_positions(self)
+                state.begin_fit(resumed=resumed, max_epochs=max_epochs, max_steps=max_steps)
+                self._begin(resumed)
+                self._call("on_fit_start")
+                begun = time.perf_counter() - state.elapsed
+                self._loop(begun, max_time, interrupt)
+                self._call("on_fit_end")
         except BaseException as error:
             trainer.callbacks.call_all("on_exception", trainer, state, error)
             raise
         finally:
             trainer.callbacks.call_all("teardown", trainer, state)
 
-    def _begin(self) -> None:
+    def evaluates_after(self, step: int) -> bool:
+        """Whether an evaluation follows this outer step, wherever its epoch stands."""
+        return self._val_every is not None and step % self._val_every == 0
+
+    def _begin(self, resumed: bool) -> None:
         trainer = self._trainer
-        if trainer.random_seed is None and trainer.seed is not None:
+        if not resumed and trainer.seed is not None and trainer.state.step == 0:
             seeding.seed_everything(trainer.seed)
         if trainer.initialization is None:
             trainer.initialization = functional.detached(trainer.ll_var)
             jt.sync(trainer.initialization)
-        self._objectives_checked = False
 
     def _call(self, hook: str, *extra: Any) -> None:
+        begun = time.perf_counter()
         self._trainer.callbacks.call(hook, self._trainer, self._state, *extra)
+        self._callback_seconds += time.perf_counter() - begun
 
-    def _epoch(self, begun: float, max_time: float | None) -> None:
+    def _loop(self, begun: float, max_time: float | None, interrupt: DeferredInterrupt) -> None:
+        """Go through the phases of the loop from wherever the state says; see ``TrainerState.phase``."""
         state = self._state
-        self._call("on_epoch_start")
-        self._ll_stream.wrapped = False
-        over = False
-        while not over and state.stop_reason is None:
-            pairs = self._draw()
-            if pairs is None:
-                over = True
-                break
-            self._outer_step(pairs)
-            state.elapsed = time.perf_counter() - begun
-            if state.max_steps is not None and state.step >= state.max_steps:
-                state.request_stop(StopReason.MAX_STEPS)
-            if max_time is not None and state.elapsed >= max_time:
-                state.request_stop(StopReason.MAX_TIME)
-            self._call("on_step_end")
-            if self._val_every is not None and state.step % self._val_every == 0:
-                self._validate()
-            over = self._ll_stream.wrapped or (state.stop_reason is not None and self._ll_stream.at_end)
-        if over:
-            state.epoch += 1
-            if self._val_loader is not None and self._val_every is None:
-                self._validate()
-            self._call("on_epoch_end")
-            if state.max_epochs is not None and state.epoch >= state.max_epochs:
-                state.request_stop(StopReason.MAX_EPOCHS)
+        while True:
+            if state.phase in ("start", "epoch end"):
+                if self._reached_epoch_limit() or state.stop_reason is not None:
+                    return
+                self.ll_stream.wrapped = False
+                self._call("on_epoch_start")
+                state.phase = "next"
+            if state.phase == "next":
+                if state.stop_reason is not None:
+                    return
+                pairs = self._draw()
+                if pairs is None:
+                    state.phase = "step evaluated"
+                else:
+                    self._outer_step(pairs)
+                    state.elapsed = time.perf_counter() - begun
+                    self._request_stop_at_limits(max_time)
+                    state.phase = "step"
+                    self._call("on_step_end")
+            if state.phase == "step":
+                self._request_stop_at_limits(max_time)
+                if self.evaluates_after(state.step):
+                    self._validate("step evaluated")
+                state.phase = "step evaluated"
+                interrupt.raise_if_requested()
+            if state.phase == "step evaluated":
+                if self._pass_is_over():
+                    state.epoch += 1
+                    state.phase = "epoch"
+                else:
+                    state.phase = "next"
+            if state.phase == "epoch":
+                if self._val_loader is not None and self._val_every is None:
+                    self._validate("epoch evaluated")
+                state.phase = "epoch evaluated"
+            if state.phase == "epoch evaluated":
+                self._reached_epoch_limit()
+                state.phase = "epoch end"
+                self._call("on_epoch_end")
+                interrupt.raise_if_requested()
+
+    def _pass_is_over(self) -> bool:
+        """Whether the pass over the lower loader has ended; a run about to stop looks for its known end."""
+        stream = self.ll_stream
+        if stream.wrapped or stream.between_passes:
+            return True
+        if self._state.stop_reason is not None and stream.at_end and stream.draw() is None:
+            stream.commit()
+            return True
+        return False
+
+    def _reached_epoch_limit(self) -> bool:
+        state = self._state
+        if state.max_epochs is not None and state.epoch >= state.max_epochs:
+            state.request_stop(StopReason.MAX_EPOCHS)
+            return True
+        return False
+
+    def _request_stop_at_limits(self, max_time: float | None) -> None:
+        state = self._state
+        if state.max_steps is not None and state.step >= state.max_steps:
+            state.request_stop(StopReason.MAX_STEPS)
+        if max_time is not None and state.elapsed >= max_time:
+            state.request_stop(StopReason.MAX_TIME)
 
     def _draw(self) -> list[Pair] | None:
         trainer = self._trainer
+        begun = time.perf_counter()
         pairs = draw_pairs(
-            self._ll_stream,
-            self._ul_stream,
+            self.ll_stream,
+            self.ul_stream,
             pairs=trainer.accumulate,
             lower_steps=trainer.lower_iters,
             fresh=trainer.lower_batches == "fresh",
         )
+        self._data_seconds += time.perf_counter() - begun
+        if pairs is None:
+            self.ll_stream.commit()
         if pairs is not None and not self._objectives_checked:
             trainer.check_objectives(pairs[0])
             self._objectives_checked = True
@@ -115,13 +175,16 @@ class FitLoop:
 
     def _outer_step(self, pairs: list[Pair]) -> None:
         trainer, state = self._trainer, self._state
+        trainer.pairs = pairs
         state.inner_step = 0
         self._call("on_step_start")
         begun = time.perf_counter()
         events = Events(self._call, self._on_lower_step if trainer.callbacks.listens("on_lower_step_end") else None)
         result = mean([trainer.run_pass(pair, events, task) for task, pair in enumerate(pairs)])
         self._call("on_before_upper_step", result)
-        require_finite_hypergradient(trainer.problem, result, state.step + 1)
+        failure = None if result.skip else failure_of(trainer.problem, result, state.step + 1)
+        if failure is not None:
+            raise failure
         update_begun = time.perf_counter()
         step_metrics = {
             "ll_loss": result.lower_loss,
@@ -131,15 +194,19 @@ class FitLoop:
             "ul_lr": _learning_rate(trainer.ul_optimizer),
             **result.diagnostics,
         }
-        self._update(result)
+        if not result.skip:
+            self._update(result)
         state.step += 1
         now = time.perf_counter()
         step_metrics["time_lower"] = events.seconds["lower"]
         step_metrics["time_hypergradient"] = events.seconds["hypergradient"]
         step_metrics["time_update"] = now - update_begun
         step_metrics["time_step"] = now - begun
+        step_metrics["time_data"], self._data_seconds = self._data_seconds, 0.0
+        step_metrics["time_callbacks"], self._callback_seconds = self._callback_seconds, 0.0
         state.metrics = {**state.validation, **step_metrics}
-        trainer.history.append(state.step, state.epoch, step_metrics)
+        self.ll_stream.commit()
+        self.ul_stream.commit()
 
     def _on_lower_step(self, inner_step: int, trajectory: Trajectory) -> None:
         self._state.inner_step = inner_step
@@ -159,13 +226,13 @@ class FitLoop:
         upper_step(trainer.ul_optimizer, trainer.ul_var, result.gradients)
         jt.sync(trainer.ll_var)
 
-    def _validate(self) -> None:
+    def _validate(self, next_phase: str) -> None:
         trainer, state = self._trainer, self._state
         self._call("on_evaluate_start")
         means = trainer.evaluate(self._val_loader)
         state.validation = {f"val_{name}": value for name, value in means.items()}
         state.metrics = {**state.metrics, **state.validation}
-        trainer.history.rows[-1].update(state.validation)
+        state.phase = next_phase
         self._call("on_evaluate_end")
 
 
@@ -175,10 +242,8 @@ def upper_step(optimizer: jt.optim.Optimizer, variables: list[jt.Var], gradients
     Jittor's optimizers take gradients from a loss alone; the loss ``<x, g>`` has the gradient g.
     """
     optimizer.step(functional.dot(variables, functional.detached(gradients)))
-    kept = [
-        v for group in optimizer.param_groups for values in group.values() if isinstance(values, list) for v in values
-    ]
-    jt.sync([v for v in kept if isinstance(v, jt.Var)])
+    lists = [values for group in optimizer.param_groups for values in group.values() if isinstance(values, list)]
+    jt.sync([v for values in lists for v in values if isinstance(v, jt.Var)])
 
 
 def _learning_rate(optimizer: jt.optim.Optimizer) -> float:

@@ -7,8 +7,10 @@ import csv
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from jboat.trainers.atomic_file import atomic_file
+import numpy as np
 
 _PLOTTED = ("ll_loss", "ul_loss", "hypergradient_norm", "val_")
 
@@ -47,6 +49,23 @@ class History:
     def names(self) -> list[str]:
         """The names of all columns, in the order of their first appearance."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows as two arrays a column: its values, and which rows have one."""
+        columns = {}
+        for name in self.names():
+            there = np.array([name in row for row in self.rows])
+            columns[name] = {"there": there, "values": np.array([row.get(name, 0.0) for row in self.rows], np.float64)}
+        return {"rows": len(self.rows), "columns": columns}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        rows: list[dict[str, float]] = [{} for _ in range(state["rows"])]
+        for name, column in state["columns"].items():
+            for row, there, value in zip(rows, column["there"], column["values"], strict=True):
+                if there:
+                    row[name] = int(value) if name in ("step", "epoch") else float(value)
+        self.rows = rows
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write one line a row; an absent metric is an empty cell."""

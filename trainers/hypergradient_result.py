@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from jboat import functional
 from jboat.optim import OptimizerState
+from jboat.trainers.errors import NonFiniteError
 import jittor as jt
 
 
@@ -23,6 +24,8 @@ class HyperGradientResult:
         ll_losses: phi before each lower step.
         ll_parameters: y_K, one Var per entry of ``ll_var``.
         ll_state: the lower optimizer's state after K steps.
+        failure: what is not finite, found in the lower loop; stops the run before the upper step.
+        skip: whether the step is to be left out: no variable moves, and nothing need be finite.
     """
 
     gradients: list[jt.Var]
@@ -33,6 +36,8 @@ class HyperGradientResult:
     ll_losses: list[float] = field(default_factory=list)
     ll_parameters: list[jt.Var] = field(default_factory=list)
     ll_state: OptimizerState | None = None
+    failure: NonFiniteError | None = None
+    skip: bool = False
 
     @property
     def norm(self) -> float:
@@ -65,4 +70,5 @@ def mean(results: Sequence[HyperGradientResult]) -> HyperGradientResult:
         ll_losses=last.ll_losses,
         ll_parameters=last.ll_parameters,
         ll_state=last.ll_state,
+        failure=next((r.failure for r in results if r.failure is not None), None),
     )

@@ -13,8 +13,14 @@ class StopReason(enum.Enum):
     MAX_STEPS = "max_steps"
     MAX_TIME = "max_time"
     EARLY_STOPPING = "early_stopping"
+    NON_FINITE = "non_finite"
     CALLBACK = "callback"
     INTERRUPTED = "interrupted"
+
+    @classmethod
+    def lasting(cls) -> tuple[StopReason, ...]:
+        """The reasons that hold for a resumed run too: a callback decided, no limit of the ``fit`` that ended."""
+        return cls.EARLY_STOPPING, cls.NON_FINITE, cls.CALLBACK
 
 
 @dataclass
@@ -25,20 +31,28 @@ class TrainerState:
         step: outer steps finished since the trainer was made.
         epoch: epochs finished since the trainer was made.
         inner_step: the lower step just finished, counted from 1.
+        phase: what was done last of a pass through the loop: ``"start"``, ``"next"`` (an outer step is due),
+            ``"step"``, ``"step evaluated"``, ``"epoch"``, ``"epoch evaluated"``, ``"epoch end"``; a resumed run goes on
+            from there.
         metrics: plain floats by name: those of the step just finished and of the last evaluation.
         validation: the numbers of the last evaluation alone, each named ``val_...``.
         stop_reason: why the run stops after this step, or None.
+        first_step: the step at which this ``fit``, or the one it resumes, began.
+        first_epoch: the epoch at which it began.
         max_steps: the step at which this ``fit`` ends, or None.
         max_epochs: the epoch at which this ``fit`` ends, or None.
-        elapsed: seconds since this ``fit`` began.
+        elapsed: seconds since this ``fit`` began, those of the run it resumes included.
     """
 
     step: int = 0
     epoch: int = 0
     inner_step: int = 0
+    phase: str = "start"
     metrics: dict[str, float] = field(default_factory=dict)
     validation: dict[str, float] = field(default_factory=dict)
     stop_reason: StopReason | None = None
+    first_step: int = 0
+    first_epoch: int = 0
     max_steps: int | None = None
     max_epochs: int | None = None
     elapsed: float = 0.0
@@ -52,3 +66,12 @@ class TrainerState:
         if not isinstance(reason, StopReason):
             raise TypeError(f"reason must be a StopReason, got {reason!r}; use one of {[r.name for r in StopReason]}")
         self.stop_reason = self.stop_reason or reason
+
+    def begin_fit(self, *, resumed: bool, max_epochs: int | None, max_steps: int | None) -> None:
+        """Set the limits of a ``fit``: counted from where it starts or, resumed, from where the saved one started."""
+        if not resumed:
+            self.first_step, self.first_epoch, self.elapsed = self.step, self.epoch, 0.0
+            self.phase = "start"
+            self.stop_reason = None
+        self.max_steps = None if max_steps is None else self.first_step + max_steps
+        self.max_epochs = None if max_epochs is None else self.first_epoch + max_epochs

@@ -105,7 +105,7 @@ def test_two_callbacks_with_equal_keys_are_refused():
         fit(Recorder(), Recorder())
 
 
-def test_those_that_run_last_do():
+def test_a_higher_rank_runs_later():
     order = []
 
     class Note(Recorder):
@@ -113,6 +113,6 @@ def test_those_that_run_last_do():
             order.append(self.name)
 
     last = Note(name="last")
-    last.runs_last = True
+    last.rank = 2
     fit(last, Note(name="first"), Note(name="second"), max_steps=1)
     assert order == ["first", "second", "last"]

@@ -68,7 +68,9 @@ def test_tensorboard_holds_the_metrics_the_configuration_and_histograms(tmp_path
     tags = events.Tags()
     train = {"ll_loss", "ul_loss", "hypergradient_norm", "ll_lr", "ul_lr", "gda_alpha", "ptt_index"}
     expected = {f"train/{name}" for name in train | {"cg_residual", "cg_iterations"}}
-    expected |= {f"time/{name}" for name in ("lower", "hypergradient", "update", "step")} | {"val/ul_loss"}
+    expected |= {f"time/{name}" for name in ("lower", "hypergradient", "update", "step", "callbacks", "data")} | {
+        "val/ul_loss"
+    }
     assert set(tags["scalars"]) == expected
     for name in ("ul_loss", "ptt_index", "cg_residual"):
         got = [(e.step, e.value) for e in events.Scalars(f"train/{name}")]

@@ -1,0 +1,71 @@
+"""Curves of the metrics as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jboat.callbacks.callback import Callback
+from jboat.callbacks.log_folder import log_folder
+
+if TYPE_CHECKING:
+    from jboat.trainers.bilevel_trainer import BilevelTrainer
+    from jboat.trainers.trainer_state import TrainerState
+
+
+class CurvePlotter(Callback):
+    """Draws the history at the end of a run, however it ends, and every so many epochs.
+
+    Args:
+        folder: where to write; by default the trainer's ``logger_dir``.
+        name: the picture; its ending chooses the format.
+        metrics: which to draw; by default the losses, the hypergradient's norm and those of the evaluation.
+        every_n_epochs: draw every so many epochs too; None for the end alone.
+
+    Raises:
+        ImportError: without matplotlib, which the extra ``jboat-trainer[plot]`` installs.
+        ValueError: for a number of epochs out of range.
+    """
+
+    rank = 1
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        name: str = "curves.png",
+        metrics: Sequence[str] | None = None,
+        every_n_epochs: int | None = None,
+    ) -> None:
+        if importlib.util.find_spec("matplotlib") is None:
+            raise ImportError("CurvePlotter needs matplotlib: pip install 'jboat-trainer[plot]'")
+        if every_n_epochs is not None and every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs must be at least 1, got {every_n_epochs}")
+        self._folder = None if folder is None else Path(folder)
+        self._name = name
+        self._metrics = metrics
+        self._every = every_n_epochs
+
+    @property
+    def key(self) -> str:
+        """The class and the file name."""
+        return f"CurvePlotter({self._name})"
+
+    def on_epoch_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Draw, one epoch in so many."""
+        if self._every is not None and state.epoch % self._every == 0:
+            self._draw(trainer)
+
+    def on_fit_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Draw."""
+        self._draw(trainer)
+
+    def on_exception(self, trainer: BilevelTrainer, state: TrainerState, exception: BaseException) -> None:
+        """Draw what there is."""
+        self._draw(trainer)
+
+    def _draw(self, trainer: BilevelTrainer) -> None:
+        if len(trainer.history):
+            trainer.history.plot(log_folder(self._folder, trainer, "CurvePlotter") / self._name, self._metrics)

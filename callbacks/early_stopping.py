@@ -1,0 +1,128 @@
+"""Stop when a metric no longer improves."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from jboat.callbacks.callback import Callback
+from jboat.callbacks.monitor import Mode, Monitor
+
+if TYPE_CHECKING:
+    from jboat.trainers.bilevel_trainer import BilevelTrainer
+    from jboat.trainers.trainer_state import TrainerState
+
+
+class EarlyStopping(Callback):
+    """Stops the run after ``patience`` checks without improvement.
+
+    A metric named ``val_...`` is checked after every evaluation, another one after every outer step. Each ``fit``
+    starts counting afresh, unless it resumes a checkpoint.
+
+    Args:
+        monitor: the metric.
+        mode: ``"min"`` or ``"max"``.
+        patience: checks without improvement that are allowed, at least 1.
+        min_delta: the least change that counts as an improvement.
+        threshold: stop as soon as the metric is at least this good.
+        divergence_threshold: stop as soon as it is worse than this.
+        check_finite: stop when it is NaN or infinite.
+        restore_best: give both models back their parameters of the best check when the run ends.
+
+    Raises:
+        ValueError: for an argument out of range.
+
+    Attributes:
+        wait: checks since the last improvement.
+        best_step: the outer step of the best check.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "ul_loss",
+        mode: Mode = "min",
+        patience: int = 10,
+        min_delta: float = 0.0,
+        threshold: float | None = None,
+        divergence_threshold: float | None = None,
+        check_finite: bool = True,
+        restore_best: bool = False,
+    ) -> None:
+        if patience < 1:
+            raise ValueError(f"patience must be at least 1, got {patience}")
+        self._monitor = Monitor(monitor, mode, min_delta)
+        self._patience = patience
+        self._threshold = threshold
+        self._divergence_threshold = divergence_threshold
+        self._check_finite = check_finite
+        self._restore_best = restore_best
+        self._best_values: dict[str, Any] = {}
+        self.wait = 0
+        self.best_step = 0
+
+    @property
+    def key(self) -> str:
+        """The class, the metric and its mode."""
+        return f"EarlyStopping({self._monitor.name}, {self._monitor.mode})"
+
+    @property
+    def best(self) -> float | None:
+        """The best value of the metric in this run."""
+        return self._monitor.best
+
+    def state_dict(self) -> dict[str, Any]:
+        """The count, the best value and, with ``restore_best``, the best parameters."""
+        return {
+            "wait": self.wait,
+            "best": self.best,
+            "best_step": self.best_step,
+            "best_values": dict(self._best_values),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        self.wait, self._monitor.best, self.best_step = state["wait"], state["best"], state["best_step"]
+        self._best_values = dict(state["best_values"])
+
+    def setup(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Start counting afresh; a checkpoint that is resumed overrides this."""
+        self.wait, self._monitor.best, self.best_step, self._best_values = 0, None, 0, {}
+
+    def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Check a metric of the step."""
+        if not self._monitor.from_evaluation:
+            self._check(trainer, state)
+
+    def on_evaluate_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Check a metric of the evaluation."""
+        if self._monitor.from_evaluation:
+            self._check(trainer, state)
+
+    def on_epoch_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Complain if the metric comes from evaluations and there is none."""
+        if self._monitor.from_evaluation and not state.validation:
+            self._monitor.read(state)
+
+    def on_fit_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Give back the best parameters."""
+        if self._restore_best and self._best_values:
+            trainer.set_values(self._best_values)
+
+    def _check(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        from jboat.trainers.trainer_state import StopReason
+
+        value = self._monitor.read(state)
+        if self._monitor.improve(value):
+            self.wait, self.best_step = 0, state.step
+            if self._restore_best:
+                self._best_values = trainer.values()
+        else:
+            self.wait += 1
+        good, worse = self._threshold, self._divergence_threshold
+        if (
+            self.wait >= self._patience
+            or (self._check_finite and not math.isfinite(value))
+            or (good is not None and self._monitor.as_good(value, good))
+            or (worse is not None and not self._monitor.as_good(value, worse))
+        ):
+            state.request_stop(StopReason.EARLY_STOPPING)

@@ -1,0 +1,175 @@
+"""A tree of arrays and JSON values in one ``.npz`` file that can be read without trusting it.
+
+The file is an uncompressed zip archive of ``.npy`` entries: ``document`` holds the tree as JSON, in which
+``{"__array__": i}`` stands for the entry ``array_i``. The archive's comment is the SHA-256 of the rest. ``numpy.load``
+reads the file too; :func:`read` first checks the digest and every size, so that neither a damaged nor a hostile file
+executes or allocates anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import struct
+import sys
+from typing import Any, BinaryIO
+import zipfile
+
+from jboat.trainers.atomic_file import atomic_file
+import numpy as np
+
+FORMAT_VERSION = 1
+_ENTRY = re.compile(r"(document|array_(0|[1-9][0-9]{0,8}))\.npy")
+_DIGEST_SIZE = 64
+_KINDS = "biuf"
+_DEPTH = 500
+_ARRAY = "__array__"
+
+
+class ArchiveError(ValueError):
+    """A file is not a readable archive; the message names it and says why."""
+
+
+def write(path: str | os.PathLike[str], tree: Any) -> None:
+    """Write a tree, whole or not at all.
+
+    Args:
+        path: the file.
+        tree: dicts with string keys, lists, strings, numbers, None and numpy arrays of numbers.
+
+    Raises:
+        TypeError: for anything else in the tree.
+        OSError: if the file cannot be written; one that was there before is left as it was.
+    """
+    arrays: list[np.ndarray] = []
+    document = json.dumps({"format": FORMAT_VERSION, "tree": _pack(tree, arrays)}).encode()
+    buffer = io.BytesIO()
+    entries = {"document": np.frombuffer(document, np.uint8)}
+    entries.update((f"array_{i}", array) for i, array in enumerate(arrays))
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in entries.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+    content = buffer.getvalue()
+    with atomic_file(path, "wb") as file:
+        file.write(content[:-2] + struct.pack("<H", _DIGEST_SIZE) + hashlib.sha256(content).hexdigest().encode())
+
+
+def read(path: str | os.PathLike[str]) -> Any:
+    """Read what :func:`write` wrote.
+
+    Raises:
+        ArchiveError: if the file is missing, damaged, of a newer format, or holds anything but numbers and JSON.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise ArchiveError(f"{path} cannot be read: {error}") from error
+    _require_digest(path, content)
+    try:
+        arrays = _arrays(content)
+        document = _document(arrays)
+    except (
+        ArchiveError,
+        zipfile.BadZipFile,
+        ValueError,
+        KeyError,
+        RecursionError,
+        NotImplementedError,
+        EOFError,
+    ) as error:
+        raise ArchiveError(f"{path} is not a jboat checkpoint: {error}") from error
+    version = document.get("format")
+    if version != FORMAT_VERSION:
+        raise ArchiveError(
+            f"{path} has checkpoint format {version!r}; this version of jboat reads format {FORMAT_VERSION}. "
+            "A newer jboat wrote it: upgrade to read it."
+        )
+    try:
+        return _unpack(document["tree"], arrays)
+    except (KeyError, TypeError) as error:
+        raise ArchiveError(f"{path} is not a jboat checkpoint: its document names {error}, which is missing") from error
+
+
+def _pack(value: Any, arrays: list[np.ndarray]) -> Any:
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in _KINDS:
+            raise TypeError(f"cannot store an array of dtype {value.dtype}")
+        arrays.append(np.ascontiguousarray(value) if value.ndim else value)
+        return {_ARRAY: len(arrays) - 1}
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str) or key == _ARRAY:
+                raise TypeError(f"cannot store a dict with the key {key!r}")
+        return {key: _pack(entry, arrays) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_pack(entry, arrays) for entry in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"cannot store a {type(value).__name__} in a checkpoint: {value!r}")
+
+
+def _unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    if isinstance(value, dict):
+        if _ARRAY in value:
+            return arrays[f"array_{value[_ARRAY]}"]
+        return {key: _unpack(entry, arrays) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_unpack(entry, arrays) for entry in value]
+    return value
+
+
+def _require_digest(path: str | os.PathLike[str], content: bytes) -> None:
+    body, comment = content[: -_DIGEST_SIZE - 2] + b"\0\0", content[-_DIGEST_SIZE:]
+    if hashlib.sha256(body).hexdigest().encode() != comment:
+        raise ArchiveError(f"{path} is damaged, or no jboat checkpoint: its checksum does not fit its content")
+
+
+def _arrays(content: bytes) -> dict[str, np.ndarray]:
+    arrays = {}
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > len(content):
+            raise ArchiveError("its entries claim more bytes than the file has")
+        for entry in entries:
+            if not _ENTRY.fullmatch(entry.filename):
+                raise ArchiveError(f"it has an entry {entry.filename!r}")
+            if entry.compress_type != zipfile.ZIP_STORED or entry.filename[:-4] in arrays:
+                raise ArchiveError(f"its entry {entry.filename!r} is compressed or repeated")
+            with archive.open(entry) as stream:
+                arrays[entry.filename[:-4]] = _array(stream, entry.file_size)  # type: ignore[arg-type]
+    return arrays
+
+
+def _array(stream: BinaryIO, size: int) -> np.ndarray:
+    """One ``.npy`` entry, its header checked against its size before anything is allocated."""
+    data = io.BytesIO(stream.read(size))
+    major, _ = np.lib.format.read_magic(data)
+    if major != 1:
+        raise ArchiveError(f"it has an entry of .npy version {major}")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(data)
+    if dtype.kind not in _KINDS:
+        raise ArchiveError(f"it has an entry of dtype {dtype}")
+    if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != size - data.tell():
+        raise ArchiveError(f"it has an entry of shape {shape} in {size} bytes")
+    data.seek(0)
+    return np.lib.format.read_array(data, allow_pickle=False)
+
+
+def _document(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    limit = sys.getrecursionlimit()  # Jittor raises it to a million, which a hostile document could use up
+    sys.setrecursionlimit(_DEPTH)
+    try:
+        document = json.loads(arrays["document"].tobytes())
+    finally:
+        sys.setrecursionlimit(limit)
+    if not isinstance(document, dict):
+        raise ArchiveError("its document is no object")
+    return document

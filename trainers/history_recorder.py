@@ -1,0 +1,26 @@
+"""Fills the trainer's history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jboat.callbacks.callback import Callback
+
+if TYPE_CHECKING:
+    from jboat.trainers.bilevel_trainer import BilevelTrainer
+    from jboat.trainers.trainer_state import TrainerState
+
+
+class HistoryRecorder(Callback):
+    """One row of ``trainer.history`` an outer step, what other callbacks added to the metrics included."""
+
+    rank = 1
+
+    def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Add the row of the step."""
+        numbers = {name: value for name, value in state.metrics.items() if name not in state.validation}
+        trainer.history.append(state.step, state.epoch, numbers)
+
+    def on_evaluate_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Add the evaluation to the row of its step."""
+        trainer.history.rows[-1].update(state.validation)

@@ -1,0 +1,59 @@
+"""What one outer step trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jboat.trainers.loader_stream import LoaderStream
+from jboat.trainers.loaders import Batch, Item
+
+Feed = Batch | list[Batch]
+Pair = tuple[Feed, Batch]
+
+
+def draw_pairs(
+    ll_stream: LoaderStream, ul_stream: LoaderStream, *, pairs: int, lower_steps: int, fresh: bool
+) -> list[Pair] | None:
+    """What one outer step trains on.
+
+    Args:
+        ll_stream: lower batches; the epoch is a pass over them.
+        ul_stream: upper batches.
+        pairs: how many hypergradients the step averages.
+        lower_steps: K.
+        fresh: whether each lower step gets a batch of its own.
+
+    Returns:
+        One (lower, upper) pair per hypergradient, the lower part a list of K batches when ``fresh``; None where the
+        pass over the lower batches has ended.
+
+    Raises:
+        ValueError: if one level gives a list of tasks and the other something else, or another number of them.
+    """
+    draw: Callable[[], Item | None] = ll_stream.draw
+    result: list[Pair] = []
+    for _ in range(pairs):
+        lower = []
+        for _ in range(lower_steps if fresh else 1):
+            item = draw()
+            if item is None:
+                return None
+            lower.append(item)
+            draw = ll_stream.draw_cycling
+        upper = ul_stream.draw_cycling()
+        result += _tasks(lower, upper, fresh)
+    return result
+
+
+def _tasks(lower: list[Item], upper: Item, fresh: bool) -> list[Pair]:
+    counts = {len(item) if isinstance(item, list) else None for item in [*lower, upper]}
+    if len(counts) > 1:
+        raise ValueError(f"both loaders must give the same number of tasks in a list, or single batches; got {counts}")
+    if not isinstance(upper, list):
+        singles = [item for item in lower if isinstance(item, dict)]
+        return [(singles if fresh else singles[0], upper)]
+    pairs: list[Pair] = []
+    for task, ul_batch in enumerate(upper):
+        of_task = [item[task] for item in lower if isinstance(item, list)]
+        pairs.append((of_task if fresh else of_task[0], ul_batch))
+    return pairs
