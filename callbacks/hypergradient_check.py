@@ -47,13 +47,13 @@ class HypergradientCheck(Callback):
             return
         rng = np.random.default_rng(state.step)
         x = [v.numpy().copy() for v in trainer.ul_var]
-        length = self._radius * max(1.0, float(np.sqrt(sum((v * v).sum() for v in x))))
+        length = self._radius * max(1.0, float(np.linalg.norm(np.concatenate([v.ravel() for v in x]))))
         slopes, differences = [], []
         for _ in range(self._directions):
             direction = [rng.normal(size=v.shape) for v in x]
-            norm = np.sqrt(sum((d * d).sum() for d in direction))
+            norm = np.linalg.norm(np.concatenate([d.ravel() for d in direction]))
             direction = [d / norm for d in direction]
-            slopes.append(sum(float((g.numpy() * d).sum()) for g, d in zip(result.gradients, direction, strict=True)))
+            slopes.append(sum(float(np.vdot(g.numpy(), d)) for g, d in zip(result.gradients, direction, strict=True)))
             ends = [
                 trainer.unrolled_value(
                     [(v + sign * length * d).astype(v.dtype) for v, d in zip(x, direction, strict=True)]
@@ -64,8 +64,8 @@ class HypergradientCheck(Callback):
         got, exact = np.array(slopes), np.array(differences)
         norms = np.linalg.norm(got) * np.linalg.norm(exact)
         self._found = {
-            "hypergradient_error": float(np.linalg.norm(got - exact) / max(np.linalg.norm(exact), 1e-30)),
-            "hypergradient_cosine": float(got @ exact / max(norms, 1e-30)),
+            "hypergradient_error": float(np.linalg.norm(got - exact) / max(float(np.linalg.norm(exact)), 1e-30)),
+            "hypergradient_cosine": float(got @ exact / max(float(norms), 1e-30)),
         }
 
     def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:

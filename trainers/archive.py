@@ -127,8 +127,13 @@ def _unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 
 def _require_digest(path: str | os.PathLike[str], content: bytes) -> None:
-    body, comment = content[: -_DIGEST_SIZE - 2] + b"\0\0", content[-_DIGEST_SIZE:]
-    if hashlib.sha256(body).hexdigest().encode() != comment:
+    body, size, comment = (
+        content[: -_DIGEST_SIZE - 2],
+        content[-_DIGEST_SIZE - 2 : -_DIGEST_SIZE],
+        content[-_DIGEST_SIZE:],
+    )
+    digest = hashlib.sha256(body + b"\0\0").hexdigest().encode()
+    if size != struct.pack("<H", _DIGEST_SIZE) or digest != comment:
         raise ArchiveError(f"{path} is damaged, or no jboat checkpoint: its checksum does not fit its content")
 
 

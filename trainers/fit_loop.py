@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ class FitLoop:
         self._data_seconds = 0.0
 
     def run(
-        self, *, max_epochs: int | None, max_steps: int | None, max_time: float | None, resume_from: str | None
+        self, *, max_epochs: int | None, max_steps: int | None, max_time: float | None, resume_from: str | Path | None
     ) -> None:
         """Train until a limit is reached or a callback asks to stop."""
         trainer, state = self._trainer, self._state
