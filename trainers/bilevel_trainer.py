@@ -374,8 +374,14 @@ class BilevelTrainer:
         """
         shifted = [checkpoint.as_var(array) for array in x]
         buffers = [b for model in (self.ul_model, self.ll_model) for b in functional.buffers(model)]
-        with functional.preserved(buffers), functional.substituted(self.ul_var, shifted):
-            values = [unrolled_value(self.problem, pair, **self._start(task)) for task, pair in enumerate(self.pairs)]
+        values = []
+        for task, pair in enumerate(self.pairs):
+            start = self._start(task)
+            moved = self.ul_var
+            if "IAD" in self.na_op:  # x is the initialisation alone
+                start["initial"], moved = shifted, []
+            with functional.preserved(buffers), functional.substituted(moved, shifted[: len(moved)]):
+                values.append(unrolled_value(self.problem, pair, **start))
         return sum(values) / len(values)
 
     def next_initial(self) -> list[jt.Var]:

@@ -11,6 +11,7 @@ import time
 
 from jboat import BilevelTrainer
 from jboat.callbacks import LambdaCallback, ModelCheckpoint
+from jboat.trainers import archive
 import jittor as jt
 import numpy as np
 from problems import Quadratic
@@ -63,6 +64,7 @@ def test_kill_dash_nine_at_random_moments(worker, tmp_path):
     while killed < KILLS:
         folder = tmp_path / f"run-{runs}"
         runs += 1
+        reached = 0
         while not (folder / "result").exists():
             child = worker.start(folder)
             if killed < KILLS and rng.random() < 0.8:
@@ -72,6 +74,12 @@ def test_kill_dash_nine_at_random_moments(worker, tmp_path):
             status = worker.status()
             killed += status == signal.SIGKILL
             assert status in (0, signal.SIGKILL)
+            saved = [archive.read(path)["state"]["step"] for path in folder.glob("step-*.npz")]
+            if reached or saved:
+                last = archive.read(folder / "last.npz")["state"]["step"] if (folder / "last.npz").exists() else 0
+                assert last >= reached
+                assert max(saved) - last in (0, 1)
+                reached = last
         assert (folder / "result").read_text() == (whole / "result").read_text()
     assert runs < KILLS
 
