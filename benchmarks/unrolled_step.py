@@ -16,27 +16,8 @@ from typing import Any
 from jboat import BilevelTrainer
 import jittor as jt
 from jittor import nn
+from l2_problem import RATE, Penalties, batches, lower, models, upper
 import numpy as np
-
-SAMPLES, FEATURES, CLASSES, RATE = 1000, 1000, 20, 0.1
-
-
-class Penalties(jt.Module):
-    """The logarithm of one L2 weight per feature."""
-
-    def __init__(self) -> None:
-        self.log = jt.zeros((1, FEATURES)) - 5.0
-
-
-def lower(batch: dict[str, Any], ul_model: jt.Module, ll_model: Any) -> jt.Var:
-    """Penalised training loss."""
-    loss = nn.cross_entropy_loss(ll_model(batch["data"]), batch["target"])
-    return loss + 0.5 * (ul_model.log.exp() * ll_model.weight * ll_model.weight).sum()
-
-
-def upper(batch: dict[str, Any], ul_model: jt.Module, ll_model: Any) -> jt.Var:
-    """Validation loss."""
-    return nn.cross_entropy_loss(ll_model(batch["data"]), batch["target"])
 
 
 def whole_graph(train: dict[str, Any], val: dict[str, Any], penalties: Penalties, start: jt.Var, steps: int) -> jt.Var:
@@ -61,16 +42,8 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=20, help="timed outer steps (default: %(default)s)")
     parser.add_argument("--lower-iters", type=int, nargs="+", default=[10, 50], help="K (default: 10 50)")
     args = parser.parse_args()
-    rng = np.random.default_rng(0)
-
-    def batch() -> dict[str, Any]:
-        data = rng.normal(size=(SAMPLES, FEATURES)).astype(np.float32) / np.sqrt(FEATURES)
-        made = {"data": jt.array(data), "target": jt.array(rng.integers(0, CLASSES, SAMPLES).astype(np.int32))}
-        jt.sync(list(made.values()))
-        return made
-
-    train, val = batch(), batch()
-    model, penalties = nn.Linear(FEATURES, CLASSES, bias=False), Penalties()
+    train, val = batches()
+    model, penalties = models()
     start = model.weight.detach()
     print(
         f"{'K':>4} {'jboat ms':>10} {'plain ms':>10} {'ratio':>7} {'kernels jboat':>14} {'plain':>6} {'difference':>11}"

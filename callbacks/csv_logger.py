@@ -25,15 +25,17 @@ class CSVLogger(RowLogger):
         super().__init__(folder, name)
         self._file: IO[str] | None = None
         self._columns: list[str] = []
+        self._known: set[str] = set()
 
     def open(self, path: Path, step: int) -> None:
         """See :meth:`RowLogger.open`."""
         lines: list[dict[str, str]] = []
-        self._columns = []
+        self._columns, self._known = [], set()
         if step > 0 and path.exists():
             with path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 self._columns = list(reader.fieldnames or [])
+                self._known = set(self._columns)
                 lines = [line for line in reader if int(line["step"] or 0) <= step]
         self._file = path.open("w+", newline="", encoding="utf-8")
         self._rewrite(self._file, lines)
@@ -42,13 +44,14 @@ class CSVLogger(RowLogger):
         """See :meth:`RowLogger.write`."""
         if self._file is None:
             return
-        new = [name for name in row if name not in self._columns]
-        if new:
+        if not row.keys() <= self._known:
+            new = [name for name in row if name not in self._known]
             self._file.seek(0)
             lines = list(csv.DictReader(self._file))
             self._columns += new
+            self._known = set(self._columns)
             self._rewrite(self._file, lines)
-        csv.DictWriter(self._file, self._columns).writerow(row)
+        self._file.write(",".join([repr(row[name]) if name in row else "" for name in self._columns]) + "\r\n")
         self._file.flush()
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 import inspect
 from typing import Any
 
@@ -30,6 +31,7 @@ def call(objective: Objective, *args: Any, parameters: Sequence[jt.Var]) -> jt.V
     return loss
 
 
+@functools.lru_cache(maxsize=128)
 def _accepts_params(objective: Objective) -> bool:
     try:
         parameters = inspect.signature(objective).parameters

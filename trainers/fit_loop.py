@@ -84,6 +84,8 @@ class FitLoop:
             jt.sync(trainer.initialization)
 
     def _call(self, hook: str, *extra: Any) -> None:
+        if not self._trainer.callbacks.listens(hook):
+            return
         begun = time.perf_counter()
         self._trainer.callbacks.call(hook, self._trainer, self._state, *extra)
         self._callback_seconds += time.perf_counter() - begun

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+import math
 
 from jboat import functional
 from jboat.optim import OptimizerState
@@ -38,11 +39,15 @@ class HyperGradientResult:
     ll_state: OptimizerState | None = None
     failure: NonFiniteError | None = None
     skip: bool = False
+    _norm: tuple[tuple[int, ...], float] = field(default=((), 0.0), init=False, repr=False)
 
     @property
     def norm(self) -> float:
-        """The Euclidean norm of all gradients together."""
-        return float(jt.sqrt(functional.dot(self.gradients, self.gradients)).item())
+        """The Euclidean norm of all gradients together; fetched once for the same gradients."""
+        nodes = tuple(g.id for g in self.gradients)
+        if nodes != self._norm[0]:
+            self._norm = nodes, math.sqrt(functional.dot(self.gradients, self.gradients).item())
+        return self._norm[1]
 
 
 def mean(results: Sequence[HyperGradientResult]) -> HyperGradientResult:

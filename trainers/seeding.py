@@ -6,19 +6,27 @@ the step, at fixed points.
 
 from __future__ import annotations
 
-import hashlib
 import random
 
 import jittor as jt
 import numpy as np
 
 _LIMIT = 2**31 - 1
+_MASK = 2**64 - 1
 
 
 def derived_seed(*parts: int) -> int:
-    """A seed that is unrelated for unequal ``parts``; Jittor's generator needs that even for 1 and 2."""
-    digest = hashlib.sha256(repr(parts).encode()).digest()
-    return int.from_bytes(digest[:8], "little") % _LIMIT
+    """A seed that is unrelated for unequal ``parts``; Jittor's generator needs that even for 1 and 2.
+
+    The parts are mixed one after another by SplitMix64 (Steele, Lea and Flood 2014).
+    """
+    state = len(parts)
+    for part in parts:
+        state = (state ^ (part & _MASK)) + 0x9E3779B97F4A7C15 & _MASK
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB & _MASK
+        state ^= state >> 31
+    return state % _LIMIT
 
 
 def seed_everything(seed: int) -> None:
