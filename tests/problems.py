@@ -26,12 +26,12 @@ class Quadratic:
     in (y, x): phi_k has gradient H_k y - G_k x - h_k by y.
     """
 
-    def __init__(self, seed=0, *, same_dims=False):
+    def __init__(self, seed=0, *, same_dims=False, coupling=1.0):
         rng = np.random.default_rng(seed)
         self.dim_x = DIM_Y if same_dims else DIM_X
         m = rng.normal(size=(DIM_Y, DIM_Y))
         self.A = m @ m.T / DIM_Y + 0.5 * np.eye(DIM_Y)
-        self.B = rng.normal(size=(DIM_Y, self.dim_x))
+        self.B = coupling * rng.normal(size=(DIM_Y, self.dim_x))
         self.c = rng.normal(size=DIM_Y)
         self.t = rng.normal(size=DIM_Y)
         self.D = 0.3 * rng.normal(size=(DIM_Y, self.dim_x))

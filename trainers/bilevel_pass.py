@@ -37,6 +37,12 @@ class Problem:
     lower_iters: int
     sections: dict[str, dict[str, Any]]
     gda_loss: Objective | None = None
+    fo_op: str | None = None
+
+    @property
+    def finisher(self) -> str:
+        """The operator that finishes the hypergradient."""
+        return self.fo_op or self.na_op[-1]
 
     def levels(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments that every operator's constructor takes."""
@@ -103,7 +109,7 @@ def bilevel_pass(
     trajectory: Trajectory = lower["auxiliary_model"]
     ll_losses = [float(loss.item()) for loss in lower["ll_losses"]]
     final = trajectory.parameters(len(trajectory))
-    failure = _lower_failure(problem.gm_op[-1], step, ll_losses, final)
+    failure = lower_failure(problem.gm_op[-1], step, ll_losses, final)
     events.seconds["lower"] += time.perf_counter() - begun
     events.call("on_lower_loop_end")
 
@@ -185,9 +191,10 @@ def _without_graphs(na_op: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in na_op if name in ("IAD", "CG", "NS")) if implicit else ()
 
 
-def _lower_failure(
+def lower_failure(
     operator: str, step: int, ll_losses: Sequence[float], final: Sequence[jt.Var]
 ) -> NonFiniteError | None:
+    """What of a lower loop is NaN or infinite."""
     for inner_step, loss in enumerate(ll_losses, start=1):
         if not math.isfinite(loss):
             return NonFiniteError(f"the lower loss is {loss}", operator=operator, step=step, inner_step=inner_step)
@@ -199,7 +206,7 @@ def _lower_failure(
 
 def failure_of(problem: Problem, result: HyperGradientResult, step: int) -> NonFiniteError | None:
     """What of a result is NaN or infinite: a lower loss, the upper loss or a gradient."""
-    operator = problem.na_op[-1]
+    operator = problem.finisher
     if result.failure is not None:
         return result.failure
     if not math.isfinite(result.upper_loss):

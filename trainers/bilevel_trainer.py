@@ -12,6 +12,7 @@ from jboat import lower_objective as lower
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.csv_logger import CSVLogger
 from jboat.callbacks.tensorboard_logger import TensorBoardLogger
+import jboat.fo_ol
 import jboat.gm_ol
 from jboat.lower_objective import Objective
 import jboat.na_ol  # noqa: F401
@@ -22,6 +23,7 @@ from jboat.trainers.bilevel_pass import Events, Problem, bilevel_pass, failure_o
 from jboat.trainers.callback_list import CallbackList
 from jboat.trainers.errors import NonFiniteError
 from jboat.trainers.evaluation import evaluation_mode, weighted_means
+from jboat.trainers.first_order_pass import first_order_pass
 from jboat.trainers.fit_loop import FitLoop
 from jboat.trainers.history import History
 from jboat.trainers.history_recorder import HistoryRecorder
@@ -50,7 +52,8 @@ class BilevelTrainer:
         ul_optimizer: any Jittor optimizer over the upper-level variables; it takes the upper steps itself.
         gm_op: lower-level operators, in any order.
         na_op: hypergradient operators, in any order.
-        fo_op: a first-order method instead of both chains.
+        fo_op: a first-order method instead of both chains, which are then not used. The lower optimizer's state carries
+            over.
         lower_iters: K, the number of lower steps in an outer step.
         solver_config: options of the operators, one section each, such as ``{"CG": {"k": 20}}``.
         gda_loss: GDA's aggregated objective, called ``g(ll_batch, ul_batch, ul_model, ll_model)`` with the weight in
@@ -81,6 +84,7 @@ class BilevelTrainer:
         history: one row an outer step.
         solver_config: the options, which schedules may change while training.
         initialization: y_0 of DI and of a cold start, one Var per entry of ``ll_var``; None until ``fit`` has started.
+        auxiliary: what a first-order method keeps from step to step, by name.
         pairs: the batches of the outer step under way, one (lower, upper) pair per hypergradient.
         random_seed: what random numbers derive from; ``seed``, or one drawn when the first step needs it.
     """
@@ -117,6 +121,8 @@ class BilevelTrainer:
         validation.module("ul_model", ul_model)
         if fo_op is not None:
             validation.choice("fo_op", fo_op, sorted(registry.operators("fo")))
+            validation.first_order(warm_start, lower_batches)
+            ll_optimizer_state = "carry"
         gm_chain, na_chain = registry.order_chain(gm_op, na_op)
         validation.positive_integer("lower_iters", lower_iters)
         validation.positive_integer("accumulate", accumulate)
@@ -160,12 +166,14 @@ class BilevelTrainer:
             lower_iters=lower_iters,
             sections=self.solver_config,
             gda_loss=gda_loss or getattr(self, "gda_loss", None),
+            fo_op=fo_op,
         )
         self.callbacks = CallbackList([HistoryRecorder(), *self._with_default_loggers(list(callbacks))])
         self.state = TrainerState()
         self.history = History()
         self.random_seed: int | None = None
         self.initialization: list[jt.Var] | None = None
+        self.auxiliary: dict[str, list[jt.Var]] = {}
         self.pairs: list[Pair] = []
         self._loop: FitLoop | None = None
         self._saved_positions: dict[str, Any] | None = None
@@ -180,6 +188,11 @@ class BilevelTrainer:
     def na_op(self) -> tuple[str, ...]:
         """The hypergradient chain in the order it runs."""
         return self.problem.na_op
+
+    @property
+    def fo_op(self) -> str | None:
+        """The first-order method that replaces both chains, or None."""
+        return self.problem.fo_op
 
     def ll_objective(self, batch: dict[str, Any], ul_model: jt.Module, ll_model: Trajectory) -> jt.Var:
         """f; override it in a subclass or give the argument ``ll_objective``."""
@@ -332,8 +345,7 @@ class BilevelTrainer:
 
     def _described(self) -> dict[str, Any]:
         return {
-            "gm_op": list(self.gm_op),
-            "na_op": list(self.na_op),
+            **({"gm_op": list(self.gm_op), "na_op": list(self.na_op)} if self.fo_op is None else {"fo_op": self.fo_op}),
             "lower_iters": self.lower_iters,
             "solver_config": copy.deepcopy(self.solver_config),
             "ll_model": type(self.ll_model).__name__,
@@ -394,6 +406,9 @@ class BilevelTrainer:
 
     def run_pass(self, pair: Pair, events: Events, task: int = 0) -> HyperGradientResult:
         """Lower loop and hypergradient chain for one pair of batches."""
+        if self.fo_op is not None:
+            auxiliary = self.auxiliary or None
+            return first_order_pass(self.problem, pair, step=self.state.step + 1, auxiliary=auxiliary, events=events)
         return bilevel_pass(self.problem, pair, step=self.state.step + 1, events=events, **self._start(task))
 
     def _start(self, task: int) -> dict[str, Any]:

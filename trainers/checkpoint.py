@@ -79,6 +79,7 @@ def snapshot(trainer: BilevelTrainer) -> dict[str, Any]:
         "ll_optimizer": optimizer_state(trainer.ll_optimizer),
         "ul_optimizer": optimizer_state(trainer.ul_optimizer),
         "initialization": None if trainer.initialization is None else [v.numpy() for v in trainer.initialization],
+        "auxiliary": {name: [v.numpy() for v in values] for name, values in trainer.auxiliary.items()},
         "solver_config": trainer.solver_config,
         "random_seed": trainer.random_seed,
         "generators": packed_states(random.getstate(), np.random.get_state()),
@@ -109,6 +110,7 @@ def restore(trainer: BilevelTrainer, tree: Mapping[str, Any]) -> None:
     restore_optimizer(trainer.ul_optimizer, tree["ul_optimizer"])
     saved = tree["initialization"]
     trainer.initialization = None if saved is None else [as_var(array) for array in saved]
+    trainer.auxiliary = {name: [as_var(array) for array in arrays] for name, arrays in tree["auxiliary"].items()}
     for name, section in tree["solver_config"].items():
         trainer.solver_config.setdefault(name, {}).update(section)
     trainer.random_seed = tree["random_seed"]

@@ -226,6 +226,7 @@ class FitLoop:
             moved = functional.axpy(-rate, result.ll_init_gradient, trainer.initialization)
             trainer.initialization = functional.detached(moved)
             jt.sync(trainer.initialization)
+        trainer.auxiliary = result.auxiliary
         upper_step(trainer.ul_optimizer, trainer.ul_var, result.gradients)
         jt.sync(trainer.ll_var)
 

@@ -134,3 +134,15 @@ def chain_options(na_op: Sequence[str], solver_config: Mapping[str, Any], lower_
                 f"solver_config['RGT']['truncate_iter'] must lie in 1..{lower_iters - 1} (lower_iters - 1), "
                 f"got {truncate}"
             )
+
+
+def first_order(warm_start: bool, lower_batches: str) -> None:
+    """Refuse what a first-order method cannot do.
+
+    Raises:
+        ValueError: for a cold start, or a lower batch of its own for every inner step.
+    """
+    if not warm_start:
+        raise ValueError("warm_start must be True with fo_op: a first-order method moves y on from where it is")
+    if lower_batches != "shared":
+        raise ValueError(f"lower_batches must be 'shared' with fo_op, got {lower_batches!r}")

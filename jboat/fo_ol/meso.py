@@ -1,0 +1,78 @@
+"""MESO: the Moreau-envelope method MEHA."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jboat import autodiff, functional, registry
+from jboat.fo_ol.first_order import Auxiliary, FirstOrder, FirstOrderStep
+from jboat.lower_objective import Batch
+from jboat.registry import register_operator
+import jittor as jt
+
+
+@dataclass(frozen=True)
+class MESOOptions:
+    """Options of MESO.
+
+    Attributes:
+        eta: step size of theta, positive.
+        gamma_1: weight of the proximal term, positive: the inverse of the Moreau envelope's parameter.
+        c0: scale of the penalty ``c_k = c0 (k + 1)^0.25``, positive.
+    """
+
+    eta: float = 0.1
+    gamma_1: float = 1.0
+    c0: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("eta", "gamma_1", "c0"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"solver_config['MESO'][{name!r}] must be positive, got {getattr(self, name)}")
+
+
+@register_operator("fo", options=MESOOptions)
+class MESO(FirstOrder):
+    """Single-loop descent on ``F / c_k + f - v``, v the Moreau envelope of f in y.
+
+    One outer step k moves ``theta -= eta (grad_y f(x, theta) + gamma_1 (theta - y))``; then y along
+    ``grad_y F / c_k + grad_y f(x, y) - gamma_1 (y - theta)``; then x along
+    ``grad_x F / c_k + grad_x f(x, y) - grad_x f(x, theta)`` at the new y and theta. theta starts at y.
+
+    Source: Liu, Liu, Yao, Zeng and Zhang, "Moreau envelope for nonconvex bi-level optimization: a single-loop and
+    Hessian-free solution strategy", ICML 2024.
+    """
+
+    def optimize(
+        self, ll_feed_dict: Batch, ul_feed_dict: Batch, current_iter: int, auxiliary: Auxiliary | None = None
+    ) -> FirstOrderStep:
+        """See :meth:`FirstOrder.optimize`."""
+        options = registry.options(self.solver_config, "MESO")
+        scale = 1.0 / (options.c0 * (current_iter + 1) ** 0.25)
+        y = self.start()
+        theta = functional.detached(auxiliary["theta"] if auxiliary else y)
+        by_theta = autodiff.grad(self.lower_value(theta, ll_feed_dict), theta)
+        pull = functional.axpy(-1.0, y, theta)
+        theta = [t - options.eta * (g + options.gamma_1 * d) for t, g, d in zip(theta, by_theta, pull, strict=True)]
+        theta = functional.detached(theta)
+        jt.sync(theta)
+
+        upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y)
+        here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y)
+        push = functional.axpy(-1.0, theta, y)
+        by_y = [scale * a + b - options.gamma_1 * d for a, b, d in zip(upper.by_y, here.by_y, push, strict=True)]
+        y_new, state = self.lower_step(y, by_y)
+
+        upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y_new)
+        here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y_new)
+        there = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), theta)
+        by_x = [scale * a + b - c for a, b, c in zip(upper.by_x, here.by_x, there.by_x, strict=True)]
+        return FirstOrderStep(
+            gradients=functional.detached(by_x),
+            ll_parameters=y_new,
+            ll_state=state,
+            upper_loss=float(upper.loss.item()),
+            lower_loss=float(here.loss.item()),
+            auxiliary={"theta": theta},
+            diagnostics={"meso_penalty": 1.0 / scale},
+        )

@@ -1,0 +1,67 @@
+"""VFO: the value-function method BOME."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jboat import functional, registry
+from jboat.fo_ol.first_order import Auxiliary, FirstOrder, FirstOrderStep
+from jboat.lower_objective import Batch
+from jboat.registry import register_operator
+
+
+@dataclass(frozen=True)
+class VFOOptions:
+    """Options of VFO.
+
+    Attributes:
+        y_hat_lr: step size of the gradient steps from y to y_hat, positive.
+        u1: how fast the constraint q <= 0 is pursued, positive.
+    """
+
+    y_hat_lr: float = 0.1
+    u1: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("y_hat_lr", "u1"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"solver_config['VFO'][{name!r}] must be positive, got {getattr(self, name)}")
+
+
+@register_operator("fo", options=VFOOptions)
+class VFO(FirstOrder):
+    """Dynamic barrier descent on ``q(x, y) = f(x, y) - f(x, y_hat) <= 0``.
+
+    y_hat is ``lower_iters`` gradient steps away from y. Both x and y move along ``grad F + w grad q`` with
+    ``w = max(0, u1 q - <grad F, grad q>) / (||grad q||^2 + 1e-8)``, inner product and norm over x and y together, and
+    y_hat a constant.
+
+    Source: Liu, Ye, Wright, Stone and Liu, "BOME! Bilevel optimization made easy: a simple first-order approach",
+    NeurIPS 2022.
+    """
+
+    def optimize(
+        self, ll_feed_dict: Batch, ul_feed_dict: Batch, current_iter: int, auxiliary: Auxiliary | None = None
+    ) -> FirstOrderStep:
+        """See :meth:`FirstOrder.optimize`."""
+        options = registry.options(self.solver_config, "VFO")
+        y = self.start()
+        y_hat = self.descend(lambda v: self.lower_value(v, ll_feed_dict), y, lr=options.y_hat_lr, steps=self.lower_loop)
+        upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y)
+        here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y)
+        there = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y_hat)
+        q = here.loss - there.loss
+        q_by_x = functional.axpy(-1.0, there.by_x, here.by_x)
+        grad_f, grad_q = [*upper.by_x, *upper.by_y], [*q_by_x, *here.by_y]
+        slope = options.u1 * q - functional.dot(grad_f, grad_q)
+        weight = slope.maximum(0.0 * slope) / (functional.dot(grad_q, grad_q) + 1e-8)
+        moves = functional.axpy(weight, grad_q, grad_f)
+        y_new, state = self.lower_step(y, moves[len(self.ul_var) :])
+        return FirstOrderStep(
+            gradients=functional.detached(moves[: len(self.ul_var)]),
+            ll_parameters=y_new,
+            ll_state=state,
+            upper_loss=float(upper.loss.item()),
+            lower_loss=float(here.loss.item()),
+            diagnostics={"vfo_gap": float(q.item()), "vfo_weight": float(weight.item())},
+        )

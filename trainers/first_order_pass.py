@@ -1,0 +1,47 @@
+"""One step of a first-order method."""
+
+from __future__ import annotations
+
+import time
+
+from jboat import registry
+from jboat.fo_ol.first_order import Auxiliary, FirstOrder
+from jboat.trainers.bilevel_pass import Events, Problem, lower_failure
+from jboat.trainers.hypergradient_result import HyperGradientResult
+from jboat.trainers.step_batches import Pair
+
+
+def first_order_pass(
+    problem: Problem, pair: Pair, *, step: int, auxiliary: Auxiliary | None, events: Events
+) -> HyperGradientResult:
+    """Run the method; nothing of the user's is changed but running statistics.
+
+    Args:
+        problem: the two levels.
+        pair: the lower and the upper batch.
+        step: the outer step under way, counted from 1.
+        auxiliary: what the method kept from the step before.
+        events: called before and after; there are no lower steps to tell of.
+    """
+    assert problem.fo_op is not None
+    config = problem.solver_config()
+    method: FirstOrder = registry.operators("fo")[problem.fo_op].cls(
+        **problem.levels(config), ll_var=problem.ll_var, ul_var=problem.ul_var, lower_loop=problem.lower_iters
+    )
+    events.call("on_hypergradient_start")
+    begun = time.perf_counter()
+    found = method.optimize(pair[0], pair[1], step - 1, auxiliary)
+    events.seconds["hypergradient"] += time.perf_counter() - begun
+    result = HyperGradientResult(
+        gradients=found.gradients,
+        upper_loss=found.upper_loss,
+        lower_loss=found.lower_loss,
+        diagnostics=found.diagnostics,
+        ll_losses=[found.lower_loss],
+        ll_parameters=found.ll_parameters,
+        ll_state=found.ll_state,
+        auxiliary=found.auxiliary,
+        failure=lower_failure(problem.fo_op, step, [found.lower_loss], found.ll_parameters),
+    )
+    events.call("on_hypergradient_end", result)
+    return result
