@@ -115,16 +115,19 @@ class LowerObjective:
             anchor: y_0, read by the proximal term only.
         """
         feed = batch_of_step(ll_feed_dict, step)
-        loss = self._data_term(model, parameters, step, feed, ul_feed_dict)
+        weight = self.alpha * self.alpha_decay**step if self.aggregated else 0.0
+        loss = self.weighted(model, parameters, weight, feed, ul_feed_dict)
         if self.proximal:
             for y, y_0 in zip(parameters, anchor, strict=True):
                 loss = loss + 0.5 * self.proximal * ((y - y_0) * (y - y_0)).sum()
         return loss
 
-    def _data_term(self, model: Any, parameters: Sequence[jt.Var], step: int, ll_feed: Batch, ul_feed: Batch) -> jt.Var:
+    def weighted(
+        self, model: Any, parameters: Sequence[jt.Var], alpha: float, ll_feed: Batch, ul_feed: Batch
+    ) -> jt.Var:
+        """The aggregated objective with weight ``alpha`` on F, whatever the inner step; without GDA f itself."""
         if not self.aggregated:
             return call(self._ll_objective, ll_feed, self._ul_model, model, parameters=parameters)
-        alpha = self.alpha * self.alpha_decay**step
         if self.gda_loss is not None:
             feed = {**ll_feed, "alpha": alpha}
             return call(self.gda_loss, feed, ul_feed, self._ul_model, model, parameters=parameters)

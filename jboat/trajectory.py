@@ -99,6 +99,11 @@ class Trajectory:
         return self._constant_gradients
 
     @property
+    def variables(self) -> list[jt.Var]:
+        """The module's Vars that the lower level optimizes."""
+        return list(self._variables)
+
+    @property
     def learning_rates(self) -> list[float]:
         """The lower-level learning rate of each variable."""
         return self._rule.learning_rates()

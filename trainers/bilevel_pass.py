@@ -32,6 +32,7 @@ class Problem:
     ll_var: list[jt.Var]
     ul_var: list[jt.Var]
     ll_optimizer: jt.optim.Optimizer
+    ul_optimizer: jt.optim.Optimizer
     gm_op: tuple[str, ...]
     na_op: tuple[str, ...]
     lower_iters: int
@@ -42,7 +43,7 @@ class Problem:
     @property
     def finisher(self) -> str:
         """The operator that finishes the hypergradient."""
-        return self.fo_op or self.na_op[-1]
+        return self.fo_op or ("DM" if "DM" in self.gm_op else self.na_op[-1])
 
     def levels(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments that every operator's constructor takes."""
@@ -61,6 +62,7 @@ class Problem:
             "gm_op": self.gm_op,
             "na_op": self.na_op,
             "lower_level_opt": self.ll_optimizer,
+            "upper_level_opt": self.ul_optimizer,
             "gda_loss": self.gda_loss,
         }
 

@@ -21,6 +21,7 @@ from jboat.trainers import checkpoint, seeding, validation
 from jboat.trainers import device as devices
 from jboat.trainers.bilevel_pass import Events, Problem, bilevel_pass, failure_of, unrolled_value
 from jboat.trainers.callback_list import CallbackList
+from jboat.trainers.dual_multiplier_pass import dual_multiplier_pass
 from jboat.trainers.errors import NonFiniteError
 from jboat.trainers.evaluation import evaluation_mode, weighted_means
 from jboat.trainers.first_order_pass import first_order_pass
@@ -121,7 +122,7 @@ class BilevelTrainer:
         validation.module("ul_model", ul_model)
         if fo_op is not None:
             validation.choice("fo_op", fo_op, sorted(registry.operators("fo")))
-            validation.first_order(warm_start, lower_batches)
+            validation.single_step(f"fo_op={fo_op!r}", warm_start, lower_batches)
             ll_optimizer_state = "carry"
         gm_chain, na_chain = registry.order_chain(gm_op, na_op)
         validation.positive_integer("lower_iters", lower_iters)
@@ -130,7 +131,9 @@ class BilevelTrainer:
         validation.choice("ll_optimizer_state", ll_optimizer_state, ("reset", "carry"))
         sections = solver_config if solver_config is not None else {}
         registry.check_sections(sections)
-        validation.chain_options(na_chain, sections, lower_iters)
+        validation.chain_options(gm_chain, na_chain, sections, lower_iters)
+        if "DM" in gm_chain:
+            validation.single_step("gm_op DM", warm_start, lower_batches)
         self.ll_model = ll_model
         self.ul_model = ul_model
         if ll_optimizer is None and ul_optimizer is None:
@@ -161,6 +164,7 @@ class BilevelTrainer:
             ll_var=self.ll_var,
             ul_var=self.ul_var,
             ll_optimizer=self.ll_optimizer,
+            ul_optimizer=self.ul_optimizer,
             gm_op=gm_chain,
             na_op=na_chain,
             lower_iters=lower_iters,
@@ -409,6 +413,12 @@ class BilevelTrainer:
         if self.fo_op is not None:
             auxiliary = self.auxiliary or None
             return first_order_pass(self.problem, pair, step=self.state.step + 1, auxiliary=auxiliary, events=events)
+        if "DM" in self.gm_op:
+            carried = self.rule.load() if self.ll_optimizer_state == "carry" else None
+            multiplier = self.auxiliary.get("multiplier")
+            return dual_multiplier_pass(
+                self.problem, pair, step=self.state.step + 1, ll_state=carried, multiplier=multiplier, events=events
+            )
         return bilevel_pass(self.problem, pair, step=self.state.step + 1, events=events, **self._start(task))
 
     def _start(self, task: int) -> dict[str, Any]:

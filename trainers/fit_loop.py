@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 import time
 from typing import TYPE_CHECKING, Any
@@ -227,7 +229,8 @@ class FitLoop:
             trainer.initialization = functional.detached(moved)
             jt.sync(trainer.initialization)
         trainer.auxiliary = result.auxiliary
-        upper_step(trainer.ul_optimizer, trainer.ul_var, result.gradients)
+        with learning_rate(trainer.ul_optimizer, result.ul_learning_rate):
+            upper_step(trainer.ul_optimizer, trainer.ul_var, result.gradients)
         jt.sync(trainer.ll_var)
 
     def _validate(self, next_phase: str) -> None:
@@ -248,6 +251,23 @@ def upper_step(optimizer: jt.optim.Optimizer, variables: list[jt.Var], gradients
     optimizer.step(functional.dot(variables, functional.detached(gradients)))
     lists = [values for group in optimizer.param_groups for values in group.values() if isinstance(values, list)]
     jt.sync([v for values in lists for v in values if isinstance(v, jt.Var)])
+
+
+@contextmanager
+def learning_rate(optimizer: jt.optim.Optimizer, rate: float | None) -> Iterator[None]:
+    """Let every parameter group have this learning rate inside the block; None changes nothing."""
+    own = [(group, group.get("lr")) for group in optimizer.param_groups]
+    if rate is not None:
+        for group, _ in own:
+            group["lr"] = rate
+    try:
+        yield
+    finally:
+        for group, before in own:
+            if before is not None:
+                group["lr"] = before
+            elif rate is not None:
+                del group["lr"]
 
 
 def _learning_rate(optimizer: jt.optim.Optimizer) -> float:

@@ -26,6 +26,7 @@ class HyperGradientResult:
         ll_parameters: y_K, one Var per entry of ``ll_var``.
         ll_state: the lower optimizer's state after K steps.
         auxiliary: what a first-order method keeps for its next step.
+        ul_learning_rate: the upper optimizer's learning rate for this step alone; None for its own.
         failure: what is not finite, found in the lower loop; stops the run before the upper step.
         skip: whether the step is to be left out: no variable moves, and nothing need be finite.
     """
@@ -39,6 +40,7 @@ class HyperGradientResult:
     ll_parameters: list[jt.Var] = field(default_factory=list)
     ll_state: OptimizerState | None = None
     auxiliary: dict[str, list[jt.Var]] = field(default_factory=dict)
+    ul_learning_rate: float | None = None
     failure: NonFiniteError | None = None
     skip: bool = False
     _norm: tuple[tuple[int, ...], float] = field(default=((), 0.0), init=False, repr=False)
@@ -78,5 +80,6 @@ def mean(results: Sequence[HyperGradientResult]) -> HyperGradientResult:
         ll_parameters=last.ll_parameters,
         ll_state=last.ll_state,
         auxiliary=last.auxiliary,
+        ul_learning_rate=last.ul_learning_rate,
         failure=next((r.failure for r in results if r.failure is not None), None),
     )

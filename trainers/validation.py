@@ -121,12 +121,18 @@ def same_structure(ll_var: Sequence[jt.Var], ul_var: Sequence[jt.Var]) -> None:
         )
 
 
-def chain_options(na_op: Sequence[str], solver_config: Mapping[str, Any], lower_iters: int) -> None:
-    """Check what depends on both the chain and the number of lower steps.
+def chain_options(
+    gm_op: Sequence[str], na_op: Sequence[str], solver_config: Mapping[str, Any], lower_iters: int
+) -> None:
+    """Check the options that depend on the chains and the number of lower steps.
 
     Raises:
-        ValueError: if RGT would cut no step, or all of them.
+        ValueError: if RGT would cut no step, or all of them, or DM without GDA has a strategy that needs it.
     """
+    if "DM" in gm_op and "GDA" not in gm_op:
+        strategy = registry.options(solver_config, "DM").strategy
+        if strategy != "s1":
+            raise ValueError(f"solver_config['DM']['strategy'] must be 's1' without GDA in gm_op, got {strategy!r}")
     if "RGT" in na_op:
         truncate = registry.options(solver_config, "RGT").truncate_iter
         if not 1 <= truncate < lower_iters:
@@ -136,13 +142,13 @@ def chain_options(na_op: Sequence[str], solver_config: Mapping[str, Any], lower_
             )
 
 
-def first_order(warm_start: bool, lower_batches: str) -> None:
-    """Refuse what a first-order method cannot do.
+def single_step(method: str, warm_start: bool, lower_batches: str) -> None:
+    """Refuse what a method without a lower loop cannot do.
 
     Raises:
         ValueError: for a cold start, or a lower batch of its own for every inner step.
     """
     if not warm_start:
-        raise ValueError("warm_start must be True with fo_op: a first-order method moves y on from where it is")
+        raise ValueError(f"warm_start must be True with {method}, which moves y on from where it is")
     if lower_batches != "shared":
-        raise ValueError(f"lower_batches must be 'shared' with fo_op, got {lower_batches!r}")
+        raise ValueError(f"lower_batches must be 'shared' with {method}, got {lower_batches!r}")

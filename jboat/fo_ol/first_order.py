@@ -101,11 +101,11 @@ class FirstOrder:
         raise NotImplementedError(f"{type(self).__name__} must define optimize()")
 
     def lower_value(self, y: Sequence[jt.Var], feed: Batch) -> jt.Var:
-        """F at y, with its graph."""
+        """The lower objective f at y, with its graph."""
         return self._value(self.ll_objective, y, feed)
 
     def upper_value(self, y: Sequence[jt.Var], feed: Batch) -> jt.Var:
-        """F at y, with its graph."""
+        """The upper objective F at y, with its graph."""
         return self._value(self.ul_objective, y, feed)
 
     def gradients(self, value: Callable[[Sequence[jt.Var]], jt.Var], y: Sequence[jt.Var]) -> Gradients:
@@ -137,7 +137,7 @@ class FirstOrder:
         return moved, after
 
     def start(self) -> list[jt.Var]:
-        """Y at its present value, as leaves."""
+        """The present value of y, as leaves."""
         return functional.detached(self.ll_var)
 
     def _value(self, objective: Objective, y: Sequence[jt.Var], feed: Batch) -> jt.Var:

@@ -53,8 +53,8 @@ class PGDO(FirstOrder):
 
     The value penalty is ``f(x, y) - f(x, y_hat)`` with y_hat, a constant, ``lower_iters`` gradient steps away from y;
     the gradient penalty ``||grad_y f(x, y)||^2`` needs one second derivative. gamma rises linearly from ``gamma_init``
-    to ``gamma_max`` over ``gamma_argmax_step`` outer steps. Its limit solves the penalised problem, which differs from the
-    bilevel one by a term of order 1 / gamma.
+    to ``gamma_max`` over ``gamma_argmax_step`` outer steps. Its limit solves the penalised problem, which differs from
+    the bilevel one by a term of order 1 / gamma.
 
     Source: Shen and Chen, "On penalty-based bilevel gradient descent method", ICML 2023.
     """

@@ -42,7 +42,7 @@ class NGD(LowerLevelOperator):
             ll_feed_dict: the lower batch, or one per inner step.
             ul_feed_dict: the upper batch, for GDA and PTT.
             auxiliary_model: the trajectory, at y_0.
-            next_operation: must be None: NGD ends its chain.
+            next_operation: must be None, or DM, to which NGD then leaves the step.
             lower_objective: phi; by default the plain lower objective.
             keep_graph: keep graphs even where the hypergradient chain does not need them.
             on_step: called with the inner step (from 1) and the trajectory after each step.
@@ -55,6 +55,9 @@ class NGD(LowerLevelOperator):
         Raises:
             AssertionError: if another operator should follow.
         """
+        if next_operation == "DM":
+            feeds = {"ll_feed_dict": ll_feed_dict, "ul_feed_dict": ul_feed_dict, "auxiliary_model": auxiliary_model}
+            return {**kwargs, **feeds, **({"lower_objective": lower_objective} if lower_objective else {})}
         assert next_operation is None, f"NGD ends the lower-level chain, but {next_operation} follows it"
         phi = lower_objective or self.lower_objective(aggregated=False)
         na_op = self.solver_config.get("na_op") or ()

@@ -19,7 +19,7 @@ class ImplicitHyperGradient(Terminal):
     tolerance: float
 
     def solve(self, product: MatrixVectorProduct, b: list[jt.Var], learning_rates: list[float]) -> Solution:
-        """Q for the Hessian given as a product and ``b = grad_y F``."""
+        """The vector q for the Hessian given as a product and ``b = grad_y F``."""
         raise NotImplementedError(f"{type(self).__name__} must define solve()")
 
     def total(

@@ -1,0 +1,164 @@
+"""DM: the dual multiplier method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jboat import autodiff, functional, registry
+from jboat import lower_objective as lower
+from jboat.gm_ol.dynamical_system import LowerLevelOperator
+from jboat.lower_objective import Batch, LowerObjective
+from jboat.optim import OptimizerState, UpdateRule
+from jboat.registry import register_operator
+from jboat.trajectory import Trajectory
+import jittor as jt
+
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class DMOptions:
+    """Options of DM.
+
+    Attributes:
+        strategy: ``"s1"``, ``"s2"`` or ``"s3"``: how step sizes follow from mu; without GDA only ``"s1"``.
+        auxiliary_v_lr: a fixed step size of the multiplier instead of eta; 0 for eta. Unused with CG.
+        tau: decay of the step sizes, at least 0.
+        p: decay of mu, positive: ``mu = mu0 (k + 1)^(-1/p)`` in outer step k.
+        mu0: weight of the upper objective at first, strictly between 0 and 1; used with GDA.
+        eta0: scale of the multiplier's step size, positive; used without GDA.
+    """
+
+    strategy: str = "s1"
+    auxiliary_v_lr: float = 0.0
+    tau: float = 0.025
+    p: float = 10.0
+    mu0: float = 0.5
+    eta0: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.strategy not in ("s1", "s2", "s3"):
+            raise ValueError(f"solver_config['DM']['strategy'] must be 's1', 's2' or 's3', got {self.strategy!r}")
+        for name in ("auxiliary_v_lr", "tau"):
+            if not getattr(self, name) >= 0.0:
+                raise ValueError(f"solver_config['DM'][{name!r}] must be at least 0, got {getattr(self, name)}")
+        for name in ("p", "eta0"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"solver_config['DM'][{name!r}] must be positive, got {getattr(self, name)}")
+        if not 0.0 < self.mu0 < 1.0:
+            raise ValueError(f"solver_config['DM']['mu0'] must lie strictly in (0, 1), got {self.mu0}")
+
+
+@register_operator("gm", options=DMOptions)
+class DM(LowerLevelOperator):
+    """One simultaneous step of y, a multiplier v and x in an outer step k; there is no lower loop.
+
+    With ``psi = mu F + (1 - mu) f`` (f alone without GDA) y moves along ``grad_y psi`` by the lower optimizer, v along
+    ``(d2 psi / dy2) v - grad_y F``, and x along ``grad_x F - (d2 psi / dx dy) v`` by the upper optimizer, all from the
+    values before the step. With ``na_op`` RAD v takes a gradient step of size eta, with CG an exact line search along
+    the same direction. With lr_y and lr_x the learning rates, the step sizes are
+
+    * without GDA ``eta = eta0 (k+1)^(-tau/2) lr_y`` and ``lr_x lr_y (k+1)^(-tau)`` for x;
+    * with GDA ``eta = (k+1)^(-tau/2) mu^a lr_y`` and ``(k+1)^(-3 tau/2) mu^b lr_y`` for x, (a, b) being (2, 7) in s1,
+      (1, 5) in s2 and (0, 3) in s3.
+
+    NGD may be named beside DM and changes nothing: the step of y is its.
+
+    Source: Liu, Liu, Yao, Zeng and Zhang, "Averaged method of multipliers for bi-level optimization without lower-level
+    strong convexity", ICML 2023 (sl-BAMM).
+    """
+
+    def optimize(
+        self,
+        ll_feed_dict: Batch,
+        ul_feed_dict: Batch,
+        auxiliary_model: Trajectory,
+        current_iter: int = 0,
+        multiplier: Sequence[jt.Var] | None = None,
+        ul_var: Sequence[jt.Var] = (),
+        ll_state: OptimizerState | None = None,
+        lower_objective: LowerObjective | None = None,
+        next_operation: str | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Compute the step; nothing is moved.
+
+        Args:
+            ll_feed_dict: the lower batch.
+            ul_feed_dict: the upper batch.
+            auxiliary_model: a trajectory at y, without steps.
+            current_iter: k, the number of the outer step, from 0.
+            multiplier: v, one Var per lower-level variable; zeros by default.
+            ul_var: the upper-level variables x.
+            ll_state: the lower optimizer's state; a fresh one by default.
+            lower_objective: GDA's aggregated objective, where GDA comes before.
+            next_operation: must be None.
+            kwargs: ignored.
+
+        Returns:
+            ``hyper_gradient`` (the direction of x), ``ul_learning_rate``, ``ll_parameters`` and ``ll_state`` (y and the
+            lower optimizer's state after the step), ``multiplier`` (v after it), ``upper_loss``, ``lower_loss`` and
+            ``diagnostics``.
+
+        Raises:
+            AssertionError: if another operator should follow.
+        """
+        assert next_operation is None, f"DM ends the lower-level chain, but {next_operation} follows it"
+        options = registry.options(self.solver_config, "DM")
+        psi = lower_objective or self.lower_objective(aggregated=False)
+        y = auxiliary_model.parameters()
+        v = [jt.zeros_like(p) for p in y] if multiplier is None else functional.detached(multiplier)
+        jt.sync(v)
+        mu = options.mu0 * (current_iter + 1) ** (-1.0 / options.p) if psi.aggregated else 0.0
+        eta, ul_rate = self._step_sizes(options, current_iter, mu, auxiliary_model.learning_rates[0])
+
+        upper = auxiliary_model.evaluate(
+            lambda model: lower.call(self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=y)
+        )
+        upper_gradients = functional.detached(autodiff.grad(upper, [*ul_var, *y]))
+        upper_by_x, upper_by_y = upper_gradients[: len(ul_var)], upper_gradients[len(ul_var) :]
+        value = auxiliary_model.evaluate(lambda model: psi.weighted(model, y, mu, ll_feed_dict, ul_feed_dict))
+        gradient = autodiff.grad(value, y)
+        jt.sync([upper, value, *upper_gradients, *gradient])
+
+        products = functional.detached(autodiff.vjp(gradient, [*ul_var, *y], v))
+        through_x, hessian_v = products[: len(ul_var)], products[len(ul_var) :]
+        residual = functional.detached(functional.axpy(-1.0, upper_by_y, hessian_v))
+        direction = functional.detached(functional.axpy(-1.0, through_x, upper_by_x))
+        jt.sync([*direction, *residual])
+        if "CG" in self.solver_config["na_op"]:
+            image = autodiff.vjp(gradient, y, residual)
+            step = functional.dot(residual, residual) / (functional.dot(residual, image) + _TINY)
+        else:
+            step = eta
+        v_new = functional.detached(functional.axpy(-1.0 * step, residual, v))
+        rule = UpdateRule(self.solver_config["lower_level_opt"], auxiliary_model.variables)
+        y_new, state = rule.update(y, functional.detached(gradient), ll_state or rule.fresh_state(y))
+        y_new = functional.detached(y_new)
+        state = OptimizerState(state.step, tuple(tuple(s.detach() for s in slots) for slots in state.slots))
+        jt.sync([*v_new, *y_new, *(s for slots in state.slots for s in slots)])
+        squares = functional.dot(residual, residual).item()
+        return {
+            "hyper_gradient": direction,
+            "ul_learning_rate": ul_rate,
+            "ll_parameters": y_new,
+            "ll_state": state,
+            "multiplier": v_new,
+            "upper_loss": float(upper.item()),
+            "lower_loss": float(value.item()),
+            "diagnostics": {"dm_mu": mu, "dm_residual": squares**0.5, "dm_ul_lr": ul_rate},
+        }
+
+    def _step_sizes(self, options: DMOptions, k: int, mu: float, lr_y: float) -> tuple[float, float]:
+        """Eta and the learning rate of x."""
+        if mu == 0.0:
+            optimizer = self.solver_config["upper_level_opt"]
+            lr_x = float(optimizer.param_groups[0].get("lr", optimizer.lr))
+            eta, ul_rate = options.eta0 * (k + 1) ** (-options.tau / 2) * lr_y, lr_x * lr_y * (k + 1) ** (-options.tau)
+        else:
+            a, b = {"s1": (2, 7), "s2": (1, 5), "s3": (0, 3)}[options.strategy]
+            eta = (k + 1) ** (-options.tau / 2) * mu**a * lr_y
+            ul_rate = (k + 1) ** (-1.5 * options.tau) * mu**b * lr_y
+        return options.auxiliary_v_lr or eta, ul_rate

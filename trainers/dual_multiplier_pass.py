@@ -1,0 +1,62 @@
+"""One step of the dual multiplier method."""
+
+from __future__ import annotations
+
+import time
+
+from jboat.gm_ol.sequential_ds import makes_functional_dynamical_system
+from jboat.optim import OptimizerState
+from jboat.trainers.bilevel_pass import Events, Problem, lower_failure
+from jboat.trainers.hypergradient_result import HyperGradientResult
+from jboat.trainers.step_batches import Pair
+from jboat.trajectory import Trajectory
+import jittor as jt
+
+
+def dual_multiplier_pass(
+    problem: Problem,
+    pair: Pair,
+    *,
+    step: int,
+    ll_state: OptimizerState | None,
+    multiplier: list[jt.Var] | None,
+    events: Events,
+) -> HyperGradientResult:
+    """Run the chain that ends in DM; nothing of the user's is changed but running statistics.
+
+    Args:
+        problem: the two levels.
+        pair: the lower and the upper batch.
+        step: the outer step under way, counted from 1.
+        ll_state: the lower optimizer's state; None for a fresh one.
+        multiplier: v after the step before; None at the first one.
+        events: called before and after; there are no lower steps to tell of.
+    """
+    config = problem.solver_config()
+    chain = makes_functional_dynamical_system(problem.gm_op, lower_loop=problem.lower_iters, **problem.levels(config))
+    events.call("on_hypergradient_start")
+    begun = time.perf_counter()
+    found = chain.optimize(
+        ll_feed_dict=pair[0],
+        ul_feed_dict=pair[1],
+        auxiliary_model=Trajectory(problem.ll_model, problem.ll_var, problem.ll_optimizer),
+        current_iter=step - 1,
+        multiplier=multiplier,
+        ul_var=problem.ul_var,
+        ll_state=ll_state,
+    )[-1]
+    events.seconds["hypergradient"] += time.perf_counter() - begun
+    result = HyperGradientResult(
+        gradients=found["hyper_gradient"],
+        upper_loss=found["upper_loss"],
+        lower_loss=found["lower_loss"],
+        diagnostics=found["diagnostics"],
+        ll_losses=[found["lower_loss"]],
+        ll_parameters=found["ll_parameters"],
+        ll_state=found["ll_state"],
+        auxiliary={"multiplier": found["multiplier"]},
+        ul_learning_rate=found["ul_learning_rate"],
+        failure=lower_failure("DM", step, [found["lower_loss"]], found["ll_parameters"]),
+    )
+    events.call("on_hypergradient_end", result)
+    return result
