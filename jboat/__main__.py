@@ -14,8 +14,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m jboat", description="Bilevel optimization on Jittor.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("doctor", help="report what Jittor needs, what is missing, and how to mend it")
-    parser.parse_args(arguments)
-    return doctor.main()
+    listing = commands.add_parser("ops", help="list the operators, their options, costs and papers")
+    listing.add_argument("--chains", action="store_true", help="list the valid chains instead")
+    listing.add_argument("--markdown", action="store_true", help="print the page docs/operators.md instead")
+    given = parser.parse_args(arguments)
+    if given.command == "doctor":
+        return doctor.main()
+    from jboat.trainers.commands import ops  # needs Jittor, which the doctor may have to examine first
+
+    return ops.main(chains=given.chains, markdown=given.markdown)
 
 
 if __name__ == "__main__":

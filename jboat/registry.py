@@ -13,12 +13,13 @@ _C = TypeVar("_C", bound=type)
 
 
 class Operator(NamedTuple):
-    """A registered operator: its class and the dataclass that holds its section of ``solver_config``."""
+    """A registered operator: its class, the dataclass that holds its section of ``solver_config``, and its cost."""
 
     name: str
     kind: Kind
     cls: type
     options: type | None
+    cost: str
 
 
 class DynamicalSystemRules:
@@ -41,12 +42,13 @@ class HyperGradientRules(DynamicalSystemRules):
 _operators: dict[str, Operator] = {}
 
 
-def register_operator(kind: Kind, *, options: type | None = None) -> Callable[[_C], _C]:
+def register_operator(kind: Kind, *, options: type | None = None, cost: str = "") -> Callable[[_C], _C]:
     """Class decorator that makes an operator known under its class name.
 
     Args:
         kind: ``"gm"`` for lower-level dynamics, ``"na"`` for hypergradients, ``"fo"`` for first-order methods.
         options: a dataclass with a default for every field; the operator's section of ``solver_config`` fills it.
+        cost: gradients, Hessian-vector products and memory in an outer step, in words, for ``python -m jboat ops``.
 
     Raises:
         ValueError: if another class has the name.
@@ -56,7 +58,7 @@ def register_operator(kind: Kind, *, options: type | None = None) -> Callable[[_
         name = cls.__name__
         if name in _operators:
             raise ValueError(f"an operator named {name!r} is registered already: {_operators[name].cls}")
-        _operators[name] = Operator(name, kind, cls, options)
+        _operators[name] = Operator(name, kind, cls, options, cost)
         return cls
 
     return register

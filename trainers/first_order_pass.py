@@ -6,6 +6,7 @@ import time
 
 from jboat import registry
 from jboat.fo_ol.first_order import Auxiliary, FirstOrder
+from jboat.lower_objective import batch_of_step
 from jboat.trainers.bilevel_pass import Events, Problem, lower_failure
 from jboat.trainers.hypergradient_result import HyperGradientResult
 from jboat.trainers.step_batches import Pair
@@ -30,7 +31,7 @@ def first_order_pass(
     )
     events.call("on_hypergradient_start")
     begun = time.perf_counter()
-    found = method.optimize(pair[0], pair[1], step - 1, auxiliary)
+    found = method.optimize(batch_of_step(pair[0], 0), pair[1], step - 1, auxiliary)
     events.seconds["hypergradient"] += time.perf_counter() - begun
     result = HyperGradientResult(
         gradients=found.gradients,

@@ -7,7 +7,7 @@ from jboat.lower_objective import Batch
 from jboat.registry import register_operator
 
 
-@register_operator("fo")
+@register_operator("fo", cost="one lower and one upper gradient; memory of one step")
 class ALTO(FirstOrder):
     """One lower optimizer step on f, then the direct gradient ``grad_x F`` at the new y.
 

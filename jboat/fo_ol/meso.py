@@ -31,7 +31,7 @@ class MESOOptions:
                 raise ValueError(f"solver_config['MESO'][{name!r}] must be positive, got {getattr(self, name)}")
 
 
-@register_operator("fo", options=MESOOptions)
+@register_operator("fo", options=MESOOptions, cost="four lower gradients, two upper gradients; memory of one step")
 class MESO(FirstOrder):
     """Single-loop descent on ``F / c_k + f - v``, v the Moreau envelope of f in y.
 

@@ -47,7 +47,9 @@ class PGDOOptions:
             )
 
 
-@register_operator("fo", options=PGDOOptions)
+@register_operator(
+    "fo", options=PGDOOptions, cost="lower_iters + 2 lower gradients, one upper gradient; memory of one step"
+)
 class PGDO(FirstOrder):
     """Joint descent on ``F + gamma p`` with p the value gap or the squared lower gradient.
 

@@ -28,7 +28,9 @@ class VFOOptions:
                 raise ValueError(f"solver_config['VFO'][{name!r}] must be positive, got {getattr(self, name)}")
 
 
-@register_operator("fo", options=VFOOptions)
+@register_operator(
+    "fo", options=VFOOptions, cost="lower_iters + 2 lower gradients, one upper gradient; memory of one step"
+)
 class VFO(FirstOrder):
     """Dynamic barrier descent on ``q(x, y) = f(x, y) - f(x, y_hat) <= 0``.
 

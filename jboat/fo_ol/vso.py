@@ -47,7 +47,11 @@ class VSOOptions:
                 raise ValueError(f"solver_config['VSO'][{name!r}] must be {bound}, got {value}")
 
 
-@register_operator("fo", options=VSOOptions)
+@register_operator(
+    "fo",
+    options=VSOOptions,
+    cost="z_loop + lower_iters + 2 lower gradients, lower_iters + 1 upper ones; memory of one step",
+)
 class VSO(FirstOrder):
     """The lower problem as the constraint ``f(x, y) <= f_val(x)``, met by a logarithmic barrier.
 

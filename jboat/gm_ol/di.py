@@ -24,7 +24,7 @@ class DIOptions:
             raise ValueError(f"solver_config['DI']['lr'] must be positive, got {self.lr}")
 
 
-@register_operator("gm", options=DIOptions)
+@register_operator("gm", options=DIOptions, cost="a pass back through the K steps, which RAD has anyway")
 class DI(LowerLevelOperator):
     """The initialisation y_0 is learned: after each outer step it moves by ``-lr dF(y_K)/dy_0``.
 

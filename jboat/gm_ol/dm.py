@@ -51,7 +51,9 @@ class DMOptions:
             raise ValueError(f"solver_config['DM']['mu0'] must lie strictly in (0, 1), got {self.mu0}")
 
 
-@register_operator("gm", options=DMOptions)
+@register_operator(
+    "gm", options=DMOptions, cost="two gradients and one Hessian-vector product (two with CG); no lower loop"
+)
 class DM(LowerLevelOperator):
     """One simultaneous step of y, a multiplier v and x in an outer step k; there is no lower loop.
 

@@ -28,7 +28,7 @@ class GDAOptions:
             raise ValueError(f"solver_config['GDA']['alpha_decay'] must lie in (0, 1], got {self.alpha_decay}")
 
 
-@register_operator("gm", options=GDAOptions)
+@register_operator("gm", options=GDAOptions, cost="one upper gradient more in every lower step")
 class GDA(LowerLevelOperator):
     """Lower steps on ``alpha_k F + (1 - alpha_k) f`` instead of f.
 

@@ -17,7 +17,7 @@ import numpy as np
 StepHook = Callable[[int, Trajectory], None]
 
 
-@register_operator("gm")
+@register_operator("gm", cost="K lower gradients; memory of the graphs of the steps that are differentiated")
 class NGD(LowerLevelOperator):
     """``lower_loop`` steps of the lower-level optimizer.
 

@@ -31,7 +31,7 @@ class CGOptions:
             raise ValueError(f"tolerance of CG and NS must be >= 0, got {self.tolerance}")
 
 
-@register_operator("na", options=CGOptions)
+@register_operator("na", options=CGOptions, cost="up to k Hessian-vector products; memory of one step")
 class CG(ImplicitHyperGradient):
     """``grad_x F - (d2 phi / dx dy) q`` with ``(d2 phi / dy2) q = grad_y F`` by at most k CG iterations.
 

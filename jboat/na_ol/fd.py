@@ -31,7 +31,7 @@ class FDOptions:
             raise ValueError(f"solver_config['FD']['r'] must be positive, got {self.r}")
 
 
-@register_operator("na", options=FDOptions)
+@register_operator("na", options=FDOptions, cost="two gradients by x; memory of one step")
 class FD(Terminal):
     """One-step unrolling with the mixed derivative by a central difference.
 

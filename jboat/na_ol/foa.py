@@ -7,7 +7,7 @@ from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
 
 
-@register_operator("na")
+@register_operator("na", cost="none; IAD after it needs one upper gradient")
 class FOA(Modifier):
     """Inner gradients are constants, so that ``dy_K/dy_0 = I`` (FOMAML).
 

@@ -28,7 +28,7 @@ class IADOptions:
             raise ValueError(f"solver_config['IAD']['proximal'] must be positive, got {self.proximal}")
 
 
-@register_operator("na", options=IADOptions)
+@register_operator("na", options=IADOptions, cost="K Hessian-vector products; memory of K steps")
 class IAD(HyperGradientOperator):
     """``dF(y_K)/dy_0``, returned for ``ul_var``: the initialisation is the upper-level variable (MAML).
 

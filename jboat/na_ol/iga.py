@@ -12,7 +12,7 @@ from jboat.trajectory import Trajectory
 import jittor as jt
 
 
-@register_operator("na")
+@register_operator("na", cost="one gradient; memory of one step")
 class IGA(Terminal):
     """``grad_x F - (<grad_y F, grad_y phi> / ||grad_y phi||^2) grad_x phi``, from first derivatives alone.
 

@@ -12,7 +12,7 @@ from jboat.registry import register_operator
 import jittor as jt
 
 
-@register_operator("na", options=CGOptions)
+@register_operator("na", options=CGOptions, cost="up to k Hessian-vector products; memory of one step")
 class NS(ImplicitHyperGradient):
     """``grad_x F - (d2 phi / dx dy) q`` with ``q = s sum_{j=0..k} (I - s d2 phi / dy2)^j grad_y F``.
 

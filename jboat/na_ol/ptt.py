@@ -7,7 +7,7 @@ from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
 
 
-@register_operator("na")
+@register_operator("na", cost="K upper losses")
 class PTT(Modifier):
     """The trajectory ends at y_{k*}, the iterate with the largest upper loss.
 

@@ -29,7 +29,11 @@ class RADOptions:
             raise ValueError(f"solver_config['RAD']['remat_every'] must be an integer >= 0, got {self.remat_every!r}")
 
 
-@register_operator("na", options=RADOptions)
+@register_operator(
+    "na",
+    options=RADOptions,
+    cost="K Hessian-vector products; memory of K steps, or of remat_every steps and K more gradients",
+)
 class RAD(HyperGradientOperator):
     """``d/dx F(x, y_K(x))``, exact through every step of the lower-level optimizer and its state.
 

@@ -25,7 +25,11 @@ class RGTOptions:
             raise ValueError(f"solver_config['RGT']['truncate_iter'] must be an integer, got {self.truncate_iter!r}")
 
 
-@register_operator("na", options=RGTOptions)
+@register_operator(
+    "na",
+    options=RGTOptions,
+    cost="none; RAD after it needs K - M Hessian-vector products and the memory of K - M steps",
+)
 class RGT(Modifier):
     """The first M lower steps are constant: the next operator differentiates steps M..K alone.
 

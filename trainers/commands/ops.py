@@ -1,0 +1,117 @@
+"""``python -m jboat ops``: the operators, their options, costs and papers."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+import inspect
+
+from jboat import registry
+import jboat.fo_ol
+import jboat.gm_ol
+import jboat.na_ol  # noqa: F401
+from jboat.registry import Operator
+
+_KINDS = {"gm": "lower-level dynamics (gm_op)", "na": "hypergradients (na_op)", "fo": "first-order methods (fo_op)"}
+
+
+_PREFACE = """# Operators
+
+Made from the docstrings by `python -m jboat ops --markdown`; do not edit.
+
+Throughout, F is the upper objective and f the lower one, x the upper-level variables and y the lower-level ones, y_0..y_K the
+iterates of the lower loop, s the lower learning rate, and phi the objective of the last lower step used: f, or with GDA
+`alpha F + (1 - alpha) f`.
+
+## Which one?
+
+* **The lower loop is short, or memory is plenty**: RAD. It is exact for the loop that is actually run.
+* **The loop is long**: RGT before RAD forgets its beginning, `RAD.remat_every` trades time for memory without
+  approximation, and CG or NS look at the last iterate alone.
+* **The lower problem is solved nearly to its optimum**: CG, where its Hessian is positive definite; NS where it is
+  costly or ill-conditioned, since few terms are a damped answer.
+* **Second derivatives are too dear**: FD takes one step into account (DARTS), IGA only gradients; or a first-order method.
+* **The initialisation is what is learned**: IAD (MAML), FOA+IAD (first-order), IAD+CG (implicit).
+* **The lower problem has many solutions**: GDA, DM, or a value-function method (VFO, MESO, VSO).
+* **The lower loop is not convex**: PTT, with DI to learn where it starts.
+"""
+
+
+def main(*, chains: bool, markdown: bool) -> int:
+    """Print the operators, the valid chains, or the page on operators; returns 0."""
+    print(chain_listing() if chains else page() if markdown else listing())
+    return 0
+
+
+def page() -> str:
+    """The page ``docs/operators.md``."""
+    parts = [_PREFACE]
+    for kind, title in _KINDS.items():
+        parts.append(f"## {title[0].upper()}{title[1:]}\n")
+        for operator in registry.operators(kind).values():  # type: ignore[arg-type]
+            parts.append(f"### {operator.name}\n\n{inspect.cleandoc(operator.cls.__doc__ or '').replace('``', '`')}\n")
+            if operator.options is not None:
+                parts.append(_option_list(operator))
+            if operator.cost:
+                parts.append(f"Cost: {operator.cost}.\n")
+    return "\n".join(parts).rstrip()
+
+
+def _option_list(operator: Operator) -> str:
+    """The attributes of the options dataclass, as a list with defaults."""
+    defaults = {field.name: field.default for field in fields(operator.options)}  # type: ignore[arg-type]
+    text = inspect.cleandoc(operator.options.__doc__ or "").split("Attributes:\n", 1)[-1]
+    lines: list[str] = []
+    for line in inspect.cleandoc(text).splitlines():
+        name, _, meaning = line.partition(": ")
+        if name in defaults:
+            lines.append(f"* `{name}` (default `{defaults[name]!r}`): {meaning}")
+        else:
+            lines[-1] += f" {line.strip()}"
+    return f'Options, `solver_config["{operator.name}"]`:\n\n' + "\n".join(lines) + "\n"
+
+
+def listing() -> str:
+    """One paragraph an operator: what it does, its options with defaults, its cost and its paper."""
+    lines = []
+    for kind, title in _KINDS.items():
+        lines += [title, ""]
+        for operator in registry.operators(kind).values():  # type: ignore[arg-type]
+            lines.append(f"  {operator.name:<6}{summary(operator)}")
+            for label, text in (
+                ("options", option_text(operator)),
+                ("cost", operator.cost),
+                ("source", source(operator)),
+            ):
+                if text:
+                    lines.append(f"        {label + ':':<9}{text}")
+            lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def chain_listing() -> str:
+    """Every valid pair of chains, one a line."""
+    return "\n".join(f"{'+'.join(gm):<16}{'+'.join(na)}" for gm, na in registry.valid_chains())
+
+
+def summary(operator: Operator) -> str:
+    """The first sentence of the class's docstring."""
+    text = inspect.cleandoc(operator.cls.__doc__ or "").split("\n\n")[0]
+    return " ".join(text.split()).replace("``", "")
+
+
+def source(operator: Operator) -> str:
+    """The paper that the class's docstring names."""
+    text = inspect.cleandoc(operator.cls.__doc__ or "")
+    for paragraph in text.split("\n\n"):
+        joined = " ".join(paragraph.split())
+        for label in ("Source: ", "Sources: "):
+            if joined.startswith(label):
+                return joined.removeprefix(label)
+    return ""
+
+
+def option_text(operator: Operator) -> str:
+    """The option names with their defaults."""
+    if operator.options is None:
+        return ""
+    return ", ".join(f"{field.name}={field.default!r}" for field in fields(operator.options))
