@@ -18,9 +18,9 @@ _PREFACE = """# Operators
 
 Made from the docstrings by `python -m jboat ops --markdown`; do not edit.
 
-Throughout, F is the upper objective and f the lower one, x the upper-level variables and y the lower-level ones, y_0..y_K the
-iterates of the lower loop, s the lower learning rate, and phi the objective of the last lower step used: f, or with GDA
-`alpha F + (1 - alpha) f`.
+Throughout, F is the upper objective and f the lower one, x the upper-level variables and y the lower-level ones,
+y_0..y_K the iterates of the lower loop, s the lower learning rate, and phi the objective of the last lower step used:
+f, or with GDA `alpha F + (1 - alpha) f`.
 
 ## Which one?
 
@@ -29,7 +29,8 @@ iterates of the lower loop, s the lower learning rate, and phi the objective of 
   approximation, and CG or NS look at the last iterate alone.
 * **The lower problem is solved nearly to its optimum**: CG, where its Hessian is positive definite; NS where it is
   costly or ill-conditioned, since few terms are a damped answer.
-* **Second derivatives are too dear**: FD takes one step into account (DARTS), IGA only gradients; or a first-order method.
+* **Second derivatives are too dear**: FD takes one step into account (DARTS), IGA only gradients; or a first-order
+  method.
 * **The initialisation is what is learned**: IAD (MAML), FOA+IAD (first-order), IAD+CG (implicit).
 * **The lower problem has many solutions**: GDA, DM, or a value-function method (VFO, MESO, VSO).
 * **The lower loop is not convex**: PTT, with DI to learn where it starts.
@@ -67,6 +68,7 @@ def _option_list(operator: Operator) -> str:
             lines.append(f"* `{name}` (default `{defaults[name]!r}`): {meaning}")
         else:
             lines[-1] += f" {line.strip()}"
+    lines = [line.replace("``", "`") for line in lines]
     return f'Options, `solver_config["{operator.name}"]`:\n\n' + "\n".join(lines) + "\n"
 
 
