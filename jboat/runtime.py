@@ -210,7 +210,9 @@ def _home_where_jittor_can_write(home: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if original is not None:
+        if original is None:
+            os.environ.pop("HOME", None)
+        else:
             os.environ["HOME"] = original
 
 

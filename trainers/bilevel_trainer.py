@@ -28,9 +28,9 @@ from jboat.trainers.first_order_pass import first_order_pass
 from jboat.trainers.fit_loop import FitLoop
 from jboat.trainers.history import History
 from jboat.trainers.history_recorder import HistoryRecorder
-from jboat.trainers.hypergradient_result import HyperGradientResult
+from jboat.trainers.hypergradient_result import HyperGradientResult, mean
 from jboat.trainers.loaders import as_item, check_loader
-from jboat.trainers.step_batches import Pair
+from jboat.trainers.step_batches import Pair, task_pairs
 from jboat.trainers.trainer_state import TrainerState
 from jboat.trajectory import Trajectory
 import jittor as jt
@@ -234,17 +234,24 @@ class BilevelTrainer:
         """The hypergradient at the present parameters; models, optimizers and batches stay as they are.
 
         Args:
-            ll_batch: a lower batch; a list of K of them where ``lower_batches`` is ``"fresh"``.
+            ll_batch: a lower batch; a list of K of them where ``lower_batches`` is ``"fresh"``. Lists of tasks at both
+                levels give the average of the tasks' hypergradients.
             ul_batch: an upper batch.
 
         Raises:
             TypeError: for a batch of a wrong kind.
+            ValueError: for another number of lower batches than K, or of tasks.
             NonFiniteError: if a lower loss is NaN or infinite.
         """
-        pair = (as_item(ll_batch, "ll_batch"), as_item(ul_batch, "ul_batch"))
+        fresh = self.lower_batches == "fresh"
+        given = list(ll_batch) if fresh else [ll_batch]
+        if fresh and len(given) != self.lower_iters:
+            raise ValueError(f"ll_batch must be a list of lower_iters = {self.lower_iters} batches, got {len(given)}")
+        lower_items = [as_item(item, "ll_batch") for item in given]
+        pairs = task_pairs(lower_items, as_item(ul_batch, "ul_batch"), fresh)
         buffers = [b for model in (self.ul_model, self.ll_model) for b in functional.buffers(model)]
         with devices.scope(self.device), functional.preserved(buffers):
-            result = self.run_pass(pair, Events())  # type: ignore[arg-type]
+            result = mean([self.run_pass(pair, Events(), task) for task, pair in enumerate(pairs)])
         if result.failure is not None:
             raise result.failure
         return result

@@ -41,11 +41,21 @@ def draw_pairs(
             lower.append(item)
             draw = ll_stream.draw_cycling
         upper = ul_stream.draw_cycling()
-        result += _tasks(lower, upper, fresh)
+        result += task_pairs(lower, upper, fresh)
     return result
 
 
-def _tasks(lower: list[Item], upper: Item, fresh: bool) -> list[Pair]:
+def task_pairs(lower: list[Item], upper: Item, fresh: bool) -> list[Pair]:
+    """One (lower, upper) pair a task, or the single pair where batches are no lists of tasks.
+
+    Args:
+        lower: one item, or K of them when ``fresh``; each a batch or a list with one batch a task.
+        upper: a batch or a list with one batch a task.
+        fresh: whether each lower step gets a batch of its own.
+
+    Raises:
+        ValueError: if the lists differ in length, or lists and single batches are mixed.
+    """
     counts = {len(item) if isinstance(item, list) else None for item in [*lower, upper]}
     if len(counts) > 1:
         raise ValueError(f"both loaders must give the same number of tasks in a list, or single batches; got {counts}")

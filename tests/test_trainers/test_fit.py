@@ -155,6 +155,8 @@ def test_accumulate_and_task_lists_average_hypergradients():
     gradients = [single.hypergradient(b, {}).gradients[0].numpy() for b in batches]
     start = values(single)[0]
     expected = start - 0.1 * np.mean(gradients, axis=0)
+    tasks_at_once = single.hypergradient(batches, [{}, {}, {}])
+    np.testing.assert_allclose(tasks_at_once.gradients[0].numpy(), np.mean(gradients, axis=0), rtol=1e-5)
     accumulated = make(problem, accumulate=3)
     accumulated.fit(batches, [{}], max_epochs=1)
     tasks = make(problem)
@@ -179,6 +181,14 @@ def test_fresh_lower_batches_give_each_step_its_own():
     # six batches, K = 4: the second step wraps and ends the epoch; its CG differentiates phi of the last batch
     assert trainer.state.step == 2
     assert seen == pytest.approx([0.1, 0.1, 0.2, 0.3, 0.4, 0.4, 0.5, 0.6, 0.1, 0.2, 0.2])
+
+
+def test_a_hypergradient_with_fresh_batches_needs_k_of_them():
+    trainer = make(Scaled(), lower_batches="fresh")
+    same = trainer.hypergradient([{"scale": 1.0}] * K, {}).gradients[0].numpy()
+    np.testing.assert_allclose(same, make().hypergradient({}, {}).gradients[0].numpy(), rtol=1e-5)
+    with pytest.raises(ValueError, match="ll_batch must be a list of lower_iters = 4 batches, got 3"):
+        trainer.hypergradient([{"scale": 1.0}] * 3, {})
 
 
 def test_epochs_cycle_the_shorter_loader():
