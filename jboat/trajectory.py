@@ -64,14 +64,20 @@ class Trajectory:
         self._states = [state if state is not None else self._rule.fresh_state(start)]
         self._objectives: list[StepObjective] = []
         self._graphs: list[_StepGraph | None] = []
+        self._held: list[list[jt.Var]] = []  # what the module holds now, innermost last; shared with every view
         self._first = 0
         self._last: int | None = None
         self._constant_gradients = False
 
     def __call__(self, *args: Any, params: Sequence[jt.Var] | None = None, **kwargs: Any) -> Any:
-        """Run the module with ``params``, by default at the last iterate."""
-        with self.substituted(params):
+        """Run the module with ``params``; by default at the last iterate or, in an objective, with what it holds."""
+        if params is None and self._held:
             return self._module(*args, **kwargs)
+        with self.substituted(params):
+            result = self._module(*args, **kwargs)
+            if any(result is v for v in self._variables):  # the variable itself, which is about to change back
+                result = functional.alias(result)
+        return result
 
     def __getattr__(self, name: str) -> Any:
         """Attributes of the module."""
@@ -117,7 +123,7 @@ class Trajectory:
         """The iterate at inner step ``time``.
 
         Args:
-            time: 0 to K, or -1 for the last iterate in use.
+            time: 0 to K, or -1 for the last iterate in use; inside an objective -1 is what the module holds.
 
         Returns:
             One leaf Var per lower-level variable.
@@ -125,6 +131,8 @@ class Trajectory:
         Raises:
             ValueError: if there is no such iterate.
         """
+        if time == -1 and self._held:
+            return list(self._held[-1])
         if time == -1:
             time = self.last
         if not 0 <= time < len(self._iterates):
@@ -153,8 +161,13 @@ class Trajectory:
     @contextmanager
     def substituted(self, parameters: Sequence[jt.Var] | None = None) -> Iterator[None]:
         """Let the module hold ``parameters``, by default the last iterate, inside the block."""
-        with functional.substituted(self._variables, self.parameters() if parameters is None else list(parameters)):
-            yield
+        values = self.parameters() if parameters is None else list(parameters)
+        with functional.substituted(self._variables, values):
+            self._held.append(values)
+            try:
+                yield
+            finally:
+                self._held.pop()
 
     def evaluate(self, objective: Callable[[Trajectory], jt.Var], parameters: Sequence[jt.Var] | None = None) -> jt.Var:
         """``objective(self)`` with the module holding ``parameters``; running statistics stay as they are."""

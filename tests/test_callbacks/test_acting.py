@@ -35,7 +35,14 @@ def make(*callbacks, problem=None, ll_lr=0.1, ul_lr=0.1, **kwargs):
         "ul_optimizer": kwargs.pop("ul_optimizer", None) or jt.optim.SGD(list(ul_model.parameters()), ul_lr),
     }
     return BilevelTrainer(
-        ll_model, ul_model, problem.f, problem.F, lower_iters=3, callbacks=callbacks, **{**parts, **kwargs}
+        ll_model,
+        ul_model,
+        problem.f,
+        problem.F,
+        lower_iters=3,
+        callbacks=callbacks,
+        check_second_order=False,
+        **{**parts, **kwargs},
     )
 
 

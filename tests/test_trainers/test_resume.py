@@ -110,7 +110,16 @@ def build(folder, *, lower=sgd, upper=sgd, loaders="list", iad=False, dropout=0.
     checkpoint = ModelCheckpoint(folder, every_n_steps=1, save_top_k=2)
     more = callbacks(parts) if callbacks else []
     trainer = BilevelTrainer(
-        ll_model, ul_model, f, F, lower_iters=3, seed=7, callbacks=[*more, *extra, checkpoint], **parts, **kwargs
+        ll_model,
+        ul_model,
+        f,
+        F,
+        lower_iters=3,
+        seed=7,
+        callbacks=[*more, *extra, checkpoint],
+        check_second_order=False,
+        **parts,
+        **kwargs,
     )
     return trainer, tuple(make() for make in LOADERS[loaders])
 

@@ -3,6 +3,7 @@
 from jboat import BilevelTrainer
 from jboat.callbacks import LRSchedule, ModelCheckpoint, schedules
 import jittor as jt
+from jittor import nn
 import numpy as np
 from problems import DIM_X, DIM_Y, Quadratic
 import pytest
@@ -179,6 +180,40 @@ def test_the_barrier_and_its_continuation(s):
     slope = -1 / s if s >= b else (-1 + t) / b
     assert jt.grad(value, [v])[0].item() == pytest.approx(slope, rel=1e-5)
     assert _barrier_slope(s, b) == pytest.approx(slope)
+
+
+@pytest.mark.parametrize("method", ["VFO", "MESO", "PGDO", "VSO"])
+def test_a_module_with_layers_gives_what_a_bare_vector_gives(method):
+    """The same problem with y as the bias of a linear layer that is fed zeros."""
+
+    class Layered(jt.Module):
+        def __init__(self, value):
+            self.layer = nn.Linear(1, DIM_Y)
+            self.layer.weight.stop_grad()
+            self.layer.bias.assign(jt.array(value.astype("float32")))
+
+        def execute(self):
+            return self.layer(jt.zeros((1, 1))).reshape(-1)
+
+    problem = tame()
+    options = {"VSO": {"z_loop": 3, "boundary": 0.5}}.get(method, {})
+    plain = make(method, problem, ll_lr=0.02, ul_lr=0.05, options=options)
+    ul_model, ll_model = problem.models()[0], Layered(problem.y0)
+    layered = BilevelTrainer(
+        ll_model,
+        ul_model,
+        problem.f,
+        problem.F,
+        ll_optimizer=jt.optim.SGD([ll_model.layer.bias], 0.02),
+        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.05),
+        fo_op=method,
+        lower_iters=K,
+        solver_config={method: options},
+    )
+    for trainer in (plain, layered):
+        trainer.fit({}, {}, max_steps=3)
+    for one, other in zip(values(plain), values(layered), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def fading(steps, ll_lr, ul_lr, end):

@@ -79,6 +79,43 @@ def test_cg_and_ns_against_the_dense_solve(hidden):
     assert np.linalg.norm(got + cross.T @ q) / np.linalg.norm(cross.T @ q) < 1e-4
 
 
+@pytest.mark.parametrize("hidden", [0, 5], ids=["logistic", "mlp"])
+@pytest.mark.parametrize("regularised", [False, True])
+def test_fd_and_iga_against_dense_derivatives(hidden, regularised):
+    problem = Classifier(hidden=hidden)
+    ridge = 0.3 if regularised else 0.0
+
+    class Ridged:
+        models, F = problem.models, staticmethod(problem.F)
+
+        @staticmethod
+        def f(batch, ul_model, ll_model):
+            penalty = 0.5 * ridge * sum((p * p).sum() for p in ll_model.parameters())
+            return problem.f(batch, ul_model, ll_model) + penalty * (ul_model() * 0.0 + 1.0).mean()
+
+    run = {"lower_iters": K, "lr": LR, "sections": {"FD": {"r": 0.02}}, "batches": problem.batches()}
+    fd, iga = (solve(Ridged, ("NGD",), (name,), **run) for name in ("FD", "IGA"))
+    before, y = ([p.numpy().astype(float) for p in fd["trajectory"].parameters(k)] for k in (K - 1, K))
+    Fy = flat(problem._loss_and_gradient(y, problem.val, np.ones(problem.SAMPLES))[1])
+    exact = -LR * dense_derivatives(problem, before, ridge)[1].T @ Fy
+    got = fd["hyper_gradient"][0].numpy()
+    assert np.linalg.norm(got - exact) / np.linalg.norm(exact) < 2e-3
+    weights = 1 / (1 + np.exp(-problem.weights.astype(float)))
+    f_y = flat(problem._loss_and_gradient(y, problem.train, weights)[1]) + ridge * flat(y)
+    eps = 1e-5
+    f_x = [
+        (problem._loss_and_gradient(y, problem.train, up)[0] - problem._loss_and_gradient(y, problem.train, down)[0])
+        / (2 * eps)
+        for up, down in (
+            (1 / (1 + np.exp(-problem.weights - e)), 1 / (1 + np.exp(-problem.weights + e)))
+            for e in eps * np.eye(problem.SAMPLES)
+        )
+    ]
+    exact = -(Fy @ f_y) / (f_y @ f_y) * np.array(f_x)
+    got = iga["hyper_gradient"][0].numpy()
+    assert np.linalg.norm(got - exact) / np.linalg.norm(exact) < 1e-3
+
+
 def flat(arrays):
     return np.concatenate([a.ravel() for a in arrays])
 

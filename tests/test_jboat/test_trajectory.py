@@ -1,0 +1,84 @@
+"""The trajectory as the model that objectives see, at its iterates and away from them."""
+
+from jboat.trajectory import Trajectory
+import jittor as jt
+from jittor import nn
+import numpy as np
+from problems import Point
+import pytest
+
+X = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+
+
+def make(steps=2):
+    model = nn.Linear(3, 2)
+    trajectory = Trajectory(model, list(model.parameters()), jt.optim.SGD(model.parameters(), 0.5))
+    for _ in range(steps):
+        trajectory.advance(lambda m: (m(jt.array(X)) ** 2).mean(), keep_graph=True)
+    return model, trajectory
+
+
+def exact(parameters):
+    weight, bias = (p.numpy() for p in parameters)
+    return X @ weight.T + bias
+
+
+def test_a_call_is_at_the_last_iterate_and_the_module_stays_as_it_is():
+    model, trajectory = make()
+    before = [p.numpy().copy() for p in model.parameters()]
+    np.testing.assert_allclose(trajectory(jt.array(X)).numpy(), exact(trajectory.parameters(2)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        trajectory.until(1)(jt.array(X)).numpy(), exact(trajectory.parameters(1)), rtol=1e-5, atol=1e-6
+    )
+    given = [p * 2.0 for p in trajectory.parameters(0)]
+    np.testing.assert_allclose(trajectory(jt.array(X), params=given).numpy(), exact(given), rtol=1e-5, atol=1e-6)
+    for p, old in zip(model.parameters(), before, strict=True):
+        np.testing.assert_array_equal(p.numpy(), old)
+    assert np.abs(exact(trajectory.parameters(2)) - exact(trajectory.parameters(0))).max() > 1e-3
+
+
+def test_inside_an_objective_calls_attributes_and_parameters_are_at_what_is_evaluated():
+    model, trajectory = make()
+    moved = [p.detach() + 1.0 for p in trajectory.parameters()]
+    seen = {}
+
+    def objective(m):
+        seen["call"] = m(jt.array(X)).numpy()
+        seen["closure"] = model(jt.array(X)).numpy()
+        seen["attribute"] = X @ m.weight.numpy().T + m.bias.numpy()
+        seen["parameters"] = exact(m.parameters())
+        seen["given"] = m(jt.array(X), params=trajectory.parameters(0)).numpy()
+        return (m(jt.array(X)) ** 2).sum()
+
+    loss = trajectory.evaluate(objective, moved)
+    given = seen.pop("given")
+    np.testing.assert_allclose(given, exact(trajectory.parameters(0)), rtol=1e-5, atol=1e-6)
+    for value in seen.values():
+        np.testing.assert_allclose(value, exact(moved), rtol=1e-5, atol=1e-6)
+    assert np.abs(jt.grad(loss, moved)[0].numpy()).max() > 0
+    np.testing.assert_allclose(exact(trajectory.parameters()), exact(trajectory.parameters(2)))
+
+
+def test_a_model_that_returns_its_variable():
+    model = Point([1.0, 2.0])
+    trajectory = Trajectory(model, [model.value], jt.optim.SGD([model.value], 0.5))
+    trajectory.advance(lambda m: (m() ** 2).sum(), keep_graph=False)
+    np.testing.assert_allclose(trajectory().numpy(), [0.0, 0.0], atol=1e-6)
+    np.testing.assert_allclose(model.value.numpy(), [1.0, 2.0])
+
+
+def test_what_is_held_is_forgotten_after_an_exception():
+    _, trajectory = make()
+
+    def fail(m):
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        trajectory.evaluate(fail, trajectory.parameters(0))
+    np.testing.assert_allclose(trajectory(jt.array(X)).numpy(), exact(trajectory.parameters(2)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("time", [3, -2])
+def test_there_are_no_other_iterates(time):
+    with pytest.raises(ValueError, match=rf"time must lie in 0\.\.2 or be -1, got {time}"):
+        make()[1].parameters(time)
