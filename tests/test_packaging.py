@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 from pathlib import Path
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -19,6 +20,7 @@ IMPORTS = (
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
+    shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)  # modules deleted since would go into the wheel
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True)
     (built,) = folder.glob("*.whl")

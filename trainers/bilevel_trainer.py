@@ -30,7 +30,6 @@ from jboat.trainers.history import History
 from jboat.trainers.history_recorder import HistoryRecorder
 from jboat.trainers.hypergradient_result import HyperGradientResult, mean
 from jboat.trainers.loaders import as_item, check_loader
-from jboat.trainers.second_order_check import check_second_order, needs_second_order
 from jboat.trainers.step_batches import Pair, task_pairs
 from jboat.trainers.trainer_state import TrainerState
 from jboat.trajectory import Trajectory
@@ -76,8 +75,6 @@ class BilevelTrainer:
         device: ``"auto"`` (CUDA where Jittor has it), ``"cpu"`` or ``"cuda"``.
         deterministic: seed Jittor's generator before every lower step, so that a step's random numbers depend on
             ``seed`` and the step alone.
-        check_second_order: before the first step of a chain that takes second derivatives, compare one Hessian-vector
-            product of the lower objective with finite differences, and stop where an operation's is wrong.
 
     Raises:
         TypeError: for an argument of a wrong kind.
@@ -120,7 +117,6 @@ class BilevelTrainer:
         seed: int | None = None,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         deterministic: bool = True,
-        check_second_order: bool = True,
     ) -> None:
         validation.module("ll_model", ll_model)
         validation.module("ul_model", ul_model)
@@ -160,7 +156,6 @@ class BilevelTrainer:
         self.seed = seed
         self.device = devices.checked(device)
         self.deterministic = deterministic
-        self.check_second_order = check_second_order
         self.problem = Problem(
             ll_model=ll_model,
             ul_model=ul_model,
@@ -462,16 +457,6 @@ class BilevelTrainer:
                 (problem.ul_objective, ul_feed),
             ):
                 lower.call(objective, feed, self.ul_model, self.ll_model, parameters=self.ll_var)
-
-    def check_derivatives(self, pair: Pair) -> None:
-        """Once, check the second derivatives that the operators take.
-
-        Raises:
-            SecondOrderError: if they are wrong.
-        """
-        if self.check_second_order and needs_second_order(self.problem):
-            check_second_order(self.problem, pair, self.next_initial())
-        self.check_second_order = False
 
     def _overridden(self, name: str) -> Objective:
         if getattr(type(self), name) is getattr(BilevelTrainer, name):

@@ -175,7 +175,6 @@ class FitLoop:
             self.ll_stream.commit()
         if pairs is not None and not self._objectives_checked:
             trainer.check_objectives(pairs[0])
-            trainer.check_derivatives(pairs[0])
             self._objectives_checked = True
         return pairs
 

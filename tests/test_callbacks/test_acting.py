@@ -41,7 +41,6 @@ def make(*callbacks, problem=None, ll_lr=0.1, ul_lr=0.1, **kwargs):
         problem.F,
         lower_iters=3,
         callbacks=callbacks,
-        check_second_order=False,
         **{**parts, **kwargs},
     )
 

@@ -20,7 +20,6 @@ def make(**changes):
         "ll_optimizer": jt.optim.SGD(list(ll_model.parameters()), 0.1),
         "ul_optimizer": jt.optim.SGD(list(ul_model.parameters()), 0.1),
         "lower_iters": 4,
-        "check_second_order": False,  # it would call the objectives, whose calls are counted here
     }
     return BilevelTrainer(**{**arguments, **changes})
 

@@ -20,7 +20,6 @@ def make(problem=None, *, ul_optimizer=None, ll_lr=LR, **kwargs):
         ll_optimizer=kwargs.pop("ll_optimizer", jt.optim.SGD)(list(ll_model.parameters()), ll_lr),
         ul_optimizer=(ul_optimizer or (lambda p: jt.optim.SGD(p, 0.1)))(list(ul_model.parameters())),
         lower_iters=K,
-        check_second_order=False,  # it would call the objectives, whose calls are counted here
         **kwargs,
     )
 

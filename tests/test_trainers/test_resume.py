@@ -117,7 +117,6 @@ def build(folder, *, lower=sgd, upper=sgd, loaders="list", iad=False, dropout=0.
         lower_iters=3,
         seed=7,
         callbacks=[*more, *extra, checkpoint],
-        check_second_order=False,
         **parts,
         **kwargs,
     )
