@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from jboat import registry
 from jboat.linear_solvers import MatrixVectorProduct, Solution, conjugate_gradient
 from jboat.na_ol.implicit import ImplicitHyperGradient
 from jboat.registry import register_operator
@@ -37,12 +35,6 @@ class CG(ImplicitHyperGradient):
 
     Source: Pedregosa, "Hyperparameter optimization with approximate gradient", ICML 2016.
     """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        options = registry.options(self.solver_config, "CG")
-        self.K = options.k
-        self.tolerance = options.tolerance
 
     def solve(self, product: MatrixVectorProduct, b: list[jt.Var], learning_rates: list[float]) -> Solution:
         """See :func:`jboat.linear_solvers.conjugate_gradient`."""

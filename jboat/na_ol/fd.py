@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jboat import autodiff, functional, registry
 from jboat.lower_objective import Batch
@@ -42,9 +41,10 @@ class FD(Terminal):
     Source: Liu, Simonyan and Yang, "DARTS: differentiable architecture search", ICLR 2019.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._r = float(registry.options(self.solver_config, "FD").r)
+    @property
+    def _r(self) -> float:
+        """The radius of the perturbation."""
+        return float(registry.options(self.solver_config, "FD").r)
 
     def total(
         self,

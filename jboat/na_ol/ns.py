@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from jboat import registry
 from jboat.linear_solvers import MatrixVectorProduct, Solution, neumann_series
 from jboat.na_ol.cg import CGOptions
 from jboat.na_ol.implicit import ImplicitHyperGradient
@@ -22,11 +19,9 @@ class NS(ImplicitHyperGradient):
     AISTATS 2020.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        options = registry.options(self.solver_config, "NS" if "NS" in self.solver_config else "CG")
-        self.K = options.k
-        self.tolerance = options.tolerance
+    def _section(self) -> str:
+        """The section NS if there is one, else CG."""
+        return "NS" if "NS" in self.solver_config else "CG"
 
     def solve(self, product: MatrixVectorProduct, b: list[jt.Var], learning_rates: list[float]) -> Solution:
         """See :func:`jboat.linear_solvers.neumann_series`."""
