@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import IO, TYPE_CHECKING, Any
 
 from jboat.callbacks.callback import Callback
@@ -37,13 +38,19 @@ class ProgressBar(Callback):
 
     def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Advance by one step."""
-        losses = {name: f"{state.metrics[name]:.4g}" for name in ("ll_loss", "ul_loss")}
-        validation = {name: f"{value:.4g}" for name, value in state.validation.items()}
-        self._bar.set_postfix({**losses, **validation}, refresh=False)
-        self._bar.update()
+        bar = self._bar
+        if not bar.disable and time.time() - bar.last_print_t >= bar.mininterval:  # it is about to be drawn
+            self._describe(state)
+        bar.update()
 
     def teardown(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Leave the bar as it is."""
         if self._bar is not None:
+            self._describe(state)
             self._bar.close()
             self._bar = None
+
+    def _describe(self, state: TrainerState) -> None:
+        numbers = {name: state.metrics[name] for name in ("ll_loss", "ul_loss") if name in state.metrics}
+        shown = {name: f"{value:.4g}" for name, value in (numbers | state.validation).items()}
+        self._bar.set_postfix(shown, refresh=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import os
 from pathlib import Path
+import time
 from typing import TYPE_CHECKING
 
 from jboat.callbacks.callback import Callback
@@ -13,34 +15,52 @@ if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
     from jboat.trainers.trainer_state import TrainerState
 
+Row = dict[str, float]
+
 
 class RowLogger(Callback):
-    """Gathers the row of a step, to which an evaluation may add, and writes it when the next step starts.
+    """Gathers the rows of the steps, to which evaluations may add, and writes them every so often and at the end.
+
+    A run that goes on, by another ``fit`` or from a checkpoint, starts the file with the rows of the trainer's history,
+    so that what a killed run had not written yet is not missing.
 
     Args:
         folder: where to write; by default the trainer's ``logger_dir``.
         name: the file.
+        times: whether to write the metrics called ``time_...``, the only ones that differ between two runs with the
+            same seed.
+        flush_seconds: write after so many seconds; 0 for every step.
+
+    Raises:
+        ValueError: for negative seconds.
     """
 
     rank = 1
 
-    def __init__(self, folder: str | os.PathLike[str] | None, name: str) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str] | None, name: str, *, times: bool = True, flush_seconds: float = 1.0
+    ) -> None:
+        if not flush_seconds >= 0:
+            raise ValueError(f"flush_seconds must be at least 0, got {flush_seconds}")
         self._folder = None if folder is None else Path(folder)
         self._name = name
+        self._times = times
+        self._flush_seconds = flush_seconds
         self._path: Path | None = None
-        self._row: dict[str, float] = {}
+        self._rows: list[Row] = []
+        self._flushed = 0.0
 
     @property
     def key(self) -> str:
         """The class and the file name."""
         return f"{type(self).__name__}({self._name})"
 
-    def open(self, path: Path, step: int) -> None:
-        """Open the file and keep of it the rows up to ``step``, those of the run that goes on."""
+    def open(self, path: Path) -> None:
+        """Open an empty file."""
         raise NotImplementedError(f"{type(self).__name__} must define open()")
 
-    def write(self, row: dict[str, float]) -> None:
-        """Write one row and bring it out of Python's buffers."""
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write rows and bring them out of Python's buffers; without an open file do nothing."""
         raise NotImplementedError(f"{type(self).__name__} must define write()")
 
     def close(self) -> None:
@@ -49,36 +69,40 @@ class RowLogger(Callback):
 
     def setup(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Find the folder."""
-        self._row = {}
+        self._rows = []
         self._path = log_folder(self._folder, trainer, type(self).__name__) / self._name
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def on_fit_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
-        """Open the file: a fresh one for a run that starts, the same one for a run that goes on."""
+        """Open the file and write the rows of the run so far."""
         if self._path is not None:
-            self.open(self._path, state.step)
-
-    def on_step_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
-        """Write the row of the step before."""
-        self._flush()
+            self.open(self._path)
+            self._rows = [dict(row) for row in trainer.history]
+            self._flush()
 
     def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Keep the row of this step; an evaluation may add to it."""
+        if time.perf_counter() - self._flushed >= self._flush_seconds:
+            self._flush()
         numbers = {name: value for name, value in state.metrics.items() if name not in state.validation}
-        self._row = {"step": state.step, "epoch": state.epoch, **numbers}
+        self._rows.append({"step": state.step, "epoch": state.epoch, **numbers})
 
     def on_evaluate_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Add the evaluation to the row of its step."""
-        self._row.update(state.validation)
+        if self._rows:
+            self._rows[-1].update(state.validation)
 
     def teardown(self, trainer: BilevelTrainer, state: TrainerState) -> None:
-        """Write the last row and close the file."""
+        """Write what waits and close the file."""
         try:
             self._flush()
         finally:
             self.close()
 
     def _flush(self) -> None:
-        row, self._row = self._row, {}
-        if row:
-            self.write(row)
+        rows, self._rows = self._rows, []
+        if not self._times:
+            rows = [{n: v for n, v in row.items() if not n.startswith("time_")} for row in rows]
+        if rows:
+            self.write(rows)
+        self._flushed = time.perf_counter()

@@ -80,10 +80,7 @@ class LowerObjective:
             gm_op = solver_config.get("gm_op")
             aggregated = self.gda_loss is not None if gm_op is None else "GDA" in gm_op
         self.aggregated = aggregated
-        na_op = solver_config.get("na_op") or ()
-        self.proximal = 0.0
-        if "IAD" in na_op and ("CG" in na_op or "NS" in na_op):
-            self.proximal = float(registry.options(solver_config, "IAD").proximal)
+        self._implicit = registry.is_implicit(solver_config.get("na_op") or ())
 
     @property
     def alpha(self) -> float:
@@ -117,9 +114,10 @@ class LowerObjective:
         feed = batch_of_step(ll_feed_dict, step)
         weight = self.alpha * self.alpha_decay**step if self.aggregated else 0.0
         loss = self.weighted(model, parameters, weight, feed, ul_feed_dict)
-        if self.proximal:
+        if self._implicit:
+            proximal = float(registry.options(self._solver_config, "IAD").proximal)
             for y, y_0 in zip(parameters, anchor, strict=True):
-                loss = loss + 0.5 * self.proximal * ((y - y_0) * (y - y_0)).sum()
+                loss = loss + 0.5 * proximal * ((y - y_0) * (y - y_0)).sum()
         return loss
 
     def weighted(

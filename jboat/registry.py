@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 import difflib
+import functools
 import itertools
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -13,13 +14,23 @@ _C = TypeVar("_C", bound=type)
 
 
 class Operator(NamedTuple):
-    """A registered operator: its class, the dataclass that holds its section of ``solver_config``, and its cost."""
+    """A registered operator.
+
+    Attributes:
+        name: the class's name.
+        kind: ``"gm"``, ``"na"`` or ``"fo"``.
+        cls: the class.
+        options: the dataclass that holds its section of ``solver_config``.
+        cost: gradients, products and memory, in words.
+        role: the operator of the grammar whose place it takes; its own name where it is that operator.
+    """
 
     name: str
     kind: Kind
     cls: type
     options: type | None
     cost: str
+    role: str
 
 
 class DynamicalSystemRules:
@@ -29,8 +40,8 @@ class DynamicalSystemRules:
 
     @classmethod
     def get_gradient_order(cls) -> list[list[str]]:
-        """The groups as lists."""
-        return [list(group) for group in cls.gradient_order]
+        """The groups as lists; an operator that takes another's place stands right after it."""
+        return [[name for role in group for name in (role, *_added(role))] for group in cls.gradient_order]
 
 
 class HyperGradientRules(DynamicalSystemRules):
@@ -42,26 +53,66 @@ class HyperGradientRules(DynamicalSystemRules):
 _operators: dict[str, Operator] = {}
 
 
-def register_operator(kind: Kind, *, options: type | None = None, cost: str = "") -> Callable[[_C], _C]:
+def register_operator(
+    kind: Kind, *, options: type | None = None, cost: str = "", like: str | None = None
+) -> Callable[[_C], _C]:
     """Class decorator that makes an operator known under its class name.
 
     Args:
         kind: ``"gm"`` for lower-level dynamics, ``"na"`` for hypergradients, ``"fo"`` for first-order methods.
         options: a dataclass with a default for every field; the operator's section of ``solver_config`` fills it.
         cost: gradients, Hessian-vector products and memory in an outer step, in words, for ``python -m jboat ops``.
+        like: the built-in operator whose place in a chain this one can take, such as ``"CG"``: it is valid wherever
+            that one is, and is run in the same order. Needed by new ``gm`` and ``na`` operators.
 
     Raises:
-        ValueError: if another class has the name.
+        TypeError: if ``options`` is no dataclass.
+        ValueError: for another ``kind``, if another class has the name, or if ``like`` is missing or no built-in.
     """
+    if kind not in ("gm", "na", "fo"):
+        raise ValueError(f"kind must be 'gm', 'na' or 'fo', got {kind!r}")
+    if options is not None and not is_dataclass(options):
+        raise TypeError(f"options must be a dataclass, got {options!r}")
+    rules = {"gm": DynamicalSystemRules, "na": HyperGradientRules}
+    roles = [name for group in rules[kind].gradient_order for name in group] if kind in rules else []
 
     def register(cls: _C) -> _C:
         name = cls.__name__
         if name in _operators:
             raise ValueError(f"an operator named {name!r} is registered already: {_operators[name].cls}")
-        _operators[name] = Operator(name, kind, cls, options, cost)
+        role = like or name
+        if (roles or like) and role not in roles:
+            given = f"like={like!r}" if like else "no like="
+            places = f"one of {', '.join(roles)}" if roles else "left out for kind 'fo'"
+            raise ValueError(f"register_operator of {name}: {given}; like must be {places}.{nearest(role, roles)}")
+        _operators[name] = Operator(name, kind, cls, options, cost, role)
+        gm_chains.cache_clear()
+        na_chains.cache_clear()
         return cls
 
     return register
+
+
+def _added(role: str) -> list[str]:
+    """The operators registered to take a built-in's place."""
+    return [name for name, operator in _operators.items() if operator.role == role != name]
+
+
+def roles(names: Iterable[str]) -> set[str]:
+    """The places of the grammar that a chain's operators take."""
+    return {_operators[name].role if name in _operators else name for name in names}
+
+
+def is_implicit(na_op: Iterable[str]) -> bool:
+    """Whether a hypergradient chain is implicit MAML: IAD completed by CG, NS or one like them."""
+    taken = roles(na_op)
+    return "IAD" in taken and bool(taken & {"CG", "NS"})
+
+
+def differentiates_steps(na_op: Iterable[str]) -> bool:
+    """Whether a hypergradient chain pulls a cotangent back through the lower steps."""
+    taken = roles(na_op)
+    return "RAD" in taken or ("IAD" in taken and not taken & {"FOA", "CG", "NS"})
 
 
 def operators(kind: Kind | None = None) -> dict[str, Operator]:
@@ -142,15 +193,22 @@ def adjusted_order(names: Sequence[str], gradient_order: Sequence[Sequence[str]]
     return sorted(given, key=valid.index)
 
 
+def _with_takers(chains: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The chains of the grammar with every registered operator in its place."""
+    return [chain for places in chains for chain in itertools.product(*((role, *_added(role)) for role in places))]
+
+
+@functools.cache
 def gm_chains() -> list[tuple[str, ...]]:
     """Every lower-level chain, in the order it runs: ``[GDA] [DI] NGD | [GDA] DM [NGD]``."""
     chains: list[tuple[str, ...]] = []
     for gda in ((), ("GDA",)):
         chains += [(*gda, *di, "NGD") for di in ((), ("DI",))]
         chains += [(*gda, *ngd, "DM") for ngd in ((), ("NGD",))]
-    return [chain for chain in chains if set(chain) <= set(_operators)]
+    return _with_takers(chains)
 
 
+@functools.cache
 def na_chains() -> list[tuple[str, ...]]:
     """Every hypergradient chain, in the order it runs."""
     chains: list[tuple[str, ...]] = []
@@ -158,7 +216,7 @@ def na_chains() -> list[tuple[str, ...]]:
         chains += [(*ptt, *rgt, last) for last in ("RAD", "FD", "IGA", "CG", "NS")]
         chains += [(*ptt, *rgt, "IAD", *last) for last in ((), ("CG",), ("NS",))]
     chains += [(*ptt, "FOA", "IAD") for ptt in ((), ("PTT",))]
-    return chains
+    return _with_takers(chains)
 
 
 def valid_chains() -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -167,9 +225,9 @@ def valid_chains() -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
 
 
 def _conflict(gm: tuple[str, ...], na: tuple[str, ...]) -> str:
-    if "DI" in gm and "IAD" in na:
+    if "DI" in roles(gm) and "IAD" in roles(na):
         return "IAD makes the initialisation the upper-level variable, so DI cannot learn it too; drop one of them"
-    if "DM" in gm and na not in (("RAD",), ("CG",)):
+    if "DM" in roles(gm) and na not in (("RAD",), ("CG",)):
         return "DM needs na_op RAD or CG, which selects how its multiplier is updated"
     return ""
 
@@ -181,8 +239,7 @@ def order_gm(names: Sequence[str]) -> tuple[str, ...]:
         TypeError: if ``names`` is not a list of names.
         ValueError: for an unknown or repeated name, or a chain outside the grammar.
     """
-    order = [[name for name in group if name in _operators] for group in DynamicalSystemRules.gradient_order]
-    chain = tuple(adjusted_order(names, order, "gm_op"))
+    chain = tuple(adjusted_order(names, DynamicalSystemRules.get_gradient_order(), "gm_op"))
     if chain not in gm_chains():
         raise ValueError(f"gm_op {list(names)} is not a chain; {_listing(chain, gm_chains())}")
     return chain

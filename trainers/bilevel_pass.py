@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+import functools
 import math
 import time
 from typing import Any
 
 from jboat import functional, lower_objective, registry
-from jboat.gm_ol.sequential_ds import makes_functional_dynamical_system
+from jboat.gm_ol.sequential_ds import SequentialDS, makes_functional_dynamical_system
 from jboat.lower_objective import Objective
-from jboat.na_ol.sequential_hg import makes_functional_na_operation
+from jboat.na_ol.sequential_hg import SequentialHG, makes_functional_na_operation
 from jboat.optim import OptimizerState
 from jboat.trainers.errors import NonFiniteError
 from jboat.trainers.hypergradient_result import HyperGradientResult
@@ -39,6 +40,7 @@ class Problem:
     sections: dict[str, dict[str, Any]]
     gda_loss: Objective | None = None
     fo_op: str | None = None
+    _config: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def finisher(self) -> str:
@@ -56,15 +58,32 @@ class Problem:
         }
 
     def solver_config(self) -> dict[str, Any]:
-        """What the operators read."""
-        return {
-            **self.sections,
-            "gm_op": self.gm_op,
-            "na_op": self.na_op,
-            "lower_level_opt": self.ll_optimizer,
-            "upper_level_opt": self.ul_optimizer,
-            "gda_loss": self.gda_loss,
-        }
+        """What the operators read: always the same dict, brought up to date with what schedules changed."""
+        self._config.clear()
+        self._config.update(
+            self.sections,
+            gm_op=self.gm_op,
+            na_op=self.na_op,
+            lower_level_opt=self.ll_optimizer,
+            upper_level_opt=self.ul_optimizer,
+            gda_loss=self.gda_loss,
+        )
+        return self._config
+
+    @functools.cached_property
+    def lower_chain(self) -> SequentialDS:
+        """The operators of the lower level."""
+        return self.make_lower_chain(self.solver_config())
+
+    @functools.cached_property
+    def upper_chain(self) -> SequentialHG:
+        """The operators of the hypergradient."""
+        levels = self.levels(self.solver_config())
+        return makes_functional_na_operation(self.na_op, ll_var=self.ll_var, ul_var=self.ul_var, **levels)
+
+    def make_lower_chain(self, config: Mapping[str, Any]) -> SequentialDS:
+        """The operators of the lower level with another configuration."""
+        return makes_functional_dynamical_system(self.gm_op, lower_loop=self.lower_iters, **self.levels(config))
 
 
 @dataclass
@@ -102,12 +121,9 @@ def bilevel_pass(
     """
     ll_feed, ul_feed = pair
     config = problem.solver_config()
-    levels = problem.levels(config)
-    upper_chain = makes_functional_na_operation(problem.na_op, ll_var=problem.ll_var, ul_var=problem.ul_var, **levels)
-
     events.call("on_lower_loop_start")
     begun = time.perf_counter()
-    lower = _lower_loop(problem, config, pair, initial, ll_state, reseed, events.on_lower_step)
+    lower = _lower_loop(problem, problem.lower_chain, pair, initial, ll_state, reseed, events.on_lower_step)
     trajectory: Trajectory = lower["auxiliary_model"]
     ll_losses = [float(loss.item()) for loss in lower["ll_losses"]]
     final = trajectory.parameters(len(trajectory))
@@ -117,7 +133,7 @@ def bilevel_pass(
 
     events.call("on_hypergradient_start")
     begun = time.perf_counter()
-    upper = upper_chain.compute_gradients(
+    upper = problem.upper_chain.compute_gradients(
         ll_feed_dict=ll_feed,
         ul_feed_dict=ul_feed,
         auxiliary_model=trajectory,
@@ -146,7 +162,7 @@ def bilevel_pass(
 
 def _lower_loop(
     problem: Problem,
-    config: dict[str, Any],
+    chain: SequentialDS,
     pair: Pair,
     initial: Sequence[jt.Var],
     ll_state: OptimizerState | None,
@@ -160,10 +176,9 @@ def _lower_loop(
         problem.ll_optimizer,
         initial=initial,
         state=ll_state,
-        remat_every=registry.options(config, "RAD").remat_every or 1,
+        remat_every=registry.options(problem.sections, "RAD").remat_every or 1,
         reseed=reseed,
     )
-    chain = makes_functional_dynamical_system(problem.gm_op, lower_loop=problem.lower_iters, **problem.levels(config))
     return chain.optimize(ll_feed_dict=pair[0], ul_feed_dict=pair[1], auxiliary_model=trajectory, on_step=on_step)[-1]
 
 
@@ -177,7 +192,8 @@ def unrolled_value(
 ) -> float:
     """F(x, y_K(x)) by running the lower loop; arguments as those of :func:`bilevel_pass`."""
     config = {**problem.solver_config(), "na_op": _without_graphs(problem.na_op)}
-    trajectory: Trajectory = _lower_loop(problem, config, pair, initial, ll_state, reseed)["auxiliary_model"]
+    chain = problem.make_lower_chain(config)
+    trajectory: Trajectory = _lower_loop(problem, chain, pair, initial, ll_state, reseed)["auxiliary_model"]
 
     def objective(model: Trajectory) -> jt.Var:
         return lower_objective.call(
@@ -189,8 +205,7 @@ def unrolled_value(
 
 def _without_graphs(na_op: tuple[str, ...]) -> tuple[str, ...]:
     """The operators that shape the lower loop itself: those of implicit MAML, which add a proximal term."""
-    implicit = "IAD" in na_op and ("CG" in na_op or "NS" in na_op)
-    return tuple(name for name in na_op if name in ("IAD", "CG", "NS")) if implicit else ()
+    return na_op[-2:] if registry.is_implicit(na_op) else ()
 
 
 def lower_failure(

@@ -430,10 +430,10 @@ class BilevelTrainer:
 
     def _start(self, task: int) -> dict[str, Any]:
         """Where a lower loop of the present outer step starts."""
-        seed, step = self.draw_random_seed(), self.state.step
+        seeds = seeding.derived_seeds(self.draw_random_seed(), self.state.step, task)
 
         def reseed(inner_step: int) -> None:
-            seeding.reseed_jittor(seed, step, task, inner_step)
+            jt.set_seed(seeds(inner_step))
 
         return {
             "initial": self.next_initial(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from jboat.gm_ol.sequential_ds import makes_functional_dynamical_system
 from jboat.optim import OptimizerState
 from jboat.trainers.bilevel_pass import Events, Problem, lower_failure
 from jboat.trainers.hypergradient_result import HyperGradientResult
@@ -32,11 +31,10 @@ def dual_multiplier_pass(
         multiplier: v after the step before; None at the first one.
         events: called before and after; there are no lower steps to tell of.
     """
-    config = problem.solver_config()
-    chain = makes_functional_dynamical_system(problem.gm_op, lower_loop=problem.lower_iters, **problem.levels(config))
+    problem.solver_config()
     events.call("on_hypergradient_start")
     begun = time.perf_counter()
-    found = chain.optimize(
+    found = problem.lower_chain.optimize(
         ll_feed_dict=pair[0],
         ul_feed_dict=pair[1],
         auxiliary_model=Trajectory(problem.ll_model, problem.ll_var, problem.ll_optimizer),

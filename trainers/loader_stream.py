@@ -154,7 +154,9 @@ class LoaderStream:
         return iter(self._loader)
 
     def _generators(self) -> dict[str, Any]:
-        """The states that decide the order of a pass."""
+        """The states that decide the order of a pass; for a single batch there is none."""
+        if self._whole is not None:
+            return {}
         states = {} if self._random is None else self._random.state_dict()
         shuffle = getattr(self._loader, "_shuffle_rng", None)
         if isinstance(shuffle, np.random.Generator):

@@ -6,6 +6,8 @@ the step, at fixed points.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import functools
 import random
 
 import jittor as jt
@@ -20,13 +22,20 @@ def derived_seed(*parts: int) -> int:
 
     The parts are mixed one after another by SplitMix64 (Steele, Lea and Flood 2014).
     """
-    state = len(parts)
-    for part in parts:
-        state = (state ^ (part & _MASK)) + 0x9E3779B97F4A7C15 & _MASK
-        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
-        state = (state ^ (state >> 27)) * 0x94D049BB133111EB & _MASK
-        state ^= state >> 31
-    return state % _LIMIT
+    return functools.reduce(_mixed, parts, len(parts)) % _LIMIT
+
+
+def derived_seeds(*parts: int) -> Callable[[int], int]:
+    """``lambda last: derived_seed(*parts, last)`` with the common parts mixed once."""
+    common = functools.reduce(_mixed, parts, len(parts) + 1)
+    return lambda last: _mixed(common, last) % _LIMIT
+
+
+def _mixed(state: int, part: int) -> int:
+    state = (state ^ (part & _MASK)) + 0x9E3779B97F4A7C15 & _MASK
+    state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    state = (state ^ (state >> 27)) * 0x94D049BB133111EB & _MASK
+    return state ^ (state >> 31)
 
 
 def seed_everything(seed: int) -> None:

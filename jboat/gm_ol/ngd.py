@@ -63,7 +63,7 @@ class NGD(LowerLevelOperator):
         na_op = self.solver_config.get("na_op") or ()
         truncated = registry.options(self.solver_config, "RGT").truncate_iter if "RGT" in na_op else 0
         replay = registry.options(self.solver_config, "RAD").remat_every > 0
-        keep = not replay and (keep_graph or _differentiates_steps(na_op))
+        keep = not replay and (keep_graph or registry.differentiates_steps(na_op))
         upper_losses = []
         ll_losses = []
         for step in range(self.lower_loop):
@@ -95,8 +95,3 @@ class NGD(LowerLevelOperator):
                 )
             )
             return loss.sync()
-
-
-def _differentiates_steps(na_op: Sequence[str]) -> bool:
-    """Whether a hypergradient chain pulls a cotangent back through the lower steps."""
-    return "RAD" in na_op or ("IAD" in na_op and not {"FOA", "CG", "NS"} & set(na_op))

@@ -48,6 +48,23 @@ def test_csv_goes_on_in_a_second_fit_and_starts_anew_in_a_second_run(tmp_path):
     assert [row["step"] for row in read(tmp_path / "metrics.csv")] == [1]
 
 
+def test_csv_without_times_is_the_same_in_two_runs(tmp_path):
+    for name in "ab":
+        make([CSVLogger(tmp_path / name, times=False)], seed=1).fit({}, {}, max_steps=3)
+    first, second = ((tmp_path / name / "metrics.csv").read_text() for name in "ab")
+    assert first == second
+    assert "time_" not in first
+
+
+def test_csv_has_the_rows_that_a_killed_run_had_not_written(tmp_path):
+    trainer = make([CSVLogger(tmp_path)])
+    trainer.fit({}, {}, max_steps=3)
+    lines = (tmp_path / "metrics.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.csv").write_text("".join(lines[:2]))
+    trainer.fit({}, {}, max_steps=1)
+    assert [row["step"] for row in read(tmp_path / "metrics.csv")] == [1, 2, 3, 4]
+
+
 def test_csv_is_closed_and_complete_after_an_exception(tmp_path):
     class Fail(Callback):
         def on_step_start(self, trainer, state):
@@ -95,13 +112,57 @@ def test_a_logger_dir_alone_gets_both_logs(tmp_path):
     assert list(tmp_path.glob("events.out.tfevents*"))
 
 
+def test_every_fit_keeps_its_events(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = make([TensorBoardLogger(tmp_path)])
+    for _ in range(2):  # both within one second, the resolution of an event file's name
+        trainer.fit({}, {}, max_steps=2)
+    files = [EventAccumulator(str(path)).Reload() for path in tmp_path.glob("events.out.tfevents*")]
+    assert sorted([e.step for e in file.Scalars("train/ul_loss")] for file in files) == [[1, 2], [3, 4]]
+
+
+def test_tensorboard_draws_the_lower_losses_of_a_step(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    class Keep(Callback):
+        def on_hypergradient_end(self, trainer, state, result):
+            self.losses = result.ll_losses
+
+    keep = Keep()
+    make([TensorBoardLogger(tmp_path, lower_curves=2), keep]).fit({}, {}, max_steps=2)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [tag for tag in events.Tags()["scalars"] if tag.startswith("lower_loop")] == ["lower_loop/step_2"]
+    curve = events.Scalars("lower_loop/step_2")
+    assert [e.step for e in curve] == list(range(len(keep.losses)))
+    assert [e.value for e in curve] == pytest.approx(keep.losses)
+
+
+def test_tensorboard_writes_while_the_run_goes_on(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    seen = []
+
+    class Look(Callback):
+        rank = 2
+
+        def on_step_end(self, trainer, state):
+            tags = EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"]
+            seen.append("train/ul_loss" in tags)
+
+    make([TensorBoardLogger(tmp_path, flush_seconds=0.0), Look()]).fit({}, {}, max_steps=2)
+    assert seen == [True, True]
+
+
 @pytest.mark.parametrize("logger", [CSVLogger, TensorBoardLogger])
 def test_a_logger_without_a_folder_says_so(logger):
     with pytest.raises(ValueError, match=f"{logger.__name__} does not know where to write: give it a folder"):
         make([logger()]).fit({}, {}, max_steps=1)
 
 
-@pytest.mark.parametrize("arguments", [{"every_n_steps": 0}, {"histograms": -1}])
+@pytest.mark.parametrize(
+    "arguments", [{"every_n_steps": 0}, {"histograms": -1}, {"lower_curves": -1}, {"flush_seconds": -1.0}]
+)
 def test_tensorboard_arguments(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         TensorBoardLogger(**arguments)
