@@ -26,7 +26,8 @@ class Quadratic:
     in (y, x): phi_k has gradient H_k y - G_k x - h_k by y.
     """
 
-    def __init__(self, seed=0, *, same_dims=False, coupling=1.0):
+    def __init__(self, seed=0, *, same_dims=False, coupling=1.0, rank=DIM_Y):
+        """With ``rank`` less than the dimension of y, f is convex in y with a flat of minima for every x."""
         rng = np.random.default_rng(seed)
         self.dim_x = DIM_Y if same_dims else DIM_X
         m = rng.normal(size=(DIM_Y, DIM_Y))
@@ -35,6 +36,10 @@ class Quadratic:
         self.c = rng.normal(size=DIM_Y)
         self.t = rng.normal(size=DIM_Y)
         self.D = 0.3 * rng.normal(size=(DIM_Y, self.dim_x))
+        if rank < DIM_Y:
+            basis = np.linalg.qr(m)[0][:, :rank]
+            self.A = basis @ np.diag(np.linspace(0.5, 1.5, rank)) @ basis.T
+            self.B, self.c = basis @ basis.T @ self.B, basis @ basis.T @ self.c
         self.rho = 0.1
         self.x0 = rng.normal(size=self.dim_x)
         self.y0 = self.x0.copy() if same_dims else rng.normal(size=DIM_Y)
