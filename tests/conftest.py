@@ -3,6 +3,7 @@
 import os
 
 import jboat
+from jboat import registry
 import jittor as jt
 import pytest
 
@@ -28,6 +29,21 @@ class KernelCount:
 @pytest.fixture
 def kernels():
     return KernelCount()
+
+
+@pytest.fixture
+def own_registry(monkeypatch):
+    """Operators that the test registers are gone after it."""
+
+    def forget():
+        registry.gm_chains.cache_clear()
+        registry.na_chains.cache_clear()
+
+    monkeypatch.setattr(registry, "_operators", dict(registry._operators))
+    forget()
+    yield
+    monkeypatch.undo()
+    forget()
 
 
 @pytest.fixture(autouse=True)

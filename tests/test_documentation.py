@@ -14,7 +14,7 @@ def blocks(page):
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.name)
-def test_code_blocks_run(page, tmp_path, monkeypatch):
+def test_code_blocks_run(page, tmp_path, monkeypatch, own_registry):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
     for number, block in enumerate(blocks(page), start=1):

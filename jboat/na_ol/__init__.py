@@ -3,9 +3,10 @@
 from jboat.na_ol.cg import CG
 from jboat.na_ol.fd import FD
 from jboat.na_ol.foa import FOA
-from jboat.na_ol.hyper_gradient import HyperGradient
+from jboat.na_ol.hyper_gradient import HyperGradient, HyperGradientOperator
 from jboat.na_ol.iad import IAD
 from jboat.na_ol.iga import IGA
+from jboat.na_ol.implicit import ImplicitHyperGradient
 from jboat.na_ol.ns import NS
 from jboat.na_ol.ptt import PTT
 from jboat.na_ol.rad import RAD
@@ -16,6 +17,7 @@ from jboat.na_ol.sequential_hg import (
     makes_functional_na_operation,
     validate_and_adjust_order,
 )
+from jboat.na_ol.terminal import Terminal, UpperGradients
 
 __all__ = [
     "CG",
@@ -28,8 +30,12 @@ __all__ = [
     "RAD",
     "RGT",
     "HyperGradient",
+    "HyperGradientOperator",
     "HyperGradientRules",
+    "ImplicitHyperGradient",
     "SequentialHG",
+    "Terminal",
+    "UpperGradients",
     "makes_functional_na_operation",
     "validate_and_adjust_order",
 ]

@@ -1,6 +1,8 @@
-"""DM: one step against its formula in float64, and where it converges to."""
+"""DM: every chain with it against its formulas in float64, and where it converges to."""
 
-from jboat import BilevelTrainer
+import itertools
+
+from jboat import BilevelTrainer, registry
 from jboat.callbacks import ModelCheckpoint
 import jittor as jt
 import numpy as np
@@ -47,14 +49,27 @@ def exact_steps(problem, steps, gm_op, na_op, strategy):
     return x, y, v
 
 
-CHAINS = [(["DM"], "s1"), (["NGD", "DM"], "s1"), *((["GDA", "DM"], s) for s in ("s1", "s2", "s3"))]
+CHAINS = [
+    (gm_op, na_op, strategy)
+    for gm_op, na_op in registry.valid_chains()
+    if "DM" in gm_op
+    for strategy in (("s1", "s2", "s3") if "GDA" in gm_op else ("s1",))
+]
 
 
-@pytest.mark.parametrize(("gm_op", "strategy"), CHAINS, ids=str)
-@pytest.mark.parametrize("na_op", ["RAD", "CG"])
+def test_every_chain_of_the_contract_is_run():
+    assert {(gm, na) for gm, na, _ in CHAINS} == set(
+        itertools.product(
+            [("DM",), ("NGD", "DM"), ("GDA", "DM"), ("GDA", "NGD", "DM")],
+            [("RAD",), ("CG",)],
+        )
+    )
+
+
+@pytest.mark.parametrize(("gm_op", "na_op", "strategy"), CHAINS, ids=str)
 def test_three_steps_equal_the_formulas(gm_op, na_op, strategy):
     problem = Quadratic()
-    trainer = make(gm_op, [na_op], problem=problem, strategy=strategy)
+    trainer = make(gm_op, na_op, problem=problem, strategy=strategy)
     trainer.fit({}, {}, max_steps=3)
     x, y, v = exact_steps(problem, 3, gm_op, na_op, strategy)
     np.testing.assert_allclose(trainer.ul_var[0].numpy(), x, rtol=1e-4, atol=1e-5)

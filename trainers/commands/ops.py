@@ -75,10 +75,11 @@ def _option_list(operator: Operator) -> str:
 def listing() -> str:
     """One paragraph an operator: what it does, its options with defaults, its cost and its paper."""
     lines = []
+    width = max(len(name) for name in registry.operators()) + 1
     for kind, title in _KINDS.items():
         lines += [title, ""]
         for operator in registry.operators(kind).values():  # type: ignore[arg-type]
-            lines.append(f"  {operator.name:<6}{summary(operator)}")
+            lines.append(f"  {operator.name:<{width}}{summary(operator)}")
             for label, text in (
                 ("options", option_text(operator)),
                 ("cost", operator.cost),

@@ -1,5 +1,7 @@
 """Every chain of the grammar against its closed form in numpy float64."""
 
+import itertools
+
 from chains import solve
 from jboat import registry
 import jboat.na_ol  # noqa: F401  (registers the operators)
@@ -18,7 +20,7 @@ SECTIONS = {
     "IAD": {"proximal": 0.7},
 }
 PROBLEMS = {same: Quadratic(same_dims=same) for same in (False, True)}
-IMPLEMENTED = [pair for pair in registry.valid_chains() if "DM" not in pair[0]]
+CHAINS = [pair for pair in registry.valid_chains() if "DM" not in pair[0]]  # those with DM: test_dm.py
 
 
 def relative_error(got, exact):
@@ -37,7 +39,34 @@ def test_the_grammar_has_all_chains_of_the_contract():
     assert not any("DI" in g and "IAD" in n for g, n in registry.valid_chains())
 
 
-@pytest.mark.parametrize(("gm", "na"), IMPLEMENTED, ids=lambda chain: "+".join(chain))
+def test_the_grid_that_boat_tests_is_inside():
+    grid = set(
+        itertools.product(
+            ["NGD", "DI,NGD", "GDA,NGD", "GDA,NGD,DI", "NGD,DI,GDA"],
+            [
+                "CG",
+                "CG,PTT",
+                "RAD",
+                "RAD,PTT",
+                "RAD,RGT",
+                "PTT,RAD,RGT",
+                "FD",
+                "FD,PTT",
+                "NS",
+                "NS,PTT",
+                "IGA",
+                "IGA,PTT",
+            ],
+        )
+    )
+    meta = ["IAD", "IAD,PTT", "CG,IAD", "CG,IAD,PTT", "NS,IAD", "NS,IAD,PTT", "FOA,IAD", "FOA,IAD,PTT"]
+    grid |= set(itertools.product(["NGD", "NGD,GDA"], meta))
+    grid |= set(itertools.product(["DM", "DM,GDA"], ["RAD", "CG"]))
+    for gm, na in grid:
+        assert registry.order_chain(gm.split(","), na.split(",")) in registry.valid_chains()
+
+
+@pytest.mark.parametrize(("gm", "na"), CHAINS, ids=lambda chain: "+".join(chain))
 def test_chain_equals_its_closed_form(gm, na):
     problem = PROBLEMS["IAD" in na]
     exact, upper_loss, k_star, by_y0 = reference(problem, gm, na)
