@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jboat.registry import register_operator as register_operator
     from jboat.trainers.bilevel_trainer import BilevelTrainer as BilevelTrainer
     from jboat.trainers.errors import NonFiniteError as NonFiniteError
+    from jboat.trainers.errors import SecondOrderError as SecondOrderError
     from jboat.trainers.history import History as History
     from jboat.trainers.hypergradient_result import HyperGradientResult as HyperGradientResult
     from jboat.trainers.trainer_state import StopReason as StopReason
@@ -26,6 +27,7 @@ _HOMES = {
     "History": "jboat.trainers.history",
     "HyperGradientResult": "jboat.trainers.hypergradient_result",
     "NonFiniteError": "jboat.trainers.errors",
+    "SecondOrderError": "jboat.trainers.errors",
     "StopReason": "jboat.trainers.trainer_state",
     "TrainerState": "jboat.trainers.trainer_state",
     "Trajectory": "jboat.trajectory",

@@ -93,6 +93,12 @@ def register_operator(
     return register
 
 
+def needs_second_derivatives(gm_op: Iterable[str], na_op: Iterable[str]) -> bool:
+    """Whether a pair of chains differentiates a lower gradient."""
+    lower, upper = roles(gm_op), roles(na_op)
+    return differentiates_steps(na_op) or bool(lower & {"DI", "DM"} or upper & {"CG", "NS"})
+
+
 def _added(role: str) -> list[str]:
     """The operators registered to take a built-in's place."""
     return [name for name, operator in _operators.items() if operator.role == role != name]

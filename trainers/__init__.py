@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer as BilevelTrainer
     from jboat.trainers.errors import NonFiniteError as NonFiniteError
+    from jboat.trainers.errors import SecondOrderError as SecondOrderError
     from jboat.trainers.history import History as History
     from jboat.trainers.hypergradient_result import HyperGradientResult as HyperGradientResult
     from jboat.trainers.trainer_state import StopReason as StopReason
@@ -18,6 +19,7 @@ _HOMES = {
     "History": "history",
     "HyperGradientResult": "hypergradient_result",
     "NonFiniteError": "errors",
+    "SecondOrderError": "errors",
     "StopReason": "trainer_state",
     "TrainerState": "trainer_state",
 }

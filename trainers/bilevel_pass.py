@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from jboat import functional, lower_objective, registry
+from jboat.fo_ol.first_order import FirstOrder
 from jboat.gm_ol.sequential_ds import SequentialDS, makes_functional_dynamical_system
 from jboat.lower_objective import Objective
 from jboat.na_ol.sequential_hg import SequentialHG, makes_functional_na_operation
@@ -80,6 +81,16 @@ class Problem:
         """The operators of the hypergradient."""
         levels = self.levels(self.solver_config())
         return makes_functional_na_operation(self.na_op, ll_var=self.ll_var, ul_var=self.ul_var, **levels)
+
+    @functools.cached_property
+    def method(self) -> FirstOrder:
+        """The first-order method."""
+        assert self.fo_op is not None
+        levels = self.levels(self.solver_config())
+        method: FirstOrder = registry.operators("fo")[self.fo_op].cls(
+            **levels, ll_var=self.ll_var, ul_var=self.ul_var, lower_loop=self.lower_iters
+        )
+        return method
 
     def make_lower_chain(self, config: Mapping[str, Any]) -> SequentialDS:
         """The operators of the lower level with another configuration."""

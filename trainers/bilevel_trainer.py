@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jboat import functional, registry
-from jboat import lower_objective as lower
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.csv_logger import CSVLogger
 from jboat.callbacks.tensorboard_logger import TensorBoardLogger
@@ -267,6 +266,7 @@ class BilevelTrainer:
         val_loader: Any = None,
         val_every: int | None = None,
         resume_from: str | Path | None = None,
+        check_second_order: bool = True,
     ) -> History:
         """Train; ``fit`` may be called again to go on.
 
@@ -281,6 +281,8 @@ class BilevelTrainer:
             resume_from: a checkpoint to go on from: a path, or ``"last"`` or ``"best"`` of the ModelCheckpoint among
                 the callbacks. The limits then count from where the saved run began. With ``"last"`` and no checkpoint
                 yet, the run starts afresh.
+            check_second_order: whether to look, before the first step, for operations in the lower objective whose
+                second derivative is wrong in Jittor, where the operators need it; see :mod:`jboat.second_order`.
 
         Returns:
             The history: one row an outer step of this trainer.
@@ -289,6 +291,7 @@ class BilevelTrainer:
             TypeError: for a loader or a batch of a wrong kind.
             ValueError: for an empty loader or a limit out of range.
             NonFiniteError: if a loss or a gradient is NaN or infinite.
+            SecondOrderError: if the lower objective has a wrong second derivative that the operators need.
             CheckpointError: if the checkpoint cannot be used.
         """
         for name, limit in (("max_epochs", max_epochs), ("max_steps", max_steps), ("val_every", val_every)):
@@ -304,7 +307,7 @@ class BilevelTrainer:
             check_loader(val_loader, "val_loader")
         if max_epochs is max_steps is max_time is None:
             max_epochs = 1
-        loop = FitLoop(self, ll_loader, ul_loader, val_loader, val_every)
+        loop = FitLoop(self, ll_loader, ul_loader, val_loader, val_every, check_second_order)
         with devices.scope(self.device):
             loop.run(max_epochs=max_epochs, max_steps=max_steps, max_time=max_time, resume_from=resume_from)
         return self.history
@@ -440,23 +443,6 @@ class BilevelTrainer:
             "ll_state": self.rule.load() if self.ll_optimizer_state == "carry" else None,
             "reseed": reseed if self.deterministic else None,
         }
-
-    def check_objectives(self, pair: Pair) -> None:
-        """Call both objectives once without running them, so that a wrong result is reported before any compilation.
-
-        Raises:
-            TypeError: if one does not return a Var.
-            ValueError: if one does not return a scalar.
-        """
-        ll_feed, ul_feed = pair
-        problem = self.problem
-        buffers = [b for model in (self.ul_model, self.ll_model) for b in functional.buffers(model)]
-        with functional.preserved(buffers):
-            for objective, feed in (
-                (problem.ll_objective, lower.batch_of_step(ll_feed, 0)),
-                (problem.ul_objective, ul_feed),
-            ):
-                lower.call(objective, feed, self.ul_model, self.ll_model, parameters=self.ll_var)
 
     def _overridden(self, name: str) -> Objective:
         if getattr(type(self), name) is getattr(BilevelTrainer, name):

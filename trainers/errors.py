@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+class SecondOrderError(RuntimeError):
+    """An operation in the lower objective has a wrong second derivative, which the chosen chain needs."""
+
+
 class NonFiniteError(ArithmeticError):
     """A loss or a gradient became NaN or infinite.
 

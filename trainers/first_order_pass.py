@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-from jboat import registry
-from jboat.fo_ol.first_order import Auxiliary, FirstOrder
+from jboat.fo_ol.first_order import Auxiliary
 from jboat.lower_objective import batch_of_step
 from jboat.trainers.bilevel_pass import Events, Problem, lower_failure
 from jboat.trainers.hypergradient_result import HyperGradientResult
@@ -25,13 +24,10 @@ def first_order_pass(
         events: called before and after; there are no lower steps to tell of.
     """
     assert problem.fo_op is not None
-    config = problem.solver_config()
-    method: FirstOrder = registry.operators("fo")[problem.fo_op].cls(
-        **problem.levels(config), ll_var=problem.ll_var, ul_var=problem.ul_var, lower_loop=problem.lower_iters
-    )
+    problem.solver_config()
     events.call("on_hypergradient_start")
     begun = time.perf_counter()
-    found = method.optimize(batch_of_step(pair[0], 0), pair[1], step - 1, auxiliary)
+    found = problem.method.optimize(batch_of_step(pair[0], 0), pair[1], step - 1, auxiliary)
     events.seconds["hypergradient"] += time.perf_counter() - begun
     result = HyperGradientResult(
         gradients=found.gradients,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jboat import functional, registry
 from jboat.trainers import seeding
 from jboat.trainers.bilevel_pass import Events, failure_of
+from jboat.trainers.first_batch import check_first_batch
 from jboat.trainers.hypergradient_result import HyperGradientResult, mean
 from jboat.trainers.interrupt import DeferredInterrupt
 from jboat.trainers.loader_stream import LoaderStream
@@ -33,10 +34,17 @@ class FitLoop:
         ul_loader: upper batches.
         val_loader: batches to evaluate, or None.
         val_every: evaluate every so many outer steps; None for the end of every epoch.
+        check_second_order: whether to look at the lower objective's second derivatives before the first step.
     """
 
     def __init__(
-        self, trainer: BilevelTrainer, ll_loader: Any, ul_loader: Any, val_loader: Any, val_every: int | None
+        self,
+        trainer: BilevelTrainer,
+        ll_loader: Any,
+        ul_loader: Any,
+        val_loader: Any,
+        val_every: int | None,
+        check_second_order: bool,
     ) -> None:
         self._trainer = trainer
         self._state = trainer.state
@@ -46,7 +54,8 @@ class FitLoop:
         self.ul_stream = LoaderStream(ul_loader, "ul_loader", seeds[1] if trainer.deterministic else None)
         self._val_loader = val_loader
         self._val_every = val_every
-        self._objectives_checked = False
+        self._check_second_order = check_second_order
+        self._first_batch_checked = False
         self._callback_seconds = 0.0
         self._data_seconds = 0.0
 
@@ -173,9 +182,10 @@ class FitLoop:
         self._data_seconds += time.perf_counter() - begun
         if pairs is None:
             self.ll_stream.commit()
-        if pairs is not None and not self._objectives_checked:
-            trainer.check_objectives(pairs[0])
-            self._objectives_checked = True
+        if pairs is not None and not self._first_batch_checked:
+            first = trainer.next_initial()
+            check_first_batch(trainer.problem, pairs[0], first, check_second_order=self._check_second_order)
+            self._first_batch_checked = True
         return pairs
 
     def _outer_step(self, pairs: list[Pair]) -> None:

@@ -87,6 +87,10 @@ class FirstOrder:
         self.rule = UpdateRule(solver_config["lower_level_opt"], self.ll_var)
         self._view = Trajectory(ll_model, self.ll_var, solver_config["lower_level_opt"])
 
+    def needs_second_derivatives(self) -> bool:
+        """Whether, with its present options, it differentiates a gradient."""
+        return False
+
     def optimize(
         self, ll_feed_dict: Batch, ul_feed_dict: Batch, current_iter: int, auxiliary: Auxiliary | None = None
     ) -> FirstOrderStep:

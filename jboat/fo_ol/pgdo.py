@@ -61,6 +61,10 @@ class PGDO(FirstOrder):
     Source: Shen and Chen, "On penalty-based bilevel gradient descent method", ICML 2023.
     """
 
+    def needs_second_derivatives(self) -> bool:
+        """Whether the penalty is the lower gradient's norm."""
+        return bool(registry.options(self.solver_config, "PGDO").penalty == "gradient")
+
     def optimize(
         self, ll_feed_dict: Batch, ul_feed_dict: Batch, current_iter: int, auxiliary: Auxiliary | None = None
     ) -> FirstOrderStep:

@@ -1,0 +1,152 @@
+"""Whether second derivatives of an objective can be trusted.
+
+Operations whose gradient was written by hand (``jt.code`` with a gradient source, which max pooling is made of, and
+subclasses of ``jt.Function``) often have a second derivative of zero, or a wrong one, and nothing says so. All others
+are made of Jittor's own operations, which have the right one. So one call of the objective is watched for such
+operations, and where there are any, a Hessian-vector product is compared with a finite difference of the gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from typing import Any
+
+from jboat import autodiff, functional
+import jittor as jt
+import numpy as np
+
+TOLERANCE = 0.2
+RADII = (1e-2, 3e-3, 1e-3, 3e-4)
+_ZERO = 1e-3
+_ROUNDING = 1e-5
+
+
+class HandWritten:
+    """The operations with a hand-written gradient that ran while :func:`watched` was active.
+
+    Attributes:
+        names: each operation once, in the order of first use, as a user would recognise it.
+        fatal: those whose second derivative ends the process.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.fatal: list[str] = []
+
+    def add(self, name: str, *, fatal: bool = False) -> None:
+        """Note one use."""
+        for names in (self.names, self.fatal) if fatal else (self.names,):
+            if name not in names:
+                names.append(name)
+
+
+@contextlib.contextmanager
+def watched(module: jt.Module, found: HandWritten) -> Iterator[None]:
+    """Note every operation with a hand-written gradient that is called inside the block.
+
+    Args:
+        module: whose submodules' names make a pooling layer recognisable.
+        found: where to note them.
+    """
+    paths = {id(m): name for name, m in module.named_modules()}
+    pools = {cls: cls.execute for cls in (jt.pool.Pool, jt.pool.Pool3d)}
+    function = jt.Function.__call__
+    code, numpy_code = jt.code, jt.numpy_code
+    inside: list[str] = []
+
+    def pool(self: Any, x: jt.Var) -> Any:
+        place = paths.get(id(self), "").removesuffix("._layer")
+        inside.append(f"{self.op} pooling{f' {place!r}' if place else ''}")
+        try:
+            return pools[type(self)](self, x)
+        finally:
+            inside.pop()
+
+    def call(self: Any, *args: Any) -> Any:
+        found.add(f"{type(self).__name__} (a jt.Function)")
+        inside.append(type(self).__name__)
+        try:
+            return function(self, *args)
+        finally:
+            inside.pop()
+
+    def coded(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("cpu_grad_src") or kwargs.get("cuda_grad_src"):
+            found.add(inside[-1] if inside else "jt.code")
+        return code(*args, **kwargs)
+
+    def numpy_coded(*args: Any, **kwargs: Any) -> Any:
+        found.add(inside[-1] if inside else "jt.numpy_code (cumsum, cumprod and jt.linalg)", fatal=True)
+        return numpy_code(*args, **kwargs)
+
+    for cls in pools:
+        cls.execute = pool
+    jt.Function.__call__, jt.code, jt.numpy_code = call, coded, numpy_coded
+    try:
+        yield
+    finally:
+        for cls, execute in pools.items():
+            cls.execute = execute
+        jt.Function.__call__, jt.code, jt.numpy_code = function, code, numpy_code
+
+
+def disagreements(value: Callable[[Sequence[jt.Var]], jt.Var], y: Sequence[jt.Var]) -> dict[int, float]:
+    """Where the Hessian-vector product of ``value`` is not what a central difference of its gradient says.
+
+    One random direction is tried, as long in each variable as the variable itself, with steps of 1% down to 0.03%. A
+    variable's part of the product is wrong where the differences of two neighbouring steps agree to a quarter of
+    :data:`TOLERANCE` and it is further than :data:`TOLERANCE` from them, or is less than a thousandth of them whether
+    they agree or not. (They disagree where kinks, such as those of ReLU, lie in between: the difference then holds
+    curvature that the product rightly has not.) Parts that rounding could have made are left out, and so is everything
+    where a number is not finite, which others report. No smaller step is tried once a variable is found.
+
+    Args:
+        value: a scalar function of parameters, called at most nine times; it must draw the same random numbers
+            every time.
+        y: leaf Vars.
+
+    Returns:
+        For the position of each variable that disagrees, ``||product - difference|| / ||difference||``.
+    """
+    rng = np.random.default_rng(0)
+    direction = []
+    for v in y:
+        draw = rng.normal(size=list(v.shape)).astype(np.float32)
+        size = float(np.sqrt(np.mean(np.square(v.numpy())))) or 1.0
+        direction.append(jt.array(size * draw))
+    gradient = autodiff.grad(value(y), y)
+    jt.sync([*direction, *gradient])
+    product = _arrays(autodiff.vjp(gradient, y, direction))
+    scale = _norm(np.concatenate([g.ravel() for g in _arrays(gradient)]))
+    found: dict[int, float] = {}
+    coarse: list[np.ndarray] | None = None
+    for radius in RADII:
+        sides = []
+        for step in (radius, -radius):
+            moved = functional.detached(functional.axpy(step, direction, y))
+            jt.sync(moved)
+            sides.append(_arrays(autodiff.grad(value(moved), moved)))
+        fine = [(a - b) / (2.0 * radius) for a, b in zip(*sides, strict=True)]
+        for i, (exact, now, before) in enumerate(zip(product, fine, coarse or fine, strict=True)):
+            size = _norm(now)
+            if not np.isfinite(size + _norm(exact) + _norm(before) + scale) or size <= _ROUNDING * scale / radius:
+                continue
+            error = _norm(exact - now) / size
+            agree = coarse is not None and _norm(before - now) <= 0.25 * TOLERANCE * size
+            if _norm(exact) <= _ZERO * size or (agree and error > TOLERANCE):
+                found[i] = error
+        if found:
+            break
+        coarse = fine
+    return found
+
+
+def _arrays(variables: Sequence[jt.Var]) -> list[np.ndarray]:
+    held = functional.detached(variables)
+    jt.sync(held)
+    return [v.numpy().astype(np.float64) for v in held]
+
+
+def _norm(array: np.ndarray) -> float:
+    return float(np.sqrt(np.sum(np.square(array))))

@@ -1,0 +1,79 @@
+"""What can be found wrong with the objectives on the first batch, before a step is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+from jboat import functional, registry, second_order
+from jboat import lower_objective as lower
+from jboat.lower_objective import LowerObjective
+from jboat.trainers import seeding
+from jboat.trainers.bilevel_pass import Problem
+from jboat.trainers.errors import SecondOrderError
+from jboat.trainers.step_batches import Pair
+from jboat.trajectory import Trajectory
+import jittor as jt
+
+_SEED = 20011
+
+
+def check_first_batch(problem: Problem, pair: Pair, initial: Sequence[jt.Var], *, check_second_order: bool) -> None:
+    """Call both objectives once, and see whether second derivatives are right where the operators need them.
+
+    The objectives are called without being run, so that nothing is compiled where all is well.
+
+    Args:
+        problem: the two levels.
+        pair: the first lower batch, or K of them, and the first upper batch.
+        initial: y_0.
+        check_second_order: whether to look at second derivatives.
+
+    Raises:
+        TypeError: if an objective does not return a Var.
+        ValueError: if one does not return a scalar.
+        SecondOrderError: if the lower objective uses an operation whose second derivative is wrong; see
+            :mod:`jboat.second_order`.
+    """
+    watch = check_second_order and _needs_second_derivatives(problem)
+    buffers = [b for model in (problem.ul_model, problem.ll_model) for b in functional.buffers(model)]
+    trajectory = Trajectory(problem.ll_model, problem.ll_var, problem.ll_optimizer, initial=initial)
+    y = trajectory.parameters()
+    phi = LowerObjective(problem.ll_objective, problem.ul_objective, problem.ul_model, problem.solver_config())
+
+    def value(parameters: Sequence[jt.Var]) -> jt.Var:
+        jt.set_seed(_SEED)  # every call draws the same dropout mask
+        return trajectory.evaluate(lambda model: phi(model, parameters, 0, pair[0], pair[1], y), parameters)
+
+    with functional.preserved(buffers):
+        feeds = lower.batch_of_step(pair[0], 0), pair[1]
+        found = second_order.HandWritten()
+        for objective, feed in zip((problem.ll_objective, problem.ul_objective), feeds, strict=True):
+            differentiated = objective is problem.ll_objective or phi.aggregated
+            with second_order.watched(problem.ll_model, found) if watch and differentiated else nullcontext():
+                lower.call(objective, feed, problem.ul_model, problem.ll_model, parameters=problem.ll_var)
+        if not found.names:
+            return
+        if found.fatal:
+            raise SecondOrderError(
+                f"check_second_order: differentiating {', '.join(found.fatal)} twice ends the process, and "
+                f"{problem.finisher} needs second derivatives of the lower objective. Use other operations there, or "
+                "pass check_second_order=False if no variable passes through it."
+            )
+        wrong = second_order.disagreements(value, y)
+        jt.set_seed(seeding.drawn_seed())
+    if wrong:
+        names = {id(p): name for name, p in problem.ll_model.named_parameters()}
+        places = [f"{names.get(id(problem.ll_var[i]), f'll_var[{i}]')} by {error:.0%}" for i, error in wrong.items()]
+        raise SecondOrderError(
+            "check_second_order: a Hessian-vector product of the lower objective differs from a central difference of "
+            f"its gradient in {', '.join(places)}, and {problem.finisher} needs second derivatives. Suspects, whose "
+            f"gradients are written by hand: {', '.join(found.names)}. For max pooling take jboat.nn.MaxPool2d or "
+            "jboat.nn.max_pool2d. If the product is right all the same, pass check_second_order=False."
+        )
+
+
+def _needs_second_derivatives(problem: Problem) -> bool:
+    if problem.fo_op is not None:
+        return bool(problem.method.needs_second_derivatives())
+    return registry.needs_second_derivatives(problem.gm_op, problem.na_op)
