@@ -26,6 +26,7 @@ lint: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/unrolled_step.py
 	$(BIN)/python benchmarks/logging_overhead.py
+	$(BIN)/python benchmarks/replay_memory.py
 
 $(VENV)/.ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
