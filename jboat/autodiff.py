@@ -27,9 +27,13 @@ def grad(loss: jt.Var, inputs: Sequence[jt.Var]) -> list[jt.Var]:
     """
     if loss.numel() != 1:
         raise ValueError(f"loss must be a scalar, got shape {list(loss.shape)}; take its mean() or sum() first")
-    unique = {v.id: v for v in inputs if functional.is_float(v) and not v.is_stop_grad()}
-    gradients = dict(zip(unique, jt.grad(loss, list(unique.values())) if unique else [], strict=True))
-    return [gradients[v.id] if v.id in gradients else jt.zeros_like(v) for v in inputs]
+    ids = [v.id for v in inputs]
+    unique = {i: v for i, v in zip(ids, inputs, strict=True) if functional.is_float(v) and not v.is_stop_grad()}
+    found = jt.grad(loss, list(unique.values())) if unique else []
+    if len(found) == len(ids):
+        return found
+    gradients = dict(zip(unique, found, strict=True))
+    return [gradients[i] if i in gradients else jt.zeros_like(v) for i, v in zip(ids, inputs, strict=True)]
 
 
 def vjp(outputs: Sequence[jt.Var], inputs: Sequence[jt.Var], cotangents: Sequence[jt.Var]) -> list[jt.Var]:

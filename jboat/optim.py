@@ -245,7 +245,11 @@ class UpdateRule:
         self._optimizer.n_step = state.step
 
     def update(
-        self, parameters: Sequence[jt.Var], gradients: Sequence[jt.Var], state: OptimizerState
+        self,
+        parameters: Sequence[jt.Var],
+        gradients: Sequence[jt.Var],
+        state: OptimizerState,
+        hyperparameters: Sequence[Hyperparameters] | None = None,
     ) -> tuple[list[jt.Var], OptimizerState]:
         """One optimizer step, differentiable in all arguments.
 
@@ -253,11 +257,12 @@ class UpdateRule:
             parameters: one Var per variable.
             gradients: one Var per variable, of its shape.
             state: the state before the step.
+            hyperparameters: those of each variable, as :meth:`hyperparameters` gave them; by default those in force now.
 
         Returns:
             The new parameters and the state after the step.
         """
-        groups = self.hyperparameters()
+        groups = self.hyperparameters() if hyperparameters is None else hyperparameters
         step = state.step + 1
         moved = [
             self._rule.update(p, g, slots, step, h)

@@ -56,6 +56,7 @@ class Trajectory:
         self._variables = list(variables)
         self._buffers = functional.buffers(module)
         self._rule = UpdateRule(optimizer, variables)
+        self._hyperparameters = self._rule.hyperparameters()
         self._remat_every = remat_every
         self._reseed = reseed
         start = functional.detached(initial if initial is not None else variables)
@@ -112,7 +113,7 @@ class Trajectory:
     @property
     def learning_rates(self) -> list[float]:
         """The lower-level learning rate of each variable."""
-        return self._rule.learning_rates()
+        return [float(h["lr"]) for h in self._hyperparameters]
 
     @property
     def optimizer_state(self) -> OptimizerState:
@@ -200,9 +201,9 @@ class Trajectory:
     def _build(self, step: int, objective: StepObjective) -> tuple[_StepGraph, jt.Var]:
         parameters, state = self._iterates[step], self._states[step]
         with self.substituted(parameters):
-            loss = objective(self.until(step))
+            loss = objective(self if step == self.last else self.until(step))
         gradients = autodiff.grad(loss, parameters)
-        moved, new_state = self._rule.update(parameters, gradients, state)
+        moved, new_state = self._rule.update(parameters, gradients, state, self._hyperparameters)
         inputs = [*parameters, *(slot for slots in state.slots for slot in slots)]
         outputs = [*moved, *(slot for slots in new_state.slots for slot in slots)]
         return _StepGraph(inputs, outputs), loss
