@@ -257,7 +257,7 @@ class UpdateRule:
             parameters: one Var per variable.
             gradients: one Var per variable, of its shape.
             state: the state before the step.
-            hyperparameters: those of each variable, as :meth:`hyperparameters` gave them; by default those in force now.
+            hyperparameters: those of each variable, as :meth:`hyperparameters` gave them; by default those in force.
 
         Returns:
             The new parameters and the state after the step.
