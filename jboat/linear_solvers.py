@@ -16,6 +16,10 @@ import jittor as jt
 MatrixVectorProduct = Callable[[list[jt.Var]], list[jt.Var]]
 
 
+_PRECISION = 1e-10
+_UNDERFLOW = 1e-36
+
+
 class Solution(NamedTuple):
     """What a solver returns.
 
@@ -40,7 +44,8 @@ def conjugate_gradient(
         product: ``v -> A v`` with A symmetric.
         b: the right-hand side.
         iterations: take at most so many.
-        tolerance: stop when the residual's norm is at most this fraction of ``b``'s.
+        tolerance: stop when the residual's norm is at most this fraction of ``b``'s; one below 1e-10, which float32
+            cannot tell from none, counts as 1e-10.
 
     Returns:
         The solution; NaN in ``b`` or in a product stays in it.
@@ -52,7 +57,8 @@ def conjugate_gradient(
     jt.sync([*solution, square])
     start = now = square.item()
     taken = 0
-    while taken < iterations and now != 0.0 and not math.sqrt(now) <= tolerance * math.sqrt(start):
+    smallest = max(start * max(tolerance, _PRECISION) ** 2, _UNDERFLOW)
+    while taken < iterations and not now <= smallest:
         image = functional.detached(product(direction))
         step = square / functional.dot(direction, image)
         solution = functional.detached(functional.axpy(step, direction, solution))

@@ -43,6 +43,13 @@ def test_conjugate_gradient_stops_at_its_iterations_and_its_tolerance():
     assert loose.residual <= 0.1
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-12])
+def test_conjugate_gradient_ends_where_float32_does(size):
+    exhausted = linear_solvers.conjugate_gradient(product, split(size * B), iterations=100, tolerance=0.0)
+    assert exhausted.iterations < 20
+    np.testing.assert_allclose(joined(exhausted), size * np.linalg.solve(A, B), rtol=1e-5)
+
+
 def test_conjugate_gradient_of_zero_is_zero():
     solution = linear_solvers.conjugate_gradient(product, split(0 * B), iterations=5, tolerance=0.0)
     assert (solution.iterations, solution.residual) == (0, 0.0)

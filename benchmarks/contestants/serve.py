@@ -1,0 +1,90 @@
+"""What every contestant does: build itself, then take steps when told to, in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+import json
+import os
+import resource
+import sys
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Task(NamedTuple):
+    """What to run: problem, chain and K."""
+
+    problem: str
+    chain: str
+    lower_iters: int
+
+
+class Session:
+    """The commands ``gradient PATH``, ``step`` and ``end``, a line each, and their answers, a line of JSON each."""
+
+    def __init__(self, kernels: Callable[[], int]) -> None:
+        self._kernels = kernels
+        self._answers = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)  # what a library prints must not be taken for an answer
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        self._first = time.perf_counter()
+        self._begun = 0.0
+
+    def answer(self, **values: float) -> None:
+        """Answer a command."""
+        self._answers.write(json.dumps(values) + "\n")
+        self._answers.flush()
+
+    def wants_step(self) -> bool:
+        """Wait for the next command: True to take a step, False to end."""
+        if sys.stdin.readline().strip() == "step":
+            self._begun = time.perf_counter()
+            return True
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        self.answer(peak_mb=peak, kernels=float(self._kernels()))
+        return False
+
+    def done(self) -> None:
+        """Tell that the step has ended."""
+        now = time.perf_counter()
+        self.answer(ms=1000 * (now - self._begun), since_start=now - self._first)
+
+
+class Contestant:
+    """One library on one task; subclasses define ``hypergradient``, and ``step`` or ``run``."""
+
+    def hypergradient(self) -> np.ndarray:
+        """The hypergradient at the start, flat."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """One outer step, finished when it returns."""
+        raise NotImplementedError
+
+    def run(self, session: Session) -> None:
+        """Take steps as long as they are wanted."""
+        while session.wants_step():
+            self.step()
+            session.done()
+
+
+def serve(make: Callable[[Task], Contestant], kernels: Callable[[], int] = lambda: 0) -> None:
+    """Build a contestant, compute its hypergradient, then take steps when told to.
+
+    Args:
+        make: builds the contestant.
+        kernels: how many compiled kernels this process has loaded.
+    """
+    parser = argparse.ArgumentParser()
+    for name in ("problem", "chain"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--lower-iters", type=int, required=True)
+    args = parser.parse_args()
+    session = Session(kernels)
+    contestant = make(Task(args.problem, args.chain, args.lower_iters))
+    np.save(sys.stdin.readline().strip().removeprefix("gradient "), contestant.hypergradient())
+    session.answer(saved=1.0)
+    contestant.run(session)
