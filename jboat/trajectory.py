@@ -1,14 +1,14 @@
 """The lower-level iterates y_0..y_K and their reverse-mode derivative.
 
-The graph is cut at every inner step: an iterate is a leaf, and a step's graph reaches from one leaf to the next
-iterate. Going backwards, each step is pulled back by itself. Every step, whatever K is, then runs the same compiled
-kernels, and a step whose graph was not kept is rebuilt from its iterate.
+The graph is cut between inner steps: a graph reaches from one iterate, a leaf, to the next one or, where steps are
+joined, to the fifth next. Going backwards, each graph is pulled back by itself. All of them, whatever K is, then run
+the same compiled kernels, and a step whose graph was not kept is rebuilt from its iterate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 import copy
 from typing import Any, NamedTuple
 
@@ -19,10 +19,24 @@ import jittor as jt
 StepObjective = Callable[["Trajectory"], jt.Var]
 
 
-class _StepGraph(NamedTuple):
-    """One lower step: leaves in, functions of the leaves out."""
+JOINED_STEPS = 5
+"""How many steps share a graph. More save little time and make more kernels where K is no multiple of them."""
+
+MOST_VARIABLES_TO_JOIN = 4
+"""Steps of a model with more variables are worth more than what a cut costs, and joined they make more kernels."""
+
+
+class _Graph(NamedTuple):
+    """Some lower steps: leaves in, functions of the leaves out."""
 
     inputs: list[jt.Var]
+    outputs: list[jt.Var]
+
+
+class _Kept(NamedTuple):
+    """The graph that leads to an iterate: where it starts, and the iterate and optimizer state with their history."""
+
+    start: int
     outputs: list[jt.Var]
 
 
@@ -64,7 +78,9 @@ class Trajectory:
         self._iterates = [start]
         self._states = [state if state is not None else self._rule.fresh_state(start)]
         self._objectives: list[StepObjective] = []
-        self._graphs: list[_StepGraph | None] = []
+        self._kept: list[_Kept | None] = []  # one a step
+        self._unsettled: list[jt.Var] = []
+        self._draws_random_numbers = False
         self._held: list[list[jt.Var]] = []  # what the module holds now, innermost last; shared with every view
         self._first = 0
         self._last: int | None = None
@@ -175,12 +191,15 @@ class Trajectory:
         with functional.preserved(self._buffers), self.substituted(parameters):
             return objective(self)
 
-    def advance(self, objective: StepObjective, *, keep_graph: bool) -> jt.Var:
+    def advance(self, objective: StepObjective, *, keep_graph: bool, join: bool = False) -> jt.Var:
         """Take one lower step.
 
         Args:
             objective: phi of this step, called with the trajectory; differentiated by the last iterate.
             keep_graph: whether to keep the step's graph. If not, a pullback rebuilds it.
+            join: whether the step may share its graph with its neighbours, and be computed with them; then call
+                :meth:`settle` after the last one. Only small models do, without random numbers, whose optimizer keeps
+                no state.
 
         Returns:
             phi before the step, a scalar Var.
@@ -188,25 +207,55 @@ class Trajectory:
         step = len(self)
         if self._reseed:
             self._reseed(step)
-        graph, loss = self._build(step, objective)
-        jt.sync([*graph.outputs, loss, *self._buffers])
+        kept = self._kept[-1] if self._unsettled else None
+        inputs = kept.outputs if kept else self._leaves(step)
+        graph, loss = self._build(step, objective, inputs)
         count = len(self._variables)
         values = functional.detached(graph.outputs)
         self._iterates.append(values[:count])
         self._states.append(self._state(step + 1, values[count:]))
         self._objectives.append(objective)
-        self._graphs.append(graph if keep_graph else None)
+        start = kept.start if kept else step
+        self._kept.append(_Kept(start, graph.outputs) if keep_graph else None)
+        self._unsettled.append(loss)
+        joinable = join and keep_graph and count <= MOST_VARIABLES_TO_JOIN and len(values) == count
+        if not joinable or self._draws_random_numbers or step + 1 - start == JOINED_STEPS:
+            self.settle()
         return loss.detach()
 
-    def _build(self, step: int, objective: StepObjective) -> tuple[_StepGraph, jt.Var]:
-        parameters, state = self._iterates[step], self._states[step]
-        with self.substituted(parameters):
+    def settle(self) -> None:
+        """Compute the steps that were taken and not computed yet."""
+        if self._unsettled:
+            state = self._states[-1]
+            jt.sync([*self._iterates[-1], *_flat(state), *self._unsettled, *self._buffers])
+            self._unsettled = []
+
+    def _leaves(self, step: int) -> list[jt.Var]:
+        return [*self._iterates[step], *_flat(self._states[step])]
+
+    def _build(self, step: int, objective: StepObjective, inputs: list[jt.Var]) -> tuple[_Graph, jt.Var]:
+        count = len(self._variables)
+        parameters, state = inputs[:count], self._state(step, inputs[count:])
+        with self.substituted(parameters), self._watching_random_numbers() if step == 0 else nullcontext():
             loss = objective(self if step == self.last else self.until(step))
         gradients = autodiff.grad(loss, parameters)
         moved, new_state = self._rule.update(parameters, gradients, state, self._hyperparameters)
-        inputs = [*parameters, *(slot for slots in state.slots for slot in slots)]
-        outputs = [*moved, *(slot for slots in new_state.slots for slot in slots)]
-        return _StepGraph(inputs, outputs), loss
+        return _Graph(inputs, [*moved, *_flat(new_state)]), loss
+
+    @contextmanager
+    def _watching_random_numbers(self) -> Iterator[None]:
+        """Note whether the block draws random numbers, which happens when a graph is computed, not when it is built."""
+        draw = jt.random
+
+        def noted(*args: Any, **kwargs: Any) -> jt.Var:
+            self._draws_random_numbers = True
+            return draw(*args, **kwargs)
+
+        jt.random = noted
+        try:
+            yield
+        finally:
+            jt.random = draw
 
     def _state(self, step: int, flat: list[jt.Var]) -> OptimizerState:
         remaining = iter(flat)
@@ -214,15 +263,28 @@ class Trajectory:
         slots = tuple(tuple(next(remaining) for _ in slots) for slots in before.slots)
         return OptimizerState(before.step + step, slots)
 
-    def _graph(self, step: int) -> _StepGraph:
-        graph = self._graphs[step]
-        if graph is None:
-            if self._reseed:
-                self._reseed(step)
-            with functional.preserved(self._buffers):
-                graph, _ = self._build(step, self._objectives[step])
-            jt.sync(graph.outputs)
+    def _rebuilt(self, step: int) -> _Graph:
+        if self._reseed:
+            self._reseed(step)
+        with functional.preserved(self._buffers):
+            graph, _ = self._build(step, self._objectives[step], self._leaves(step))
+        jt.sync(graph.outputs)
         return graph
+
+    def _graphs(self, start: int) -> Iterator[tuple[int, _Graph]]:
+        """From the last iterate in use back to ``start``: the step where each graph starts, and the graph."""
+        end = self.last
+        while end > start:
+            kept = self._kept[end - 1]
+            if kept and kept.start >= start and not kept.start < self.first < end:
+                yield kept.start, _Graph(self._leaves(kept.start), kept.outputs)
+                end = kept.start
+                continue
+            chunk_start = end - 1 if kept else max(start, end - self._remat_every)
+            graphs = [self._rebuilt(step) for step in range(chunk_start, end)]
+            for step in range(end - 1, chunk_start - 1, -1):
+                yield step, graphs.pop()
+            end = chunk_start
 
     def pullback(
         self, cotangent: Sequence[jt.Var], wrt: Sequence[jt.Var], *, start: int | None = None
@@ -244,18 +306,17 @@ class Trajectory:
         adjoint = functional.detached(cotangent)
         if self._constant_gradients:
             return totals, adjoint
-        slots = [slot for slots in self._states[0].slots for slot in slots]
-        adjoint += [jt.zeros_like(slot) for slot in slots]
+        adjoint += [jt.zeros_like(slot) for slot in _flat(self._states[0])]
         jt.sync([*totals, *adjoint])
-        for chunk_end in range(self.last, start, -self._remat_every):
-            chunk_start = max(start, chunk_end - self._remat_every)
-            graphs = [self._graph(step) for step in range(chunk_start, chunk_end)]
-            for step in range(chunk_end - 1, chunk_start - 1, -1):
-                graph = graphs.pop()
-                tracked = list(wrt) if step >= self.first else []
-                products = autodiff.vjp(graph.outputs, [*tracked, *graph.inputs], adjoint)
-                if tracked:
-                    totals = functional.detached(functional.axpy(1.0, products[: len(tracked)], totals))
-                adjoint = functional.detached(products[len(tracked) :])
-                jt.sync([*totals, *adjoint])
+        for step, graph in self._graphs(start):
+            tracked = list(wrt) if step >= self.first else []
+            products = autodiff.vjp(graph.outputs, [*tracked, *graph.inputs], adjoint)
+            if tracked:
+                totals = functional.detached(functional.axpy(1.0, products[: len(tracked)], totals))
+            adjoint = functional.detached(products[len(tracked) :])
+            jt.sync([*totals, *adjoint])
         return totals, adjoint[: len(self._variables)]
+
+
+def _flat(state: OptimizerState) -> list[jt.Var]:
+    return [slot for slots in state.slots for slot in slots]

@@ -45,7 +45,8 @@ class NGD(LowerLevelOperator):
             next_operation: must be None, or DM, to which NGD then leaves the step.
             lower_objective: phi; by default the plain lower objective.
             keep_graph: keep graphs even where the hypergradient chain does not need them.
-            on_step: called with the inner step (from 1) and the trajectory after each step.
+            on_step: called with the inner step (from 1) and the trajectory after each step, which need not have been
+                computed yet.
             kwargs: handed through.
 
         Returns:
@@ -64,6 +65,7 @@ class NGD(LowerLevelOperator):
         truncated = registry.options(self.solver_config, "RGT").truncate_iter if "RGT" in na_op else 0
         replay = registry.options(self.solver_config, "RAD").remat_every > 0
         keep = not replay and (keep_graph or registry.differentiates_steps(na_op))
+        join = "PTT" not in na_op
         upper_losses = []
         ll_losses = []
         for step in range(self.lower_loop):
@@ -72,11 +74,12 @@ class NGD(LowerLevelOperator):
                 anchor = model.parameters(0)
                 return phi(model, model.parameters(), step, ll_feed_dict, ul_feed_dict, anchor)
 
-            ll_losses.append(auxiliary_model.advance(objective, keep_graph=keep and step >= truncated))
+            ll_losses.append(auxiliary_model.advance(objective, keep_graph=keep and step >= truncated, join=join))
             if "PTT" in na_op and step >= truncated:
                 upper_losses.append(self._upper_loss(auxiliary_model, ul_feed_dict))
             if on_step:
                 on_step(step + 1, auxiliary_model)
+        auxiliary_model.settle()
         worst = truncated + 1 + int(np.argmax([loss.item() for loss in upper_losses])) if upper_losses else 0
         return {
             **kwargs,

@@ -82,3 +82,39 @@ def test_what_is_held_is_forgotten_after_an_exception():
 def test_there_are_no_other_iterates(time):
     with pytest.raises(ValueError, match=rf"time must lie in 0\.\.2 or be -1, got {time}"):
         make()[1].parameters(time)
+
+
+def joined(steps, *, join, optimizer=jt.optim.SGD, draw=False):
+    jt.set_global_seed(1)
+    model, x = nn.Linear(3, 2), Point([0.3])
+    trajectory = Trajectory(model, list(model.parameters()), optimizer(model.parameters(), 0.5))
+
+    def f(m):
+        out = m(jt.array(X))
+        out = nn.dropout(out, 0.5, is_train=True) if draw else out
+        return (out**2).mean() * x().exp().sum()
+
+    for _ in range(steps):
+        trajectory.advance(f, keep_graph=True, join=join)
+    trajectory.settle()
+    return trajectory, [x.value]
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 7), (0, 3), (2, 7), (5, 7), (2, 4)])
+def test_joined_steps_have_the_same_derivative_also_in_their_midst(first, last):
+    found = []
+    for join in (False, True):
+        trajectory, x = joined(7, join=join)
+        cotangent = [jt.ones_like(p) for p in trajectory.parameters(0)]
+        by_x, by_start = trajectory.until(last).since(first).pullback(cotangent, x)
+        found.append([v.numpy() for v in [*by_x, *by_start, *trajectory.parameters(last)]])
+    for apart, together in zip(*found, strict=True):
+        np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-6)
+
+
+def test_steps_that_draw_random_numbers_or_keep_state_are_not_joined():
+    starts = {
+        name: [kept.start for kept in joined(6, join=True, **kwargs)[0]._kept]
+        for name, kwargs in {"plain": {}, "dropout": {"draw": True}, "Adam": {"optimizer": jt.optim.Adam}}.items()
+    }
+    assert starts == {"plain": [0, 0, 0, 0, 0, 5], "dropout": [0, 1, 2, 3, 4, 5], "Adam": [0, 1, 2, 3, 4, 5]}
