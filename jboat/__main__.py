@@ -17,11 +17,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing = commands.add_parser("ops", help="list the operators, their options, costs and papers")
     listing.add_argument("--chains", action="store_true", help="list the valid chains instead")
     listing.add_argument("--markdown", action="store_true", help="print the page docs/operators.md instead")
+    for name, text in (("train", "run a configuration file"), ("validate", "report every error of one")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("config", help="a .json or .toml file, or a folder with BOAT's two files")
+        command.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a value; repeatable"
+        )
     given = parser.parse_args(arguments)
     if given.command == "doctor":
         return doctor.main()
-    from jboat.trainers.commands import ops  # needs Jittor, which the doctor may have to examine first
+    from jboat.trainers.commands import ops, train  # need Jittor, which the doctor may have to examine first
 
+    if given.command in ("train", "validate"):
+        return (train.train if given.command == "train" else train.validate)(given.config, given.set)
     return ops.main(chains=given.chains, markdown=given.markdown)
 
 

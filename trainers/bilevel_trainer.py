@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import copy
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ import jboat.gm_ol
 from jboat.lower_objective import Objective
 import jboat.na_ol  # noqa: F401
 from jboat.optim import UpdateRule
-from jboat.trainers import checkpoint, seeding, validation
+from jboat.trainers import checkpoint, configuration, seeding, validation
 from jboat.trainers import device as devices
 from jboat.trainers.bilevel_pass import Events, Problem, bilevel_pass, failure_of, unrolled_value
 from jboat.trainers.callback_list import CallbackList
@@ -34,6 +35,8 @@ from jboat.trainers.trainer_state import TrainerState
 from jboat.trajectory import Trajectory
 import jittor as jt
 import numpy as np
+
+_logger = logging.getLogger(__name__)
 
 Metric = Callable[..., Any]
 
@@ -181,6 +184,23 @@ class BilevelTrainer:
         self._loop: FitLoop | None = None
         self._saved_positions: dict[str, Any] | None = None
         self._configuration = self._described()
+
+    @classmethod
+    def from_config(cls, source: str | Path | Mapping[str, Any], **objects: Any) -> BilevelTrainer:
+        """Build a trainer from a configuration.
+
+        Args:
+            source: a ``.json`` or ``.toml`` file, a dict, or a folder with BOAT's ``boat_config.json`` and
+                ``loss_config.json``; see docs/configuration.md.
+            objects: constructor arguments, such as models, that take precedence.
+
+        Raises:
+            ConfigurationError: with everything that is wrong.
+        """
+        config, notes = configuration.read(source)
+        for note in notes:
+            _logger.warning("%s", note)
+        return configuration.build(config, objects, cls)
 
     @property
     def gm_op(self) -> tuple[str, ...]:

@@ -1,0 +1,118 @@
+"""Translate the configuration of BOAT (boat-jit and boat-torch 1.1) into jboat's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from jboat import registry
+import jboat.fo_ol
+import jboat.gm_ol
+import jboat.na_ol  # noqa: F401  (registers the operators)
+
+_MARKS = ("lower_level_opt", "lower_level_model", "accumulate_grad", "copy_last_param", "return_grad", "loss_log_path")
+_OBJECTS = {
+    "lower_level_model": "ll_model",
+    "upper_level_model": "ul_model",
+    "lower_level_opt": "ll_optimizer",
+    "upper_level_opt": "ul_optimizer",
+    "lower_level_var": "ll_var",
+    "upper_level_var": "ul_var",
+}
+_LOSSES = {"lower_level_loss": "ll_objective", "upper_level_loss": "ul_objective", "gda_loss": "gda_loss"}
+_DROPPED = {
+    "return_grad": "use BilevelTrainer.hypergradient() for gradients",
+    "loss_log_path": "use CSVLogger or JSONLLogger",
+    "device": "jboat's device is 'auto', 'cpu' or 'cuda'",
+    "fogm_batch_input": "lists of batches are recognised",
+}
+_OPTIONS_GONE = {
+    (
+        "PGDO",
+        "updata_y_ahead",
+    ): "(update_y_ahead) it has no counterpart: y and x move from the same point",
+    ("VFO", "eta"): "the step size of x is ul_optimizer's learning rate",
+    ("MESO", "y_hat_lr"): "theta moves by plain gradient steps of size 'eta'",
+    ("DM", "auxiliary_v"): "the multiplier is kept by the trainer and its checkpoints",
+    ("DM", "auxiliary_v_opt"): "the multiplier is kept by the trainer and its checkpoints",
+}
+
+
+def recognised(data: Mapping[str, Any]) -> bool:
+    """Whether a configuration is one of BOAT."""
+    return any(key in data for key in _MARKS) or any(key in data for key in _LOSSES if key != "gda_loss")
+
+
+def translated(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The same in jboat's terms, and a note on every key that changed its name or its meaning.
+
+    Args:
+        data: ``boat_config.json``, merged with ``loss_config.json`` where there is one. Keys that hold None, as the
+            objects do in a file, are left out.
+    """
+    notes: list[str] = []
+    sections: dict[str, dict[str, Any]] = {}
+    result: dict[str, Any] = {"solver_config": sections}
+    operators = registry.operators()
+    used = {*(data.get("gm_op") or ()), *(data.get("na_op") or ()), data.get("fo_op")}
+    if used & {"NS"}:
+        used.add("CG")
+    for key, value in data.items():
+        if value is None:
+            continue
+        if key in _OBJECTS:
+            result[_OBJECTS[key]] = value
+        elif key in _LOSSES:
+            result[_LOSSES[key]] = _reference(value)
+            if isinstance(value, Mapping) and value.get("params"):
+                notes.append(f"{key}: 'params' {value['params']} are not handed to the function; bind them in it")
+        elif key in operators and isinstance(value, Mapping):
+            if key in used:
+                sections[key] = _section(key, value, notes)
+        elif key == "accumulate_grad":
+            if value:
+                notes.append("accumulate_grad: a loader that yields lists of batches averages over each list")
+        elif key == "copy_last_param":
+            result["warm_start"] = bool(value)
+            notes.append(f"copy_last_param = {value} became warm_start; ll_model holds y_K after a step in any case")
+        elif key in _DROPPED:
+            notes.append(f"{key} is ignored: {_DROPPED[key]}")
+        elif key in ("gm_op", "na_op", "fo_op", "lower_iters"):
+            result[key] = value
+        else:
+            result[key] = value
+    if not any(section for section in sections.values()):
+        result.pop("solver_config")
+    return result, notes
+
+
+def _section(name: str, section: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    options = registry.operators()[name].options
+    valid = {field.name for field in fields(options)} if options is not None else set()
+    kept = {}
+    for key, value in section.items():
+        if (name, key) in _OPTIONS_GONE:
+            notes.append(f"{name}.{key} is ignored: {_OPTIONS_GONE[name, key]}")
+        elif key in valid:
+            kept[key] = float(value) if isinstance(value, str) and _is_number(value) else value
+        else:
+            notes.append(f"{name}.{key} is ignored: {name} has no such option.{registry.nearest(key, valid)}")
+    return kept
+
+
+def _reference(value: Any) -> Any:
+    """``package.module.name`` as jboat writes it, ``package.module:name``."""
+    name = value.get("function") if isinstance(value, Mapping) else value
+    if isinstance(name, str) and ":" not in name and "." in name:
+        module, _, function = name.rpartition(".")
+        return f"{module}:{function}"
+    return name
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
