@@ -1,0 +1,45 @@
+"""The comparison of operators, small: its exact answer is right, and the chains stand to it as theory says."""
+
+import csv
+import importlib.util
+from pathlib import Path
+import sys
+
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "compare_operators.py"
+
+
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("compare_operators", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_exact_hypergradient_is_the_derivative_of_the_upper_loss(example):
+    train, val = example.load(0)
+    exact = example.Exact(train, val)
+    x = np.random.default_rng(0).normal(size=train["data"].shape[1]) - 3.0
+    gradient = exact.solve(x)[1]
+    direction = np.random.default_rng(1).normal(size=x.shape)
+    difference = (exact.solve(x + 1e-4 * direction)[0] - exact.solve(x - 1e-4 * direction)[0]) / 2e-4
+    assert gradient @ direction == pytest.approx(difference, rel=1e-5)
+
+
+def test_the_table_ranks_the_chains(example, tmp_path, capsys):
+    options = ["--output", str(tmp_path), "--steps", "8", "--chains", "RAD", "CG", "FD", "MESO"]
+    rows = example.run(example.parser().parse_args(options))
+    assert rows["CG"]["first_error"] < rows["RAD"]["first_error"] < rows["FD"]["first_error"] < 1.0
+    assert rows["CG"]["first_cosine"] > 0.99
+    assert rows["CG"]["upper_loss"] < rows["FD"]["upper_loss"]
+    printed = capsys.readouterr().out
+    assert all(f"\n{chain} " in printed for chain in rows)
+    with (tmp_path / "compare.csv").open() as file:
+        assert [row["chain"] for row in csv.DictReader(file)] == list(rows)
+    assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "CG" / "metrics.csv").exists()
+    assert list((tmp_path / "CG").glob("events.out.tfevents*"))
