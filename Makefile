@@ -1,13 +1,14 @@
 # make demo   train the main example on real data
 # make test   lint, then the whole test suite
 # make lint   ruff and mypy
-# make bench  time the operators on this machine
+# make bench  time jboat beside its peers, and its parts, on this machine
+# make bench-quick  the same in a few minutes
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-quick clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -27,6 +28,12 @@ bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/unrolled_step.py
 	$(BIN)/python benchmarks/logging_overhead.py
 	$(BIN)/python benchmarks/replay_memory.py
+	$(BIN)/python benchmarks/peers.py --lower-iters 10 50 --chains RAD --name rad
+	$(BIN)/python benchmarks/peers.py --chains CG NS --only jboat jittor torch --name implicit
+
+bench-quick: $(VENV)/.ready
+	$(BIN)/python benchmarks/peers.py --problems l2 --chains RAD CG --only jboat jittor torch --name quick
+	$(BIN)/python benchmarks/logging_overhead.py --steps 100
 
 $(VENV)/.ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

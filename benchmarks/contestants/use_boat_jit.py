@@ -48,6 +48,7 @@ class BoatJit(Contestant):
             "lower_level_opt": jt.optim.SGD(list(p.lower_model.parameters()), p.arrays.rate),
             "upper_level_opt": jt.optim.SGD(list(p.upper_model.parameters()), p.arrays.upper_rate),
             "accumulate_grad": False,
+            "device": "cpu",
             "copy_last_param": True,
             "return_grad": False,
             "loss_log_path": os.path.join(tempfile.mkdtemp(), "losses.json"),
@@ -56,7 +57,14 @@ class BoatJit(Contestant):
             "CG": {"tolerance": 0.0, "k": 10},
             "FD": {"r": 0.01},
             "VFO": {"y_hat_lr": 0.1, "eta": 0.5, "u1": 0.5},
-            "PGDO": {"y_hat_lr": 0.1, "gamma_init": 0.1, "gamma_max": 1.0, "gamma_argmax_step": 100},
+            "PGDO": {
+                "y_hat_lr": 0.1,
+                "gamma_init": 0.1,
+                "gamma_max": 1.0,
+                "gamma_argmax_step": 100,
+                "updata_y_ahead": False,
+                "penalty": "value",
+            },
             "MESO": {"eta": 0.1, "gamma_1": 1.0, "c0": 0.5, "y_hat_lr": 0.1},
         }
         losses = {
