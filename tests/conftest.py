@@ -4,6 +4,9 @@ import os
 
 import jboat
 from jboat import registry
+import jboat.fo_ol
+import jboat.gm_ol
+import jboat.na_ol
 import jittor as jt
 import pytest
 
