@@ -1,28 +1,10 @@
 """The main example, small, and on MNIST's file format."""
 
 import gzip
-import importlib.util
-from pathlib import Path
 import struct
-import sys
 
 import numpy as np
 import pytest
-
-SCRIPT = Path(__file__).parents[2] / "examples" / "data_hyper_cleaning.py"
-
-
-@pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("data_hyper_cleaning", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(example, tmp_path, *options):
-    return example.run(example.parser().parse_args(["--output", str(tmp_path), *options]))
 
 
 def closed(results):
@@ -30,8 +12,8 @@ def closed(results):
     return (results["learned"] - results["corrupted"]) / (results["clean"] - results["corrupted"])
 
 
-def test_defaults_find_the_corrupted_labels(example, tmp_path, capsys):
-    seeds = [run(example, tmp_path, "--seed", str(seed)) for seed in range(5)]
+def test_defaults_find_the_corrupted_labels(run, tmp_path, capsys):
+    seeds = [run(tmp_path, "--seed", str(seed)) for seed in range(5)]
     assert np.mean([closed(r) for r in seeds]) >= 0.9
     assert np.mean([r["f1"] for r in seeds]) >= 0.95
     assert "F1 " in capsys.readouterr().out
@@ -40,7 +22,7 @@ def test_defaults_find_the_corrupted_labels(example, tmp_path, capsys):
     assert (tmp_path / "hyper_cleaning.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_another_chain_and_model(example, tmp_path):
+def test_another_chain_and_model(run, tmp_path):
     options = [
         "--gm-op",
         "GDA",
@@ -55,7 +37,7 @@ def test_another_chain_and_model(example, tmp_path):
         "--lower-iters",
         "10",
     ]
-    results = run(example, tmp_path, *options)
+    results = run(tmp_path, *options)
     assert results["f1"] >= 0.85
     assert results["learned"] > results["corrupted"]
 
