@@ -56,16 +56,20 @@ def worker():
 def test_kill_dash_nine_at_random_moments(worker, tmp_path):
     whole = tmp_path / "whole"
     assert worker.run(tmp_path / "warm-up") == 0
-    begun = time.perf_counter()
-    assert worker.run(whole) == 0
-    duration = time.perf_counter() - begun
+    durations = []
+    for folder in (tmp_path / "timed", tmp_path / "timed again", whole):
+        begun = time.perf_counter()
+        assert worker.run(folder) == 0
+        durations.append(time.perf_counter() - begun)
+    duration = min(durations)
     rng = np.random.default_rng(0)
-    killed = runs = 0
+    killed = runs = resumed = 0
     while killed < KILLS:
         folder = tmp_path / f"run-{runs}"
         runs += 1
         reached = 0
         while not (folder / "result").exists():
+            resumed += any(folder.glob("step-*.npz"))
             child = worker.start(folder)
             if killed < KILLS and rng.random() < 0.8:
                 time.sleep(rng.uniform(0, duration))
@@ -81,7 +85,7 @@ def test_kill_dash_nine_at_random_moments(worker, tmp_path):
                 assert max(saved) - last in (0, 1)
                 reached = last
         assert (folder / "result").read_text() == (whole / "result").read_text()
-    assert runs < KILLS
+    assert resumed >= KILLS // 10
 
 
 def make(folder, callbacks=()):
