@@ -55,13 +55,16 @@ def watched(module: jt.Module, found: HandWritten) -> Iterator[None]:
     code, numpy_code = jt.code, jt.numpy_code
     inside: list[str] = []
 
-    def pool(self: Any, x: jt.Var) -> Any:
-        place = paths.get(id(self), "").removesuffix("._layer")
-        inside.append(f"{self.op} pooling{f' {place!r}' if place else ''}")
-        try:
-            return pools[type(self)](self, x)
-        finally:
-            inside.pop()
+    def named(execute: Callable[..., Any]) -> Callable[..., Any]:
+        def pool(self: Any, x: jt.Var) -> Any:
+            place = paths.get(id(self), "").removesuffix("._layer")
+            inside.append(f"{self.op} pooling{f' {place!r}' if place else ''}")
+            try:
+                return execute(self, x)
+            finally:
+                inside.pop()
+
+        return pool
 
     def call(self: Any, *args: Any) -> Any:
         found.add(f"{type(self).__name__} (a jt.Function)")
@@ -80,8 +83,8 @@ def watched(module: jt.Module, found: HandWritten) -> Iterator[None]:
         found.add(inside[-1] if inside else "jt.numpy_code (cumsum, cumprod and jt.linalg)", fatal=True)
         return numpy_code(*args, **kwargs)
 
-    for cls in pools:
-        cls.execute = pool
+    for cls, execute in pools.items():
+        cls.execute = named(execute)
     jt.Function.__call__, jt.code, jt.numpy_code = call, coded, numpy_coded
     try:
         yield

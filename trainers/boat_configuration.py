@@ -78,8 +78,6 @@ def translated(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             notes.append(f"copy_last_param = {value} became warm_start; ll_model holds y_K after a step in any case")
         elif key in _DROPPED:
             notes.append(f"{key} is ignored: {_DROPPED[key]}")
-        elif key in ("gm_op", "na_op", "fo_op", "lower_iters"):
-            result[key] = value
         else:
             result[key] = value
     if not any(section for section in sections.values()):

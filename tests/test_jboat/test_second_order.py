@@ -85,6 +85,15 @@ def test_jittors_max_pooling_is_refused_and_named(chain, activation):
     assert trainer.state.step == 0
 
 
+def test_a_subclass_of_jittors_pooling_is_refused_too():
+    class Halving(nn.Pool):
+        def __init__(self):
+            super().__init__(2, 2, op="maximum")
+
+    with pytest.raises(SecondOrderError, match=r"Suspects.*maximum pooling 'pool'"):
+        make(Halving()).fit(FEED, FEED)
+
+
 def test_pooling_by_a_function_is_refused():
     with pytest.raises(SecondOrderError, match=r"Suspects.*maximum pooling"):
         make(lambda x: nn.max_pool2d(x, 2, 2)).fit(FEED, FEED)
