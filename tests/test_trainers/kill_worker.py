@@ -53,10 +53,12 @@ def run(folder):
         callbacks=[ModelCheckpoint(folder, every_n_steps=1, save_top_k=2)],
     )
     trainer.fit(batches, {}, max_steps=STEPS, resume_from="last")
-    with open(os.path.join(folder, "result"), "w") as file:
+    scratch = os.path.join(folder, "unfinished")  # a kill while writing must not look like a result
+    with open(scratch, "w") as file:
         for row in trainer.history:
             file.write(f"{row['step']} {row['epoch']} {row['ll_loss']!r} {row['ul_loss']!r}\n")
         file.write(" ".join(v.tobytes().hex() for v in trainer.values().values()))
+    os.replace(scratch, os.path.join(folder, "result"))
 
 
 def answer(number):
