@@ -1,9 +1,10 @@
 """Whether second derivatives of an objective can be trusted.
 
+A Hessian-vector product of the objective is compared with a finite difference of its gradient. Kinks, such as those of
+ReLU, make the two differ although the product is right, so that a difference only counts where no kink explains it.
 Operations whose gradient was written by hand (``jt.code`` with a gradient source, which max pooling is made of, and
-subclasses of ``jt.Function``) often have a second derivative of zero, or a wrong one, and nothing says so. All others
-are made of Jittor's own operations, which have the right one. So one call of the objective is watched for such
-operations, and where there are any, a Hessian-vector product is compared with a finite difference of the gradient.
+subclasses of ``jt.Function``) often have a second derivative of zero, or a wrong one, and nothing says so: one call of
+the objective is watched for them, and where there are any, less evidence is enough.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 TOLERANCE = 0.2
 RADII = (1e-2, 3e-3, 1e-3, 3e-4)
+SMOOTH = 0.02
 _ZERO = 1e-3
 _ROUNDING = 1e-5
 
@@ -94,20 +96,26 @@ def watched(module: jt.Module, found: HandWritten) -> Iterator[None]:
         jt.Function.__call__, jt.code, jt.numpy_code = function, code, numpy_code
 
 
-def disagreements(value: Callable[[Sequence[jt.Var]], jt.Var], y: Sequence[jt.Var]) -> dict[int, float]:
+def disagreements(
+    value: Callable[[Sequence[jt.Var]], jt.Var], y: Sequence[jt.Var], *, suspicious: bool
+) -> dict[int, float]:
     """Where the Hessian-vector product of ``value`` is not what a central difference of its gradient says.
 
     One random direction is tried, as long in each variable as the variable itself, with steps of 1% down to 0.03%. A
-    variable's part of the product is wrong where the differences of two neighbouring steps agree to a quarter of
-    :data:`TOLERANCE` and it is further than :data:`TOLERANCE` from them, or is less than a thousandth of them whether
-    they agree or not. (They disagree where kinks, such as those of ReLU, lie in between: the difference then holds
-    curvature that the product rightly has not.) Parts that rounding could have made are left out, and so is everything
-    where a number is not finite, which others report. No smaller step is tried once a variable is found.
+    variable's part of the product is wrong where it is further than :data:`TOLERANCE` from the differences of two
+    neighbouring steps that agree to a quarter of :data:`TOLERANCE`, and the differences on both sides agree to
+    :data:`SMOOTH`: across kinks a difference holds curvature that the product rightly has not, and not the same on both
+    sides. For a ``suspicious`` objective both sides need not agree, and a part that is less than a thousandth of the
+    difference is wrong in any case.
+
+    Parts that rounding could have made are left out, and so is everything where a number is not finite, which others
+    report. No smaller step is tried once a variable is found, or once all parts agree.
 
     Args:
-        value: a scalar function of parameters, called at most nine times; it must draw the same random numbers
+        value: a scalar function of parameters, called three to nine times; it must draw the same random numbers
             every time.
         y: leaf Vars.
+        suspicious: whether ``value`` uses operations with a hand-written gradient.
 
     Returns:
         For the position of each variable that disagrees, ``||product - difference|| / ||difference||``.
@@ -121,7 +129,8 @@ def disagreements(value: Callable[[Sequence[jt.Var]], jt.Var], y: Sequence[jt.Va
     gradient = autodiff.grad(value(y), y)
     jt.sync([*direction, *gradient])
     product = _arrays(autodiff.vjp(gradient, y, direction))
-    scale = _norm(np.concatenate([g.ravel() for g in _arrays(gradient)]))
+    middle = _arrays(gradient)
+    scale = _norm(np.concatenate([g.ravel() for g in middle]))
     found: dict[int, float] = {}
     coarse: list[np.ndarray] | None = None
     for radius in RADII:
@@ -131,15 +140,22 @@ def disagreements(value: Callable[[Sequence[jt.Var]], jt.Var], y: Sequence[jt.Va
             jt.sync(moved)
             sides.append(_arrays(autodiff.grad(value(moved), moved)))
         fine = [(a - b) / (2.0 * radius) for a, b in zip(*sides, strict=True)]
+        agreed = True
         for i, (exact, now, before) in enumerate(zip(product, fine, coarse or fine, strict=True)):
             size = _norm(now)
-            if not np.isfinite(size + _norm(exact) + _norm(before) + scale) or size <= _ROUNDING * scale / radius:
+            if not np.isfinite(size + _norm(exact) + _norm(before) + scale):
+                continue
+            if size <= _ROUNDING * scale / radius:
+                agreed = agreed and _norm(exact) <= _ROUNDING * scale / radius
                 continue
             error = _norm(exact - now) / size
-            agree = coarse is not None and _norm(before - now) <= 0.25 * TOLERANCE * size
-            if _norm(exact) <= _ZERO * size or (agree and error > TOLERANCE):
+            agreed = agreed and error <= TOLERANCE
+            settled = coarse is not None and _norm(before - now) <= 0.25 * TOLERANCE * size
+            uneven = _norm(sides[0][i] + sides[1][i] - 2.0 * middle[i]) / (radius * size)
+            certain = suspicious or uneven <= SMOOTH
+            if (suspicious and _norm(exact) <= _ZERO * size) or (settled and certain and error > TOLERANCE):
                 found[i] = error
-        if found:
+        if found or agreed:
             break
         coarse = fine
     return found

@@ -301,8 +301,9 @@ class BilevelTrainer:
             resume_from: a checkpoint to go on from: a path, or ``"last"`` or ``"best"`` of the ModelCheckpoint among
                 the callbacks. The limits then count from where the saved run began. With ``"last"`` and no checkpoint
                 yet, the run starts afresh.
-            check_second_order: whether to look, before the first step, for operations in the lower objective whose
-                second derivative is wrong in Jittor, where the operators need it; see :mod:`jboat.second_order`.
+            check_second_order: whether to compare, before the first step and where the operators need second
+                derivatives, a Hessian-vector product of the lower objective with a central difference of its gradient
+                on the first batch. This calls the objective up to ten times; see :mod:`jboat.second_order`.
 
         Returns:
             The history: one row an outer step of this trainer.

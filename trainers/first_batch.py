@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 
 from jboat import functional, registry, second_order
@@ -21,7 +21,7 @@ _SEED = 20011
 def check_first_batch(problem: Problem, pair: Pair, initial: Sequence[jt.Var], *, check_second_order: bool) -> None:
     """Call both objectives once, and see whether second derivatives are right where the operators need them.
 
-    The objectives are called without being run, so that nothing is compiled where all is well.
+    Unless second derivatives are looked at, the objectives are called without being run, so that nothing is compiled.
 
     Args:
         problem: the two levels.
@@ -52,7 +52,7 @@ def check_first_batch(problem: Problem, pair: Pair, initial: Sequence[jt.Var], *
             differentiated = objective is problem.ll_objective or phi.aggregated
             with second_order.watched(problem.ll_model, found) if watch and differentiated else nullcontext():
                 lower.call(objective, feed, problem.ul_model, problem.ll_model, parameters=problem.ll_var)
-        if not found.names:
+        if not watch:
             return
         if found.fatal:
             raise SecondOrderError(
@@ -60,17 +60,33 @@ def check_first_batch(problem: Problem, pair: Pair, initial: Sequence[jt.Var], *
                 f"{problem.finisher} needs second derivatives of the lower objective. Use other operations there, or "
                 "pass check_second_order=False if no variable passes through it."
             )
-        wrong = second_order.disagreements(value, y)
+        wrong = second_order.disagreements(value, y, suspicious=bool(found.names))
         jt.set_seed(seeding.drawn_seed())
     if wrong:
         names = {id(p): name for name, p in problem.ll_model.named_parameters()}
         places = [f"{names.get(id(problem.ll_var[i]), f'll_var[{i}]')} by {error:.0%}" for i, error in wrong.items()]
+        suspects = (
+            f"Suspects, whose gradients are written by hand: {', '.join(found.names)}."
+            if found.names
+            else f"Suspects: what stops a gradient (detach, stop_grad, no_grad) on the way {_through(problem, wrong)}."
+        )
         raise SecondOrderError(
             "check_second_order: a Hessian-vector product of the lower objective differs from a central difference of "
-            f"its gradient in {', '.join(places)}, and {problem.finisher} needs second derivatives. Suspects, whose "
-            f"gradients are written by hand: {', '.join(found.names)}. For max pooling take jboat.nn.MaxPool2d or "
-            "jboat.nn.max_pool2d. If the product is right all the same, pass check_second_order=False."
+            f"its gradient in {', '.join(places)}, and {problem.finisher} needs second derivatives. {suspects} For max "
+            "pooling take jboat.nn.MaxPool2d or jboat.nn.max_pool2d. If the product is right all the same, pass "
+            "check_second_order=False."
         )
+
+
+def _through(problem: Problem, wrong: Collection[int]) -> str:
+    """The modules that own the variables at the positions in ``wrong``, in words."""
+    owners = {
+        id(p): f"{name or 'll_model'} ({type(module).__name__})"
+        for name, module in problem.ll_model.named_modules()
+        for p in vars(module).values()
+    }
+    modules = dict.fromkeys(owners[id(problem.ll_var[i])] for i in wrong if id(problem.ll_var[i]) in owners)
+    return f"through {', '.join(modules)}" if modules else "from ll_var to the objective"
 
 
 def _needs_second_derivatives(problem: Problem) -> bool:

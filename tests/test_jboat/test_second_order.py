@@ -160,13 +160,47 @@ def test_it_costs_less_than_a_second_and_dropout_does_not_confuse_it():
     assert time.perf_counter() - begun < 1.0
 
 
-def test_disagreements_of_known_functions():
+def stopped(batch, ul_model, ll_model):
+    weight = ll_model.head.weight
+    return f(batch, ul_model, ll_model) + (weight * weight * weight.detach()).sum()
+
+
+def test_a_stopped_gradient_is_refused_without_any_hand_written_operation():
+    trainer = make(nn.Pool(2, 2, op="mean"), lower=stopped)
+    with pytest.raises(SecondOrderError, match=r"head\.weight by .*Suspects: what stops .*through head \(Linear\)"):
+        trainer.fit(FEED, FEED)
+
+
+@pytest.mark.parametrize("suspicious", [False, True])
+def test_disagreements_of_known_functions(suspicious):
+    def wrong(value):
+        return second_order.disagreements(value, y, suspicious=suspicious)
+
     y = [jt.array([1.0, -2.0, 0.5]), jt.array([0.3, 0.4, 0.5])]
-    assert second_order.disagreements(lambda v: (v[0] * v[0] * v[0]).sum() + v[1].sum(), y) == {}
-    assert second_order.disagreements(lambda v: (v[0] * v[0] * v[1]).sum() * np.nan, y) == {}
-    hidden = second_order.disagreements(lambda v: (v[0].detach() * v[0] * v[0]).sum() + (v[1] * v[1]).sum(), y)
+    assert wrong(lambda v: (v[0] * v[0] * v[0]).sum() + v[1].sum()) == {}
+    assert wrong(lambda v: (v[0] * v[0] * v[1]).sum() * np.nan) == {}
+    hidden = wrong(lambda v: (v[0].detach() * v[0] * v[0]).sum() + (v[1] * v[1]).sum())
     assert list(hidden) == [0]
     assert hidden[0] == pytest.approx(0.5, abs=0.02)  # 2 y v is found, d(y^2)/dy v = 2 y v is hidden: 2 of 4
+
+
+@pytest.mark.parametrize("samples", [10, 200, 5000])
+def test_kinks_are_not_taken_for_wrong_second_derivatives(samples):
+    rng = np.random.default_rng(1)
+    x = jt.array(rng.normal(size=(samples, 5)).astype("float32"))
+    side = jt.array(rng.choice([-1.0, 1.0], samples).astype("float32"))
+    y = [jt.array([0.3, -0.2, 0.1, 0.4, -0.1]), jt.array([0.1])]
+
+    def hinge(v):
+        return nn.relu(1.0 - side * ((x * v[0]).sum(1) + v[1])).mean()
+
+    def with_stopped_term(v):
+        return hinge(v) + 3.0 * (v[0].detach() * v[0] * v[0]).sum()
+
+    assert second_order.disagreements(hinge, y, suspicious=False) == {}
+    among_many_kinks = samples == 5000
+    expected = [] if among_many_kinks else [0]
+    assert list(second_order.disagreements(with_stopped_term, y, suspicious=False)) == expected
 
 
 def test_jittors_own_are_put_back():
