@@ -6,45 +6,90 @@ from typing import NamedTuple
 
 import numpy as np
 
+IMAGE = (3, 32, 32)
+CHANNELS = 32
+LAYERS = 4
+TASKS = 4
+HIDDEN = 300
 
-class Arrays(NamedTuple):
-    """One problem: data, targets, start, and the size of the upper variable.
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+class Problem(NamedTuple):
+    """One bilevel problem.
 
     Attributes:
-        train: lower-level data, shape [n, features], and targets, shape [n].
-        val: upper-level data and targets.
-        weight: y_0, shape [classes, features].
-        upper: x, one number per feature (``l2``) or per training sample (``cleaning``).
+        name: one of :data:`SIZES`.
+        pairs: (lower batch, upper batch) of every task, data and targets; one pair where there are no tasks.
+        weights: y_0, in the order of the network's parameters; convolutions and linear layers as [out, in, ...].
+        upper: x: a row of log weights (``l2``), logits of sample weights, or the weights' initialisation (``maml``).
         rate: the lower learning rate.
         upper_rate: the upper learning rate.
     """
 
-    train: tuple[np.ndarray, np.ndarray]
-    val: tuple[np.ndarray, np.ndarray]
-    weight: np.ndarray
-    upper: np.ndarray
+    name: str
+    pairs: list[tuple[Batch, Batch]]
+    weights: list[np.ndarray]
+    upper: list[np.ndarray]
     rate: float
     upper_rate: float
 
 
-SIZES = {"l2": (1000, 1000, 20), "cleaning": (5000, 784, 10)}
+# samples a batch, shape of a sample, classes
+SIZES: dict[str, tuple[int, tuple[int, ...], int]] = {
+    "l2": (1000, (1000,), 20),
+    "cleaning": (5000, (784,), 10),
+    "mlp": (5000, (784,), 10),
+    "cnn": (64, IMAGE, 10),
+    "maml": (25, IMAGE, 5),
+}
+LOWER_ITERS = {"l2": 10, "cleaning": 10, "mlp": 10, "cnn": 5, "maml": 5}
 
 
-def arrays(problem: str) -> Arrays:
-    """The arrays of ``"l2"``, one L2 weight per feature, or ``"cleaning"``, one weight per training sample.
+def make(name: str, *, samples: int | None = None, features: int | None = None) -> Problem:
+    """The problem of this name, of another size if wanted.
 
     Classes are Gaussian clouds that overlap, so that both levels have something to learn.
     """
-    samples, features, classes = SIZES[problem]
+    size, shape, classes = SIZES[name]
+    size = samples or size
+    shape = (features,) if features else shape
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(classes, features))
+    centres = rng.normal(size=(classes, *shape))
+    scale = 1.0 if name in ("cnn", "maml") else np.sqrt(np.prod(shape))
 
-    def split() -> tuple[np.ndarray, np.ndarray]:
-        target = rng.integers(0, classes, samples).astype(np.int32)
-        data = 0.3 * centres[target] + rng.normal(size=(samples, features))
-        return (data / np.sqrt(features)).astype(np.float32), target
+    def batch() -> Batch:
+        target = rng.integers(0, classes, size).astype(np.int32)
+        data = 0.3 * centres[target] + rng.normal(size=(size, *shape))
+        return (data / scale).astype(np.float32), target
 
-    train, val = split(), split()
-    weight = 0.1 * rng.normal(size=(classes, features)).astype(np.float32)
-    upper = np.full(features, -5.0) if problem == "l2" else np.zeros(samples)
-    return Arrays(train, val, weight.astype(np.float32), upper.astype(np.float32), 0.5, 0.1)
+    pairs = [(batch(), batch()) for _ in range(TASKS if name == "maml" else 1)]
+    weights = [w.astype(np.float32) for w in _weights(name, shape, classes, rng)]
+    if name == "maml":
+        upper = [w.copy() for w in weights]
+    elif name == "l2":
+        upper = [np.full((1, *shape), -5.0, np.float32)]
+    else:
+        upper = [np.zeros(size, np.float32)]
+    rate = {"cnn": 0.1, "maml": 0.1}.get(name, 0.5)
+    return Problem(name, pairs, weights, upper, rate, 0.1)
+
+
+def _weights(name: str, shape: tuple[int, ...], classes: int, rng: np.random.Generator) -> list[np.ndarray]:
+    if name in ("l2", "cleaning"):
+        return [0.1 * rng.normal(size=(classes, *shape))]
+    if name == "mlp":
+        inputs = shape[0]
+        return [
+            rng.normal(size=(HIDDEN, inputs)) * np.sqrt(2.0 / inputs) * 5.0,
+            np.zeros(HIDDEN),
+            rng.normal(size=(classes, HIDDEN)) / np.sqrt(HIDDEN),
+            np.zeros(classes),
+        ]
+    weights = []
+    inputs = shape[0]
+    for _ in range(LAYERS):
+        weights += [rng.normal(size=(CHANNELS, inputs, 3, 3)) * np.sqrt(2.0 / (9 * inputs)), np.zeros(CHANNELS)]
+        inputs = CHANNELS
+    flat = CHANNELS * (shape[1] // 2**LAYERS) * (shape[2] // 2**LAYERS)
+    return [*weights, rng.normal(size=(classes, flat)) / np.sqrt(flat), np.zeros(classes)]

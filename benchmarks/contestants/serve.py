@@ -9,17 +9,46 @@ import os
 import resource
 import sys
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+FIRST_ORDER = ("VFO", "PGDO", "MESO")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "CG": {"k": 10, "tolerance": 0.0},
+    "FD": {"r": 0.01},
+    "GDA": {"alpha_init": 0.1, "alpha_decay": 0.9},
+    "DI": {"lr": 0.1},
+    "VFO": {"y_hat_lr": 0.1, "eta": 0.5, "u1": 0.5},
+    "PGDO": {"y_hat_lr": 0.1, "gamma_init": 0.1, "gamma_max": 1.0, "gamma_argmax_step": 100, "penalty": "value"},
+    "MESO": {"eta": 0.1, "gamma_1": 1.0, "c0": 0.5},
+}
+
 
 class Task(NamedTuple):
-    """What to run: problem, chain and K."""
+    """What to run: problem, chain, K, and ``"cpu"`` or ``"cuda"``."""
 
     problem: str
     chain: str
     lower_iters: int
+    device: str = "cpu"
+
+    @property
+    def operators(self) -> dict[str, Any]:
+        """``gm_op``, ``na_op`` and ``fo_op`` of the chain, such as ``"DI+RAD"``."""
+        if self.chain in FIRST_ORDER:
+            return {"gm_op": None, "na_op": None, "fo_op": self.chain}
+        names = self.chain.split("+")
+        dynamics = [n for n in names if n in ("GDA", "DI")]
+        return {"gm_op": [*dynamics, "NGD"], "na_op": [n for n in names if n not in dynamics], "fo_op": None}
+
+    @property
+    def solver_config(self) -> dict[str, dict[str, Any]]:
+        """Options, under the names that jboat and BOAT share; those of operators that do not run are left out."""
+        used = set(self.chain.split("+")) | ({"CG"} if self.chain == "NS" else set())
+        return {name: dict(section) for name, section in OPTIONS.items() if name in used} | (
+            {"RGT": {"truncate_iter": self.lower_iters // 2}} if "RGT" in used else {}
+        )
 
 
 class Session:
@@ -82,9 +111,10 @@ def serve(make: Callable[[Task], Contestant], kernels: Callable[[], int] = lambd
     for name in ("problem", "chain"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--lower-iters", type=int, required=True)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     session = Session(kernels)
-    contestant = make(Task(args.problem, args.chain, args.lower_iters))
+    contestant = make(Task(args.problem, args.chain, args.lower_iters, args.device))
     np.save(sys.stdin.readline().strip().removeprefix("gradient "), contestant.hypergradient())
     session.answer(saved=1.0)
     contestant.run(session)

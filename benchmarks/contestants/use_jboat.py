@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from jboat import BilevelTrainer, StopReason, TrainerState, registry
+from jboat import BilevelTrainer, StopReason, TrainerState
 from jboat.callbacks import Callback
 import jittor as jt
 from jittor_kernels import kernels
-from jittor_models import Problem, upper
+from jittor_models import Problem, plain
 import numpy as np
+import problems
 from serve import Contestant, Session, Task, serve
 
 
@@ -18,31 +17,32 @@ class Jboat(Contestant):
 
     def __init__(self, task: Task) -> None:
         self._turn = Turn()
-        self._problem = p = Problem(task.problem)
-        first_order = task.chain in registry.operators("fo")
-        operators: dict[str, Any] = {"fo_op": task.chain} if first_order else {"na_op": task.chain.split("+")}
+        self._problem = p = Problem(problems.make(task.problem))
         self._trainer = BilevelTrainer(
             p.lower_model,
             p.upper_model,
             p.lower,
-            upper,
-            ll_optimizer=jt.optim.SGD(p.lower_model.parameters(), p.arrays.rate),
-            ul_optimizer=jt.optim.SGD(p.upper_model.parameters(), p.arrays.upper_rate),
+            plain,
+            ll_optimizer=jt.optim.SGD(p.lower_model.parameters(), p.definition.rate),
+            ul_optimizer=jt.optim.SGD(p.upper_model.parameters(), p.definition.upper_rate),
             lower_iters=task.lower_iters,
-            solver_config={"CG": {"k": 10, "tolerance": 0.0}},
+            solver_config=task.solver_config,
             callbacks=[self._turn],
-            **operators,
+            device=task.device,
+            **{name: value for name, value in task.operators.items() if value},
         )
 
     def hypergradient(self) -> np.ndarray:
         """See :class:`serve.Contestant`."""
-        return self._trainer.hypergradient(self._problem.train, self._problem.val).gradients[0].numpy().ravel()
+        found = self._trainer.hypergradient(*self._problem.batches).gradients
+        return np.concatenate([g.numpy().ravel() for g in found])
 
     def run(self, session: Session) -> None:
         """See :class:`serve.Contestant`."""
         if session.wants_step():
             self._turn.session = session
-            self._trainer.fit(self._problem.train, self._problem.val, max_steps=1_000_000)
+            lower, upper = ([batch] for batch in self._problem.batches)
+            self._trainer.fit(lower, upper, max_steps=1_000_000)
 
 
 class Turn(Callback):

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jboat  # noqa: F401  (starts Jittor)
 import jittor as jt
 from jittor_kernels import kernels
-from jittor_models import Problem, upper
+from jittor_models import Problem, logits, lower_cleaning, lower_l2, plain
 import numpy as np
+import problems
 from serve import Contestant, Task, serve
 
-Product = Callable[[jt.Var], jt.Var]
+Vector = list[jt.Var]
+
+
+class Functional:
+    """Parameters and a network called with them, as the objectives want a model."""
+
+    def __init__(self, weights: Vector) -> None:
+        self._weights = weights
+
+    def parameters(self) -> Vector:
+        """The parameters."""
+        return self._weights
+
+    def __call__(self, x: jt.Var) -> jt.Var:
+        """Logits."""
+        return logits(self._weights, x)
 
 
 class Jittor(Contestant):
@@ -19,61 +36,109 @@ class Jittor(Contestant):
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._p = Problem(task.problem)
-        self._y = self._p.lower_model.weight.detach()
-        self._x = self._p.upper_model.value.detach()
+        jt.flags.use_cuda = int(task.device == "cuda")
+        self._p = Problem(problems.make(task.problem))
+        self._rate = self._p.definition.rate
+        self._y = _computed(self._p.lower_model.parameters())
+        self._x = _computed(self._p.upper_model.parameters())
 
     def hypergradient(self) -> np.ndarray:
         """See :class:`serve.Contestant`."""
-        return self._compute()[0].numpy().ravel()
+        return np.concatenate([g.numpy().ravel() for g in self._compute()[0]])
 
     def step(self) -> None:
         """See :class:`serve.Contestant`."""
         gradient, y = self._compute()
-        self._x = (self._x - self._p.arrays.upper_rate * gradient).detach()
-        self._y = y.detach()
-        jt.sync([self._x, self._y])
+        rate = self._p.definition.upper_rate
+        x = [(x - rate * g).detach() for x, g in zip(self._x, gradient, strict=True)]
+        y = [v.detach() for v in y]
+        jt.sync([*x, *y])
         jt.sync_all(True)
+        self._x, self._y = x, y
 
-    def _compute(self) -> tuple[jt.Var, jt.Var]:
-        p, x = self._p, self._x
-        p.upper_model.value = x
-        y = self._y
+    def _compute(self) -> tuple[Vector, Vector]:
+        if self._task.problem == "maml":
+            tasks = zip(self._p.train, self._p.val, strict=True)
+            gradients = [self._unrolled(pair, self._x)[0] for pair in tasks]
+            return [sum(parts) / len(gradients) for parts in zip(*gradients, strict=True)], self._y
+        pair = self._p.train[0], self._p.val[0]
+        return self._unrolled(pair, self._y) if self._task.chain == "RAD" else self._implicit(pair, self._y)
+
+    def _lower(self, batch: dict[str, Any], y: Vector) -> jt.Var:
+        model = Functional(y)
+        if self._task.problem == "maml":
+            return plain(batch, None, model)
+        upper = type("Upper", (), {"value": self._x[0]})
+        return (lower_l2 if self._task.problem == "l2" else lower_cleaning)(batch, upper, model)
+
+    def _upper(self, batch: dict[str, Any], y: Vector) -> jt.Var:
+        return plain(batch, None, Functional(y))
+
+    def _unrolled(self, pair: tuple[Any, Any], y: Vector) -> tuple[Vector, Vector]:
+        first = "FOA" in self._task.chain
         for _ in range(self._task.lower_iters):
-            p.lower_model.weight = y
-            y = y - p.arrays.rate * jt.grad(p.lower(p.train, p.upper_model, p.lower_model), [y])[0]
-            if self._task.chain != "RAD":
-                y = y.detach()
-                y.sync()
-        p.lower_model.weight = y
-        value = upper(p.val, p.upper_model, p.lower_model)
-        if self._task.chain == "RAD":
-            return jt.grad(value, [x])[0], y
-        b = jt.grad(value, [y])[0].detach()
-        gradient = jt.grad(p.lower(p.train, p.upper_model, p.lower_model), [y])[0]
-        solve = self._conjugate_gradient if self._task.chain == "CG" else self._neumann
-        q = solve(lambda v: jt.grad((gradient * v).sum(), [y])[0].detach(), b)
-        return -jt.grad((gradient * q).sum(), [x])[0], y
+            gradient = jt.grad(self._lower(pair[0], y), y)
+            y = [v - self._rate * (g.detach() if first else g) for v, g in zip(y, gradient, strict=True)]
+        return jt.grad(self._upper(pair[1], y), self._x), y
 
-    def _conjugate_gradient(self, product: Product, b: jt.Var) -> jt.Var:
-        q, r, d = jt.zeros_like(b), b, b
-        square = (r * r).sum().detach()
-        for _ in range(10):
-            image = product(d)
-            step = square / (d * image).sum()
-            q, r = (q + step * d).detach(), (r - step * image).detach()
-            new = (r * r).sum().detach()
-            d, square = (r + new / square * d).detach(), new
-            jt.sync([q, r, d, square])
-        return q
+    def _implicit(self, pair: tuple[Any, Any], y: Vector) -> tuple[Vector, Vector]:
+        before = y
+        for _ in range(self._task.lower_iters):
+            before = y
+            gradient = jt.grad(self._lower(pair[0], y), y)
+            y = _computed([v - self._rate * g for v, g in zip(y, gradient, strict=True)])
+        b = _computed(jt.grad(self._upper(pair[1], y), y))
+        if self._task.chain == "FD":
+            radius = 0.01 / _dot(b, b).sqrt()
+            sides = []
+            for sign in (1.0, -1.0):
+                moved = _computed([v + sign * radius * g for v, g in zip(before, b, strict=True)])
+                sides.append(_computed(jt.grad(self._lower(pair[0], moved), self._x)))
+            return [-self._rate * (p - m) / (2.0 * radius) for p, m in zip(*sides, strict=True)], y
+        gradient = jt.grad(self._lower(pair[0], y), y)
 
-    def _neumann(self, product: Product, b: jt.Var) -> jt.Var:
-        term = total = self._p.arrays.rate * b
-        for _ in range(10):
-            term = (term - self._p.arrays.rate * product(term)).detach()
-            total = (total + term).detach()
-            jt.sync([term, total])
-        return total
+        def product(v: Vector) -> Vector:
+            return [g.detach() for g in jt.grad(_dot(gradient, v), y)]
+
+        q = _conjugate_gradient(product, b) if self._task.chain == "CG" else _neumann(product, b, self._rate)
+        return [-g for g in jt.grad(_dot(gradient, q), self._x)], y
+
+
+def _computed(variables: Vector) -> Vector:
+    held = [v.detach() for v in variables]
+    jt.sync(held)
+    return held
+
+
+def _dot(a: Vector, b: Vector) -> jt.Var:
+    return sum((p * q).sum() for p, q in zip(a, b, strict=True))
+
+
+def _axpy(a: jt.Var | float, x: Vector, y: Vector) -> Vector:
+    return [a * p + q for p, q in zip(x, y, strict=True)]
+
+
+def _conjugate_gradient(product: Callable[[Vector], Vector], b: Vector) -> Vector:
+    q, r, d = [jt.zeros_like(v) for v in b], b, b
+    square = _dot(r, r).detach()
+    for _ in range(10):
+        image = product(d)
+        step = square / _dot(d, image)
+        q, r = _axpy(step, d, q), _axpy(-step, image, r)
+        new = _dot(r, r)
+        d = _axpy(new / square, d, r)
+        *vectors, square = _computed([*q, *r, *d, new])
+        q, r, d = (vectors[i * len(b) : (i + 1) * len(b)] for i in range(3))
+    return q
+
+
+def _neumann(product: Callable[[Vector], Vector], b: Vector, rate: float) -> Vector:
+    q = term = [rate * v for v in b]
+    for _ in range(10):
+        vectors = _axpy(-rate, product(term), term)
+        vectors = _computed([*vectors, *_axpy(1.0, vectors, q)])
+        term, q = vectors[: len(b)], vectors[len(b) :]
+    return q
 
 
 if __name__ == "__main__":

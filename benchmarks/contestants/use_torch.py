@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
-from problems import arrays
+import problems
 from serve import Contestant, Task, serve
 import torch
-from torch.nn.functional import cross_entropy
+from torch.autograd import grad
+from torch_models import batches, lower_value, upper_value
+
+Vector = list[torch.Tensor]
 
 
 class Torch(Contestant):
@@ -14,63 +19,91 @@ class Torch(Contestant):
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._arrays = arrays(task.problem)
-        self._train, self._val = (
-            (torch.from_numpy(data), torch.from_numpy(target).long())
-            for data, target in (self._arrays.train, self._arrays.val)
-        )
-        self._x = torch.from_numpy(self._arrays.upper).requires_grad_()
-        self._y = torch.from_numpy(self._arrays.weight)
+        self._definition = definition = problems.make(task.problem)
+        self._pairs = list(zip(*batches(definition, task.device), strict=True))
+        self._x = [torch.from_numpy(x.copy()).to(task.device).requires_grad_() for x in definition.upper]
+        self._y = [torch.from_numpy(y.copy()).to(task.device) for y in definition.weights]
 
     def hypergradient(self) -> np.ndarray:
         """See :class:`serve.Contestant`."""
-        return self._compute()[0].numpy()
+        return np.concatenate([g.cpu().numpy().ravel() for g in self._compute()[0]])
 
     def step(self) -> None:
         """See :class:`serve.Contestant`."""
-        gradient, y = self._compute()
+        gradient, self._y = self._compute()
         with torch.no_grad():
-            self._x -= self._arrays.upper_rate * gradient
-        self._y = y.detach()
+            for x, g in zip(self._x, gradient, strict=True):
+                x -= self._definition.upper_rate * g
 
-    def _lower(self, y: torch.Tensor) -> torch.Tensor:
-        data, target = self._train
-        if self._task.problem == "l2":
-            return cross_entropy(data @ y.T, target) + 0.5 * (self._x.exp() * y * y).sum()
-        return (cross_entropy(data @ y.T, target, reduction="none") * self._x.sigmoid()).mean()
+    def _compute(self) -> tuple[Vector, Vector]:
+        if self._task.problem == "maml":
+            gradients = [self._unrolled(pair, self._x)[0] for pair in self._pairs]
+            return [sum(parts) / len(gradients) for parts in zip(*gradients, strict=True)], self._y  # type: ignore[misc]
+        y = [v.detach().requires_grad_() for v in self._y]
+        if self._task.chain == "RAD":
+            return self._unrolled(self._pairs[0], y)
+        return self._implicit(self._pairs[0], y)
 
-    def _compute(self) -> tuple[torch.Tensor, torch.Tensor]:
-        unroll = self._task.chain == "RAD"
-        y = self._y.detach().requires_grad_()
+    def _lower(self, batch: dict[str, torch.Tensor], y: Sequence[torch.Tensor]) -> torch.Tensor:
+        return lower_value(self._task.problem, batch, self._x[0], y)
+
+    def _unrolled(self, pair: tuple[dict[str, torch.Tensor], ...], y: Vector) -> tuple[Vector, Vector]:
+        first = "FOA" in self._task.chain
         for _ in range(self._task.lower_iters):
-            y = y - self._arrays.rate * torch.autograd.grad(self._lower(y), y, create_graph=unroll)[0]
-            if not unroll:
-                y = y.detach().requires_grad_()
-        data, target = self._val
-        value = cross_entropy(data @ y.T, target)
-        if unroll:
-            return torch.autograd.grad(value, self._x)[0], y
-        b = torch.autograd.grad(value, y)[0]
-        gradient = torch.autograd.grad(self._lower(y), y, create_graph=True)[0]
+            gradient = grad(self._lower(pair[0], y), y, create_graph=not first)
+            y = [v - self._definition.rate * g for v, g in zip(y, gradient, strict=True)]
+        return list(grad(upper_value(pair[1], y), self._x)), [v.detach() for v in y]
 
-        def product(v: torch.Tensor) -> torch.Tensor:
-            return torch.autograd.grad(gradient, y, v, retain_graph=True)[0]
+    def _implicit(self, pair: tuple[dict[str, torch.Tensor], ...], y: Vector) -> tuple[Vector, Vector]:
+        before = y
+        for _ in range(self._task.lower_iters):
+            before = y
+            gradient = grad(self._lower(pair[0], y), y)
+            y = [(v - self._definition.rate * g).detach().requires_grad_() for v, g in zip(y, gradient, strict=True)]
+        b = list(grad(upper_value(pair[1], y), y))
+        rate = self._definition.rate
+        if self._task.chain == "FD":
+            radius = 0.01 / _dot(b, b).sqrt()
+            sides = []
+            for sign in (1.0, -1.0):
+                moved = [v.detach() + sign * radius * g for v, g in zip(before, b, strict=True)]
+                sides.append(grad(self._lower(pair[0], moved), self._x))
+            return [-rate * (p - m) / (2.0 * radius) for p, m in zip(*sides, strict=True)], y
+        gradient = grad(self._lower(pair[0], y), y, create_graph=True)
 
-        if self._task.chain == "CG":
-            q, r, d = torch.zeros_like(b), b, b
-            square = (r * r).sum()
-            for _ in range(10):
-                image = product(d)
-                step = square / (d * image).sum()
-                q, r = q + step * d, r - step * image
-                new = (r * r).sum()
-                d, square = r + new / square * d, new
-        else:
-            q = term = self._arrays.rate * b
-            for _ in range(10):
-                term = term - self._arrays.rate * product(term)
-                q = q + term
-        return -torch.autograd.grad(gradient, self._x, q)[0], y
+        def product(v: Vector) -> Vector:
+            return list(grad(gradient, y, v, retain_graph=True))
+
+        q = _conjugate_gradient(product, b) if self._task.chain == "CG" else _neumann(product, b, rate)
+        return [-g for g in grad(gradient, self._x, q)], y
+
+
+def _dot(a: Vector, b: Vector) -> torch.Tensor:
+    return torch.stack([(p * q).sum() for p, q in zip(a, b, strict=True)]).sum()
+
+
+def _axpy(a: torch.Tensor | float, x: Vector, y: Vector) -> Vector:
+    return [a * p + q for p, q in zip(x, y, strict=True)]
+
+
+def _conjugate_gradient(product: Callable[[Vector], Vector], b: Vector) -> Vector:
+    q, r, d = [torch.zeros_like(v) for v in b], b, b
+    square = _dot(r, r)
+    for _ in range(10):
+        image = product(d)
+        step = square / _dot(d, image)
+        q, r = _axpy(step, d, q), _axpy(-step, image, r)
+        new = _dot(r, r)
+        d, square = _axpy(new / square, d, r), new
+    return q
+
+
+def _neumann(product: Callable[[Vector], Vector], b: Vector, rate: float) -> Vector:
+    q = term = [rate * v for v in b]
+    for _ in range(10):
+        term = _axpy(-rate, product(term), term)
+        q = _axpy(1.0, term, q)
+    return q
 
 
 if __name__ == "__main__":
