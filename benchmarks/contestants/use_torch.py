@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import problems
-from serve import Contestant, Task, serve
+from serve import OPTIONS, Contestant, Task, serve
 import torch
 from torch.autograd import grad
 from torch_models import batches, lower_value, upper_value
@@ -40,19 +40,30 @@ class Torch(Contestant):
             gradients = [self._unrolled(pair, self._x)[0] for pair in self._pairs]
             return [sum(parts) / len(gradients) for parts in zip(*gradients, strict=True)], self._y  # type: ignore[misc]
         y = [v.detach().requires_grad_() for v in self._y]
-        if self._task.chain == "RAD":
-            return self._unrolled(self._pairs[0], y)
-        return self._implicit(self._pairs[0], y)
+        unroll = "RAD" in self._task.chain
+        return self._unrolled(self._pairs[0], y) if unroll else self._implicit(self._pairs[0], y)
 
     def _lower(self, batch: dict[str, torch.Tensor], y: Sequence[torch.Tensor]) -> torch.Tensor:
         return lower_value(self._task.problem, batch, self._x[0], y)
 
     def _unrolled(self, pair: tuple[dict[str, torch.Tensor], ...], y: Vector) -> tuple[Vector, Vector]:
-        first = "FOA" in self._task.chain
-        for _ in range(self._task.lower_iters):
-            gradient = grad(self._lower(pair[0], y), y, create_graph=not first)
+        chain = self._task.chain.split("+")
+        truncated = self._task.lower_iters // 2 if "RGT" in chain else 0
+        iterates = []
+        for k in range(self._task.lower_iters):
+            if k == truncated and "RGT" in chain:
+                y = [v.detach().requires_grad_() for v in y]
+            value = self._lower(pair[0], y)
+            if "GDA" in chain:
+                mix = OPTIONS["GDA"]["alpha_init"] * OPTIONS["GDA"]["alpha_decay"] ** k
+                value = mix * upper_value(pair[1], y) + (1.0 - mix) * value
+            gradient = grad(value, y, create_graph="FOA" not in chain and k >= truncated)
             y = [v - self._definition.rate * g for v, g in zip(y, gradient, strict=True)]
-        return list(grad(upper_value(pair[1], y), self._x)), [v.detach() for v in y]
+            iterates.append(y)
+        chosen = y
+        if "PTT" in chain:
+            chosen = max(iterates, key=lambda iterate: float(upper_value(pair[1], iterate).detach()))
+        return list(grad(upper_value(pair[1], chosen), self._x)), [v.detach() for v in y]
 
     def _implicit(self, pair: tuple[dict[str, torch.Tensor], ...], y: Vector) -> tuple[Vector, Vector]:
         before = y
@@ -69,6 +80,10 @@ class Torch(Contestant):
                 moved = [v.detach() + sign * radius * g for v, g in zip(before, b, strict=True)]
                 sides.append(grad(self._lower(pair[0], moved), self._x))
             return [-rate * (p - m) / (2.0 * radius) for p, m in zip(*sides, strict=True)], y
+        if self._task.chain == "IGA":
+            at_end = grad(self._lower(pair[0], y), [*y, *self._x])
+            by_y, by_x = list(at_end[: len(y)]), at_end[len(y) :]
+            return [-_dot(b, by_y) / _dot(by_y, by_y) * g for g in by_x], y
         gradient = grad(self._lower(pair[0], y), y, create_graph=True)
 
         def product(v: Vector) -> Vector:
