@@ -3,12 +3,13 @@
 # make lint   ruff and mypy
 # make bench  time jboat beside its peers, and its parts, on this machine
 # make bench-quick  the same in a few minutes
+# make gpu-check    what runs on this machine's GPU
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench bench-quick clean
+.PHONY: demo test lint bench bench-quick gpu-check clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -28,12 +29,15 @@ bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/unrolled_step.py
 	$(BIN)/python benchmarks/logging_overhead.py
 	$(BIN)/python benchmarks/replay_memory.py
-	$(BIN)/python benchmarks/peers.py --lower-iters 10 50 --chains RAD --name rad
-	$(BIN)/python benchmarks/peers.py --chains CG NS --only jboat jittor torch --name implicit
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/peers.py --problems l2 --lower-iters 50 --name k50_
 
 bench-quick: $(VENV)/.ready
-	$(BIN)/python benchmarks/peers.py --problems l2 --chains RAD CG --only jboat jittor torch --name quick
+	$(BIN)/python benchmarks/peers.py --problems l2 --chains RAD CG --only jboat jittor torch --name quick_
 	$(BIN)/python benchmarks/logging_overhead.py --steps 100
+
+gpu-check: $(VENV)/.ready
+	$(BIN)/python benchmarks/gpu_check.py
 
 $(VENV)/.ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -36,9 +36,13 @@ class ProgressBar(Callback):
             total=total, unit="step", file=self._stream or sys.stderr, disable=self._disable, dynamic_ncols=True
         )
 
+        self._bar.set_description("first step; Jittor compiles kernels that are new", refresh=True)
+
     def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Advance by one step."""
         bar = self._bar
+        if bar.n == 0:
+            bar.set_description(refresh=False)
         if not bar.disable and time.time() - bar.last_print_t >= bar.mininterval:  # it is about to be drawn
             self._describe(state)
         bar.update()

@@ -191,6 +191,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
         callbacks=callbacks,
         logger_dir=args.output,
         seed=args.seed,
+        device=args.device,
     )
     begun = time.perf_counter()
     trainer.fit(
@@ -242,6 +243,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--final-steps", type=int, default=500, help="steps of the three final trainings (default: %(default)s)"
     )
+    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: CUDA where there is one")
     p.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     p.add_argument("--output", default="runs/data_hyper_cleaning", help="folder for logs (default: %(default)s)")
     return p

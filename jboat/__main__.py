@@ -23,13 +23,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a value; repeatable"
         )
+    ahead = commands.add_parser("warmup", help="compile the kernels of a job ahead of time")
+    ahead.add_argument("config", nargs="?", help="a configuration, as train takes it; without it, an example")
+    ahead.add_argument(
+        "--example",
+        metavar="NAME",
+        default="data_hyper_cleaning",
+        help="a program in the folder examples, or any program's path (default: %(default)s)",
+    )
+    ahead.add_argument(
+        "--arguments", nargs=argparse.REMAINDER, default=[], help="all that follows is the example's command line"
+    )
     given = parser.parse_args(arguments)
     if given.command == "doctor":
         return doctor.main()
-    from jboat.trainers.commands import ops, train  # need Jittor, which the doctor may have to examine first
+    from jboat.trainers.commands import ops, train, warmup  # need Jittor, which the doctor may have to examine first
 
     if given.command in ("train", "validate"):
         return (train.train if given.command == "train" else train.validate)(given.config, given.set)
+    if given.command == "warmup":
+        return warmup.main(config=given.config, example=given.example, arguments=given.arguments)
     return ops.main(chains=given.chains, markdown=given.markdown)
 
 

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 import contextlib
-import ctypes
 import logging
 import os
 from pathlib import Path
 import platform
 import random
-import shutil
 import site
 import ssl
 import sys
 import tempfile
-from typing import NamedTuple
 
+from jboat import cuda_toolkit
+from jboat.cuda_toolkit import CudaToolkit
 import numpy as np
 
 logger = logging.getLogger("jboat")
@@ -29,19 +28,6 @@ logger = logging.getLogger("jboat")
 ONEDNN_WHEEL = "onednn-devel-cpu-gomp==2021.4.0"
 _ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"  # the folder name Jittor's own download would have
 _ONEDNN_LIBRARY = "libmkldnn.so"
-_CUDA_FOLDERS = ("/usr/local/cuda", "/opt/cuda")
-
-
-class CudaToolkit(NamedTuple):
-    """What was found of CUDA; it is usable when ``missing`` is empty."""
-
-    nvcc: Path | None
-    missing: tuple[str, ...]
-
-    @property
-    def usable(self) -> bool:
-        """Whether Jittor can be started with this toolkit."""
-        return self.nvcc is not None and not self.missing
 
 
 def jittor_home(environ: Mapping[str, str] = os.environ) -> Path:
@@ -68,31 +54,8 @@ def require_writable_home(home: Path) -> None:
 
 
 def find_cuda(environ: Mapping[str, str] = os.environ) -> CudaToolkit:
-    """Look for a CUDA toolkit that Jittor can load: nvcc, libcudart beside it, and the driver."""
-    candidates = [environ["CUDA_HOME"]] if environ.get("CUDA_HOME") else []
-    on_path = shutil.which("nvcc", path=environ.get("PATH"))
-    if on_path:
-        candidates.append(str(Path(on_path).resolve().parent.parent))
-    candidates += _CUDA_FOLDERS
-    homes = [Path(folder) for folder in candidates if (Path(folder) / "bin" / "nvcc").is_file()]
-    if not homes:
-        return CudaToolkit(None, ("nvcc",))
-    home = next((home for home in homes if (home / "lib64" / "libcudart.so").is_file()), homes[0])
-    missing = []
-    if not (home / "lib64" / "libcudart.so").is_file():
-        missing.append("lib64/libcudart.so")
-    if not _driver_has_a_device():
-        missing.append("a CUDA driver with a device")
-    return CudaToolkit(home / "bin" / "nvcc", tuple(missing))
-
-
-def _driver_has_a_device() -> bool:
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    count = ctypes.c_int(0)
-    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    """What there is of CUDA; see :mod:`jboat.cuda_toolkit`."""
+    return cuda_toolkit.find(environ, jittor_home(environ) / ".cache" / "jittor")
 
 
 def find_onednn() -> Path | None:
@@ -157,7 +120,7 @@ def settings(environ: Mapping[str, str], *, cuda: CudaToolkit, onednn: bool) -> 
         cuda: what :func:`find_cuda` found.
         onednn: whether Jittor will find oneDNN in its cache.
     """
-    wanted = {"log_silent": "1", "cache_name": "default", "nvcc_path": str(cuda.nvcc) if cuda.usable else ""}
+    wanted = {"log_silent": "1", "cache_name": "default", **cuda_toolkit.settings(cuda)}
     if not onednn:
         wanted["use_mkl"] = "0"
     return {name: value for name, value in wanted.items() if name not in environ}

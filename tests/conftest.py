@@ -11,6 +11,9 @@ import jittor as jt
 import pytest
 
 
+jt.flags.use_cuda = int(os.environ.get("JBOAT_TEST_DEVICE") == "cuda")
+
+
 class KernelCount:
     """Kernels compiled since :meth:`restart`."""
 

@@ -11,7 +11,8 @@ import random
 import subprocess
 import sys
 
-from jboat import runtime
+from jboat import cuda_toolkit, runtime
+from jboat.cuda_toolkit import CudaToolkit
 import numpy as np
 import pytest
 
@@ -25,17 +26,22 @@ def touch(path):
     return path
 
 
-def toolkit(folder, *, cudart):
+def toolkit(folder, *, cudart, parts=()):
     nvcc = touch(folder / "bin" / "nvcc")
     nvcc.chmod(0o755)
     if cudart:
         touch(folder / "lib64" / "libcudart.so")
+        for part in ("cublas", "curand", *parts):
+            touch(folder / "lib64" / f"lib{part}.so")
+            touch(folder / "include" / f"{part}.h")
     return {"PATH": str(folder / "bin")}
 
 
 @pytest.fixture
 def no_system_cuda(monkeypatch):
-    monkeypatch.setattr(runtime, "_CUDA_FOLDERS", ())
+    monkeypatch.setattr(cuda_toolkit, "_FOLDERS", ())
+    monkeypatch.setattr(cuda_toolkit, "_LIBRARIES", ())
+    monkeypatch.setattr(cuda_toolkit, "_HEADERS", ())
 
 
 def onednn(prefix):
@@ -47,32 +53,61 @@ def onednn(prefix):
 @pytest.mark.usefixtures("no_system_cuda")
 def test_cuda_needs_nvcc_the_runtime_library_and_a_driver(tmp_path, monkeypatch):
     assert runtime.find_cuda({"PATH": str(tmp_path)}).missing == ("nvcc",)
-    monkeypatch.setattr(runtime, "_driver_has_a_device", lambda: True)
+    monkeypatch.setattr(cuda_toolkit, "_driver_has_a_device", lambda: True)
     bare = runtime.find_cuda(toolkit(tmp_path / "bare", cudart=False))
-    assert bare.missing == ("lib64/libcudart.so",)
+    assert bare.missing == ("lib64/libcudart.so", "cublas with its header", "curand with its header")
     assert not bare.usable
     whole = runtime.find_cuda(toolkit(tmp_path / "whole", cudart=True))
     assert whole.usable
     assert whole.nvcc == tmp_path / "whole" / "bin" / "nvcc"
-    monkeypatch.setattr(runtime, "_driver_has_a_device", lambda: False)
+    monkeypatch.setattr(cuda_toolkit, "_driver_has_a_device", lambda: False)
     assert not runtime.find_cuda(toolkit(tmp_path / "whole", cudart=True)).usable
 
 
 @pytest.mark.usefixtures("no_system_cuda")
 def test_cuda_home_is_looked_at_before_the_path(tmp_path, monkeypatch):
-    monkeypatch.setattr(runtime, "_driver_has_a_device", lambda: True)
+    monkeypatch.setattr(cuda_toolkit, "_driver_has_a_device", lambda: True)
     toolkit(tmp_path / "home", cudart=True)
     found = runtime.find_cuda({**toolkit(tmp_path / "path", cudart=True), "CUDA_HOME": str(tmp_path / "home")})
     assert found.nvcc == tmp_path / "home" / "bin" / "nvcc"
 
 
+@pytest.mark.usefixtures("no_system_cuda")
+def test_what_is_absent_of_cuda_is_switched_off(tmp_path, monkeypatch):
+    monkeypatch.setattr(cuda_toolkit, "_driver_has_a_device", lambda: True)
+    parts = ("cudnn", "cudnn_ops_infer", "cufft", "cusparse")
+    for name in cuda_toolkit.DOWNLOADS:
+        (tmp_path / "home" / ".cache" / "jittor" / name / "unpacked").mkdir(parents=True)
+    environ = {**toolkit(tmp_path / "whole", cudart=True, parts=parts), "JITTOR_HOME": str(tmp_path / "home")}
+    touch(tmp_path / "whole" / "include" / "cuda.h").write_text("#define CUDA_VERSION 11080\n")
+    whole = runtime.find_cuda(environ)
+    assert (whole.version, whole.absent) == ((11, 8), ())
+    assert cuda_toolkit.settings(whole) == {"nvcc_path": str(tmp_path / "whole" / "bin" / "nvcc")}
+
+    environ = {**toolkit(tmp_path / "new", cudart=True, parts=("cudnn",)), "JITTOR_HOME": str(tmp_path)}
+    touch(tmp_path / "new" / "include" / "cuda.h").write_text("/* */\n#define CUDA_VERSION 13000\n")
+    new = runtime.find_cuda(environ)
+    assert (new.version, new.usable) == ((13, 0), True)
+    assert new.absent == ("cutt", "cutlass", "nccl", "cufft", "cusparse", "cudnn")  # cuDNN 9 has other libraries
+    chosen = cuda_toolkit.settings(new)
+    assert {name: chosen[name] for name in ("use_cutt", "use_cutlass", "use_nccl", "use_mpi", "conv_opt")} == {
+        "use_cutt": "0",
+        "use_cutlass": "0",
+        "use_nccl": "0",
+        "use_mpi": "0",
+        "conv_opt": "1",
+    }
+    assert "-std=c++20" in chosen["cc_flags"]
+    assert runtime.settings({"conv_opt": "0"}, cuda=new, onednn=True).get("conv_opt") is None
+
+
 def test_settings_leave_out_what_the_user_has_set():
-    none = runtime.CudaToolkit(None, ("nvcc",))
+    none = CudaToolkit(None, ("nvcc",))
     fresh = runtime.settings({}, cuda=none, onednn=False)
     assert fresh == {"log_silent": "1", "cache_name": "default", "nvcc_path": "", "use_mkl": "0"}
     mine = {"log_silent": "0", "cache_name": "mine", "nvcc_path": "/my/nvcc", "use_mkl": "1"}
     assert runtime.settings(mine, cuda=none, onednn=False) == {}
-    usable = runtime.CudaToolkit(Path("/cuda/bin/nvcc"), ())
+    usable = CudaToolkit(Path("/cuda/bin/nvcc"), ())
     assert runtime.settings({}, cuda=usable, onednn=True)["nvcc_path"] == "/cuda/bin/nvcc"
     assert "use_mkl" not in runtime.settings({}, cuda=usable, onednn=True)
 

@@ -73,13 +73,16 @@ def _report_cuda() -> None:
         _line("CUDA", f"nvcc_path={chosen!r}, as the environment says")
         return
     toolkit = runtime.find_cuda()
+    version = "" if toolkit.version is None else " {}.{}".format(*toolkit.version)
     if toolkit.usable:
-        _line("CUDA", f"{toolkit.nvcc}")
+        _line("CUDA", f"toolkit{version}, {toolkit.nvcc}")
     else:
         _line("CUDA", f"not used: missing {', '.join(toolkit.missing)}")
-    home = None if toolkit.nvcc is None else toolkit.nvcc.parent.parent
-    has_cudnn = home is not None and (home / "include" / "cudnn.h").is_file()
-    _line("cuDNN", f"headers in {home}" if has_cudnn else "not found")
+    if toolkit.nvcc is not None:
+        others = [name for name in toolkit.absent if name != "cudnn"]
+        _line("CUDA parts", f"without {', '.join(others)}" if others else "all optional ones found")
+    has_cudnn = toolkit.nvcc is not None and "cudnn" not in toolkit.absent
+    _line("cuDNN", "found" if has_cudnn else "not found; Jittor uses version 8, and its own convolutions without it")
 
 
 def _report_mpi() -> None:

@@ -1,0 +1,103 @@
+"""``python -m jboat warmup`` compiles what a job needs, and leaves nothing else behind."""
+
+import json
+
+from jboat.__main__ import main
+import pytest
+
+JOB = """
+import argparse
+
+from jboat import BilevelTrainer
+import jittor as jt
+
+
+class Point(jt.Module):
+    def __init__(self):
+        self.at = jt.array([0.1, 0.2, 0.3])
+
+
+def f(batch, ul_model, ll_model):
+    y, x = ll_model.at, ul_model.at
+    return (y.sinh() * y.sinh() + x.cosh() * y).sum()
+
+
+def F(batch, ul_model, ll_model):
+    return (ll_model.at.cosh() - ul_model.at).sum()
+
+
+def batches():
+    yield {}
+
+
+def total(batch, ul_model, ll_model):
+    return ll_model.at.asinh().sum()
+
+
+def trainer(**kwargs):
+    return BilevelTrainer(
+        ll, ul, f, F, ll_optimizer=jt.optim.SGD(ll.parameters(), 0.1), ul_optimizer=jt.optim.SGD(ul.parameters(), 0.1),
+        lower_iters=3, metrics={"total": total}, **kwargs
+    )
+
+
+ll, ul = Point(), Point()
+if __name__ == "__main__":
+    p = argparse.ArgumentParser()
+    p.add_argument("--output")
+    p.add_argument("--steps", type=int, required=True)
+    args = p.parse_args()
+    history = trainer(logger_dir=args.output).fit({}, {}, max_steps=args.steps, val_loader={})
+    print(len(history.rows), "steps")
+"""
+CONFIG = {
+    "ll_model": "job:ll",
+    "ul_model": "job:ul",
+    "ll_objective": "job:f",
+    "ul_objective": "job:F",
+    "ll_optimizer": {"class": "SGD", "lr": 0.1},
+    "ul_optimizer": {"class": "SGD", "lr": 0.1},
+    "ll_loader": "job:batches",
+    "ul_loader": "job:batches",
+    "lower_iters": 3,
+    "callbacks": [{"class": "CSVLogger"}],
+    "logger_dir": "logs",
+    "fit": {"max_epochs": 50},
+}
+
+
+@pytest.fixture(autouse=True)
+def job(tmp_path, monkeypatch):
+    (tmp_path / "job.py").write_text(JOB)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(__import__("sys").modules, "job", raising=False)
+
+
+def test_a_program_runs_a_few_steps_and_then_compiles_nothing(tmp_path, capsys, kernels):
+    command = ["warmup", "--example", "job.py", "--arguments", "--steps", "1000"]
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert "3 steps" in captured.err
+    assert "kernels compiled" in captured.out
+    kernels.restart()
+    assert main(command) == 0
+    assert capsys.readouterr().out.startswith("0 kernels compiled")
+    assert kernels.new() == []
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["config.json", "job.py"]
+
+
+def test_a_configuration_is_warmed_up_without_its_folder(tmp_path, capsys, kernels):
+    assert main(["warmup", "config.json"]) == 0
+    assert "3 outer steps" in capsys.readouterr().err
+    assert not (tmp_path / "logs").exists()
+    kernels.restart()
+    assert main(["train", "config.json", "--set", "fit.max_epochs=20"]) == 0
+    assert kernels.new() == []
+
+
+def test_what_is_not_there(capsys):
+    assert main(["warmup", "--example", "job2"]) == 2
+    assert "no program 'job2'; in the folder examples: none" in capsys.readouterr().err
+    assert main(["warmup", "nothing.json"]) == 2
