@@ -10,7 +10,6 @@ import jboat.na_ol
 import jittor as jt
 import pytest
 
-
 jt.flags.use_cuda = int(os.environ.get("JBOAT_TEST_DEVICE") == "cuda")
 
 

@@ -39,11 +39,12 @@ def check_first_batch(problem: Problem, pair: Pair, initial: Sequence[jt.Var], *
     buffers = [b for model in (problem.ul_model, problem.ll_model) for b in functional.buffers(model)]
     trajectory = Trajectory(problem.ll_model, problem.ll_var, problem.ll_optimizer, initial=initial)
     y = trajectory.parameters()
+    start = functional.detached(y)  # apart from y: what is pulled towards the start is differentiated by y alone
     phi = LowerObjective(problem.ll_objective, problem.ul_objective, problem.ul_model, problem.solver_config())
 
     def value(parameters: Sequence[jt.Var]) -> jt.Var:
         jt.set_seed(_SEED)  # every call draws the same dropout mask
-        return trajectory.evaluate(lambda model: phi(model, parameters, 0, pair[0], pair[1], y), parameters)
+        return trajectory.evaluate(lambda model: phi(model, parameters, 0, pair[0], pair[1], start), parameters)
 
     with functional.preserved(buffers):
         feeds = lower.batch_of_step(pair[0], 0), pair[1]

@@ -36,7 +36,8 @@ class LoaderStream:
         self._seed = seed
         self._iterator: Iterator[Any] | None = None
         self._whole: Item | None = as_item(loader, name) if isinstance(loader, Mapping) else None
-        self._random = None if seed is None else RandomStream(seed)
+        fixed = isinstance(loader, (Mapping, list, tuple))  # the same batches in every pass, whatever is drawn
+        self._random = None if seed is None or fixed else RandomStream(seed)
         self._pass_start = self._generators()
         self._last: Item | None = None
         self.passes = 0
@@ -59,7 +60,7 @@ class LoaderStream:
         """The next batch of the present pass; None, once, where the pass ends."""
         if self._whole is not None:
             return self._draw_whole(self._whole)
-        if self._seed is not None:
+        if self._random is not None and self._seed is not None:
             seeding.reseed_jittor(self._seed, self.passes, self.position)
         begins = self._iterator is None
         if begins:

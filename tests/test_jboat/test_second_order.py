@@ -130,6 +130,23 @@ def test_right_ones_pass(pool, activation):
     make(pool, activation=activation).fit(FEED, FEED, max_steps=1)
 
 
+def test_the_pull_of_implicit_maml_towards_the_start_is_right():
+    jt.set_global_seed(0)
+    ll_model, ul_model = Network(jboat_nn.MaxPool2d(2), jt.tanh), Network(jboat_nn.MaxPool2d(2), jt.tanh)
+    trainer = BilevelTrainer(
+        ll_model,
+        ul_model,
+        F,
+        F,
+        ll_optimizer=jt.optim.SGD(ll_model.parameters(), 0.1),
+        ul_optimizer=jt.optim.SGD(ul_model.parameters(), 0.1),
+        na_op=["IAD", "CG"],
+        lower_iters=2,
+    )
+    trainer.fit(FEED, FEED, max_steps=1)
+    assert trainer.state.step == 1
+
+
 def test_a_pool_that_no_variable_passes_through_is_harmless():
     def lower(batch, ul_model, ll_model):
         seen = nn.max_pool2d(batch["data"], 2, 2)
