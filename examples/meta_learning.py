@@ -177,7 +177,9 @@ def meta_trained(method: str, classes: Classes, network: Network, args: argparse
     return trainer
 
 
-def adapted_accuracy(network: Network, start: list[jt.Var], task: Task, variables: list[int], lr: float, steps: int):
+def adapted_accuracy(
+    network: Network, start: list[jt.Var], task: Task, variables: list[int], lr: float, steps: int
+) -> float:
     """Accuracy on the query set after plain gradient descent on the support set from ``start``."""
     parameters = network.parameters()
     for p, value in zip(parameters, start, strict=True):
@@ -253,7 +255,9 @@ def run(args: argparse.Namespace) -> dict[str, np.ndarray]:
             meta_trained(method, train, network, args)
         seconds = time.perf_counter() - begun
         values = scores[method] = tested(method, network, tasks, args)
-        print(f"{method:<14}{values.mean():>9.2%}{'± ' + format(interval(values), '.2%'):>15}{seconds:>17.1f}", flush=True)
+        print(
+            f"{method:<14}{values.mean():>9.2%}{'± ' + format(interval(values), '.2%'):>15}{seconds:>17.1f}", flush=True
+        )
     print(f"{len(tasks)} test tasks; logs are in {args.output}")
     try:
         draw(Path(args.output) / "meta_learning.png", scores, args)
@@ -280,9 +284,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--ul-lr", type=float, default=0.005, help="upper learning rate, Adam's (default: %(default)s)")
     p.add_argument("--proximal", type=float, default=0.5, help="iMAML's pull to the start (default: %(default)s)")
     p.add_argument("--scratch-lr", type=float, default=0.3, help="rate without a learned start (default: %(default)s)")
-    p.add_argument(
-        "--scratch-steps", type=int, default=50, help="steps without a learned start (default: %(default)s)"
-    )
+    p.add_argument("--scratch-steps", type=int, default=50, help="steps without a learned start (default: %(default)s)")
     p.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     p.add_argument("--output", default="runs/meta_learning", help="folder for logs (default: %(default)s)")
     return p
