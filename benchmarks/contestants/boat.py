@@ -21,7 +21,10 @@ def configuration(task: Task, definition: Problem, lower: Any, upper: Any, sgd: 
     """BOAT's ``boat_config`` for a task, with the two models and the library's SGD."""
     sections = {**ALWAYS, **task.solver_config}
     if "PGDO" in sections:
-        sections["PGDO"]["updata_y_ahead"] = False
+        # boat-jit spells the first, boat-torch the second; both call the value penalty a difference
+        sections["PGDO"].update(updata_y_ahead=False, update_y_ahead=False, penalty="difference")
+    if "VFO" in sections:
+        sections["VFO"]["eta"] = 0.5
     if "MESO" in sections:
         sections["MESO"]["y_hat_lr"] = definition.rate
     return {

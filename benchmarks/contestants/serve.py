@@ -19,7 +19,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "FD": {"r": 0.01},
     "GDA": {"alpha_init": 0.1, "alpha_decay": 0.9},
     "DI": {"lr": 0.1},
-    "VFO": {"y_hat_lr": 0.1, "eta": 0.5, "u1": 0.5},
+    "VFO": {"y_hat_lr": 0.1, "u1": 0.5},
     "PGDO": {"y_hat_lr": 0.1, "gamma_init": 0.1, "gamma_max": 1.0, "gamma_argmax_step": 100, "penalty": "value"},
     "MESO": {"eta": 0.1, "gamma_1": 1.0, "c0": 0.5},
 }

@@ -41,7 +41,7 @@ class Jboat(Contestant):
         """See :class:`serve.Contestant`."""
         if session.wants_step():
             self._turn.session = session
-            lower, upper = ([batch] for batch in self._problem.batches)
+            lower, upper = ([b] if isinstance(b, list) else b for b in self._problem.batches)  # a list holds tasks
             self._trainer.fit(lower, upper, max_steps=1_000_000)
 
 
