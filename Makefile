@@ -4,12 +4,13 @@
 # make bench  time jboat beside its peers, and its parts, on this machine
 # make bench-quick  the same in a few minutes
 # make gpu-check    what runs on this machine's GPU
+# make docs   the API reference, from the docstrings, in build/docs
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench bench-quick gpu-check clean
+.PHONY: demo test lint bench bench-quick gpu-check docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -29,6 +30,7 @@ bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/unrolled_step.py
 	$(BIN)/python benchmarks/logging_overhead.py
 	$(BIN)/python benchmarks/replay_memory.py
+	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/peers.py --problems l2 --lower-iters 50 --name k50_
 
@@ -38,6 +40,10 @@ bench-quick: $(VENV)/.ready
 
 gpu-check: $(VENV)/.ready
 	$(BIN)/python benchmarks/gpu_check.py
+
+docs: $(VENV)/.ready
+	$(BIN)/python -c "import jboat, pdoc.__main__ as p; p.cli()" --docformat google --output-directory build/docs \
+		jboat jboat.callbacks jboat.trainers '!jboat.trainers.commands'
 
 $(VENV)/.ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -162,7 +162,7 @@ def draw(path: Path, net: WeightNet, scores: dict[str, np.ndarray], data: Data) 
         classes.bar(np.arange(CLASSES) + (i - (len(scores) - 1) / 2) * width, values[order], width=width, label=name)
     classes.set_xticks(range(CLASSES), [f"{c}\n{data.counts[c]}" for c in order])
     classes.set(xlabel="digit, and its training samples", ylabel="test recall", ylim=(0, 1), title="Recall of classes")
-    classes.legend(loc="lower left")
+    classes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=len(scores))
     figure.savefig(path, dpi=120)
 
 

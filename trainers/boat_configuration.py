@@ -27,16 +27,16 @@ _DROPPED = {
     "device": "jboat's device is 'auto', 'cpu' or 'cuda'",
     "fogm_batch_input": "lists of batches are recognised",
 }
+_MOVES_AHEAD = "(update_y_ahead) it has no counterpart: y and x move from the same point"
 _OPTIONS_GONE = {
-    (
-        "PGDO",
-        "updata_y_ahead",
-    ): "(update_y_ahead) it has no counterpart: y and x move from the same point",
+    ("PGDO", "updata_y_ahead"): _MOVES_AHEAD,
+    ("PGDO", "update_y_ahead"): _MOVES_AHEAD,
     ("VFO", "eta"): "the step size of x is ul_optimizer's learning rate",
     ("MESO", "y_hat_lr"): "theta moves by plain gradient steps of size 'eta'",
     ("DM", "auxiliary_v"): "the multiplier is kept by the trainer and its checkpoints",
     ("DM", "auxiliary_v_opt"): "the multiplier is kept by the trainer and its checkpoints",
 }
+_VALUES = {("PGDO", "penalty", "difference"): "value"}
 
 
 def recognised(data: Mapping[str, Any]) -> bool:
@@ -64,9 +64,9 @@ def translated(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         if key in _OBJECTS:
             result[_OBJECTS[key]] = value
         elif key in _LOSSES:
-            result[_LOSSES[key]] = _reference(value)
-            if isinstance(value, Mapping) and value.get("params"):
-                notes.append(f"{key}: 'params' {value['params']} are not handed to the function; bind them in it")
+            params = value.get("params") if isinstance(value, Mapping) else None
+            name = _reference(value)
+            result[_LOSSES[key]] = {"function": name, "params": dict(params)} if params else name
         elif key in operators and isinstance(value, Mapping):
             if key in used:
                 sections[key] = _section(key, value, notes)
@@ -93,7 +93,10 @@ def _section(name: str, section: Mapping[str, Any], notes: list[str]) -> dict[st
         if (name, key) in _OPTIONS_GONE:
             notes.append(f"{name}.{key} is ignored: {_OPTIONS_GONE[name, key]}")
         elif key in valid:
-            kept[key] = float(value) if isinstance(value, str) and _is_number(value) else value
+            value = float(value) if isinstance(value, str) and _is_number(value) else value
+            kept[key] = _VALUES.get((name, key, value), value) if isinstance(value, str) else value
+            if kept[key] != value:
+                notes.append(f"{name}.{key} = {value!r} is called {kept[key]!r}")
         else:
             notes.append(f"{name}.{key} is ignored: {name} has no such option.{registry.nearest(key, valid)}")
     return kept

@@ -7,6 +7,7 @@ before anything is built.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+import functools
 import importlib
 import inspect
 import json
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 MODELS = ("ll_model", "ul_model")
 FUNCTIONS = ("ll_objective", "ul_objective", "gda_loss")
+BOUND = ("function", "params")
 OPTIMIZERS = ("ll_optimizer", "ul_optimizer")
 LOADERS = ("ll_loader", "ul_loader", "val_loader")
 PLAIN = {
@@ -142,7 +144,8 @@ def errors(config: Mapping[str, Any], given: Iterable[str] = (), *, loaders: boo
     found += [f"{key!r} is missing" for key in needed if key not in config and key not in known]
     for key in (*MODELS, *FUNCTIONS, *LOADERS, "trainer"):
         if key in config and key not in known:
-            found += _object_errors(key, config[key])
+            bound = isinstance(config[key], Mapping) and key in FUNCTIONS
+            found += _bound_errors(key, config[key]) if bound else _object_errors(key, config[key])
     for key in OPTIMIZERS:
         if key in config and key not in known:
             found += _optimizer_errors(key, config[key])
@@ -180,7 +183,7 @@ def build(config: Mapping[str, Any], objects: Mapping[str, Any], trainer_class: 
         if key not in objects:
             made = resolved(config[key])
             arguments[key] = made if isinstance(made, jt.Module) else made()
-    arguments.update({key: resolved(config[key]) for key in FUNCTIONS if config.get(key) and key not in objects})
+    arguments.update({key: _function(config[key]) for key in FUNCTIONS if config.get(key) and key not in objects})
     models = {**arguments, **objects}
     for key in OPTIMIZERS:
         if key in config and key not in objects:
@@ -222,6 +225,22 @@ def resolved(reference: str) -> Any:
         if not hasattr(found, part):
             raise ValueError(f"{reference!r}: {module_name} has no {part!r}.{registry.nearest(part, dir(found))}")
         found = getattr(found, part)
+    return found
+
+
+def _function(value: str | Mapping[str, Any]) -> Callable[..., Any]:
+    """A function by its name, or by a table of its name and the keyword arguments to bind."""
+    if isinstance(value, str):
+        return resolved(value)  # type: ignore[no-any-return]
+    return functools.partial(resolved(value["function"]), **value.get("params", {}))
+
+
+def _bound_errors(key: str, value: Mapping[str, Any]) -> list[str]:
+    found = [
+        f"{key!r} has no key {name!r}.{registry.nearest(name, BOUND)}" for name in value if name not in BOUND
+    ] + _object_errors(f"{key}.function", value.get("function"))
+    if not isinstance(value.get("params", {}), Mapping):
+        found.append(f"{key!r}: 'params' must be a table, got {value['params']!r}")
     return found
 
 

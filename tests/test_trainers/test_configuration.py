@@ -6,6 +6,7 @@ import logging
 from jboat import BilevelTrainer
 from jboat.__main__ import main
 from jboat.callbacks import EarlyStopping
+from jboat.trainers.boat_configuration import translated
 from jboat.trainers.configuration import ConfigurationError, with_settings
 import jittor as jt
 import numpy as np
@@ -19,6 +20,10 @@ from problems import Quadratic
 problem = Quadratic()
 ul_model, ll_model = problem.models()
 f, F = problem.f, problem.F
+
+
+def shifted(batch, ul_model, ll_model, shift=0.0, **_):
+    return F(batch, ul_model, ll_model) + shift
 
 
 def new_lower():
@@ -202,11 +207,11 @@ BOAT = {
     "GDA": {"alpha_init": 0.0, "alpha_decay": 0.0},
     "RGT": {"truncate_iter": 2},
     "DI": {"lr": "0.1"},
-    "PGDO": {"updata_y_ahead": True},
+    "PGDO": {"updata_y_ahead": True, "penalty": "difference"},
 }
 LOSSES = {
     "lower_level_loss": {"function": "task.f", "params": {}},
-    "upper_level_loss": {"function": "task.F", "params": {"a": 1}},
+    "upper_level_loss": {"function": "task.shifted", "params": {"shift": 2.0}},
 }
 
 
@@ -225,10 +230,30 @@ def test_boats_files_are_accepted(tmp_path, caplog):
         )
     assert (trainer.gm_op, trainer.na_op, trainer.lower_iters) == (("DI", "NGD"), ("RGT", "RAD"), 4)
     assert trainer.solver_config == {"RGT": {"truncate_iter": 2}, "DI": {"lr": 0.1}}
-    for note in ("return_grad is ignored", "copy_last_param = True became warm_start", "'params' {'a': 1}"):
+    assert trainer.problem.ul_objective.keywords == {"shift": 2.0}
+    for note in ("return_grad is ignored", "copy_last_param = True became warm_start"):
         assert note in caplog.text
     exact = problem.reference(("RGT", "RAD"), K=4, lr=0.1, M=2)[0]
     np.testing.assert_allclose(trainer.hypergradient({}, {}).gradients[0].numpy(), exact, rtol=1e-4, atol=1e-5)
+
+
+def test_a_bound_function_is_checked(tmp_path, capsys):
+    bound = {"function": "task:shifted", "params": {"shift": 3.0}}
+    trainer = BilevelTrainer.from_config(write(tmp_path / "c.json", {**CONFIG, "ul_objective": bound}))
+    plain = BilevelTrainer.from_config(write(tmp_path / "c.json", CONFIG))
+    shift = trainer.hypergradient({}, {}).upper_loss - plain.hypergradient({}, {}).upper_loss
+    assert shift == pytest.approx(3.0, abs=1e-4)
+    wrong = {**CONFIG, "ul_objective": {"function": "task:shiftd", "parms": {}, "params": 1}}
+    assert main(["validate", str(write(tmp_path / "c.json", wrong))]) == 2
+    printed = capsys.readouterr().err
+    for sentence in ("'ul_objective' has no key 'parms'", "has no 'shiftd'", "'params' must be a table, got 1"):
+        assert sentence in printed
+
+
+def test_boats_difference_is_the_value_penalty():
+    notes = translated({**BOAT, "fo_op": "PGDO", "gm_op": None, "na_op": None})
+    assert notes[0]["solver_config"] == {"PGDO": {"penalty": "value"}}
+    assert "PGDO.penalty = 'difference' is called 'value'" in notes[1]
 
 
 def test_boats_misspelt_key_is_noted_and_objects_in_its_dict_are_taken(caplog):
