@@ -56,6 +56,7 @@ CONTESTANTS: dict[str, tuple[str, ...]] = {
 }
 COMPILES_LONG = {"boat_jit": ("CG", "NS")}
 WARM_UP = 3
+OFF = 1e-3
 
 
 def interpreter(name: str) -> tuple[str, dict[str, str]]:
@@ -181,12 +182,42 @@ def table(cells: list[dict[str, Any]]) -> str:
                 lines.append(f"{head} failed: {row['failed'][:100].replace('|', '/')} | | | | | |")
                 continue
             kernels = f"{row['kernels']:.0f}" if row["kernels"] else ""
-            wrong = " **differs**" if row["off"] > 1e-3 else ""
+            wrong = " **differs**" if row["off"] > OFF else ""
             lines.append(
                 f"{head} {row['ms']:.1f} | {row['jboat_ratio'] or 0:.2f} | {row['off']:.1e}{wrong} | "
                 f"{row['peak_mb']:.0f} | {kernels} | {row['first_s']:.1f} |"
             )
     return "\n".join(lines)
+
+
+def summary() -> str:
+    """The time of jboat over that of each contestant, from all results: ``x`` where it failed, ``!`` where it is off."""
+    others = [name for name in CONTESTANTS if name != "jboat"]
+    lines = [
+        f"| problem | chain | K | jboat ms | {' | '.join(others)} | peak MB, jboat and boat-jit | kernels, both |",
+        "| --- " * (6 + len(others)) + "|",
+    ]
+    for name in [f"{beginning}{problem}" for problem in LOWER_ITERS for beginning in ("", "k50_")]:
+        path = RESULTS / f"{name}.json"
+        for cell in json.loads(path.read_text()) if path.exists() else []:
+            rows = cell["contestants"]
+            ours, peer = rows.get("jboat", {}), rows.get("boat_jit", {})
+            if "ms" not in ours:
+                continue
+            ratios = " | ".join(_ratio(rows.get(other)) for other in others)
+            memory = f"{ours['peak_mb']:.0f}, {peer['peak_mb']:.0f}" if "peak_mb" in peer else f"{ours['peak_mb']:.0f}"
+            kernels = f"{ours['kernels']:.0f}, {peer['kernels']:.0f}" if "kernels" in peer else f"{ours['kernels']:.0f}"
+            head = f"| {cell['problem']} | {cell['chain']} | {cell['lower_iters']} | {ours['ms']:.1f} |"
+            lines.append(f"{head} {ratios} | {memory} | {kernels} |")
+    return "\n".join(lines)
+
+
+def _ratio(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    if "failed" in row:
+        return "x"
+    return f"{row['jboat_ratio']:.2f}{'' if row['off'] <= OFF else '!'}"
 
 
 def main() -> None:
@@ -214,6 +245,7 @@ def main() -> None:
                 print(table(cells[-1:]).split("\n", 2)[2], flush=True)
                 path.with_suffix(".json").write_text(json.dumps(cells, indent=1) + "\n")
                 path.with_suffix(".md").write_text(table(cells) + "\n")
+    (RESULTS / "summary.md").write_text(summary() + "\n")
 
 
 if __name__ == "__main__":

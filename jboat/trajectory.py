@@ -197,9 +197,9 @@ class Trajectory:
         Args:
             objective: phi of this step, called with the trajectory; differentiated by the last iterate.
             keep_graph: whether to keep the step's graph. If not, a pullback rebuilds it.
-            join: whether the step may share its graph with its neighbours, and be computed with them; then call
-                :meth:`settle` after the last one. Only small models do, without random numbers, whose optimizer keeps
-                no state.
+            join: whether the step may be computed with its neighbours, and share its graph with them if graphs are
+                kept; then call :meth:`settle` after the last one. Only small models do, without random numbers, whose
+                optimizer keeps no state.
 
         Returns:
             phi before the step, a scalar Var.
@@ -218,8 +218,8 @@ class Trajectory:
         start = kept.start if kept else step
         self._kept.append(_Kept(start, graph.outputs) if keep_graph else None)
         self._unsettled.append(loss)
-        joinable = join and keep_graph and count <= MOST_VARIABLES_TO_JOIN and len(values) == count
-        if not joinable or self._draws_random_numbers or step + 1 - start == JOINED_STEPS:
+        joinable = join and count <= MOST_VARIABLES_TO_JOIN and len(values) == count
+        if not joinable or self._draws_random_numbers or len(self._unsettled) == JOINED_STEPS:
             self.settle()
         return loss.detach()
 
