@@ -27,7 +27,7 @@ lint: $(VENV)/.ready
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p jboat
 
 bench: $(VENV)/.ready
-	$(BIN)/python benchmarks/unrolled_step.py
+	$(BIN)/python benchmarks/step_costs.py
 	$(BIN)/python benchmarks/logging_overhead.py
 	$(BIN)/python benchmarks/replay_memory.py
 	$(BIN)/python benchmarks/scaling.py

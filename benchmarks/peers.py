@@ -191,7 +191,7 @@ def table(cells: list[dict[str, Any]]) -> str:
 
 
 def summary() -> str:
-    """The time of jboat over that of each contestant, from all results: ``x`` where it failed, ``!`` where it is off."""
+    """The time of jboat over that of each contestant: ``x`` where that failed, ``!`` where its gradient is off."""
     others = [name for name in CONTESTANTS if name != "jboat"]
     lines = [
         f"| problem | chain | K | jboat ms | {' | '.join(others)} | peak MB, jboat and boat-jit | kernels, both |",

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 import re
+import subprocess
+import sys
 
+import jboat
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -26,3 +29,14 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_the_api_reference_is_made(tmp_path):
+    recipe = re.search(r"^docs:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), flags=re.M)[1]
+    command = recipe.replace("$(BIN)/python", sys.executable).replace("build/docs", str(tmp_path))
+    subprocess.run(["sh", "-c", command], cwd=ROOT, check=True, capture_output=True)
+    page = (tmp_path / "jboat.html").read_text()
+    for name in jboat.__all__:
+        assert f'id="{name}"' in page or f"jboat.html#{name}" in page, name
+    assert 'id="ModelCheckpoint"' in (tmp_path / "jboat" / "callbacks.html").read_text()
+    assert (tmp_path / "jboat" / "na_ol" / "rad.html").exists()

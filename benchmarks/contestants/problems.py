@@ -11,6 +11,7 @@ CHANNELS = 32
 LAYERS = 4
 TASKS = 4
 HIDDEN = 300
+PENALTY = -5.0
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -68,7 +69,7 @@ def make(name: str, *, samples: int | None = None, features: int | None = None) 
     if name == "maml":
         upper = [w.copy() for w in weights]
     elif name == "l2":
-        upper = [np.full((1, *shape), -5.0, np.float32)]
+        upper = [np.full((1, *shape), PENALTY, np.float32)]
     else:
         upper = [np.zeros(size, np.float32)]
     rate = {"cnn": 0.1, "maml": 0.1}.get(name, 0.5)
