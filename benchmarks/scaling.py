@@ -101,6 +101,7 @@ def exponent(values: tuple[int, ...], rows: dict[str, list[float]], key: str) ->
 def draw(path: Path, results: dict[str, dict[str, list[float]]]) -> None:
     """A plot for every axis, with the exponents."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(13, 3.6), layout="constrained")
     for axes, (name, rows) in zip(figure.subplots(1, len(results)), results.items(), strict=True):
@@ -108,6 +109,8 @@ def draw(path: Path, results: dict[str, dict[str, list[float]]]) -> None:
         for key, unit, marker in (("ms", "ms", "o"), ("mb", "MB", "s")):
             axes.loglog(values, rows[key], marker=marker, label=f"{unit}, {exponent(values, rows, key)}")
         axes.set(xlabel=AXES[name].label)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3, which="both")
         axes.legend()
     figure.savefig(path, dpi=110)

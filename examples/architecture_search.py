@@ -153,7 +153,7 @@ def draw(path: Path, shares: dict[str, np.ndarray], found: dict[str, float], ran
         for (row, column), share in np.ndenumerate(values):
             axes.text(column, row, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.5 else "black")
     accuracies.scatter(random, np.zeros(len(random)), label="random architectures", color="gray")
-    for (name, accuracy), marker in zip(found.items(), "o^", strict=True):
+    for (name, accuracy), marker in zip(found.items(), "o^", strict=False):
         accuracies.scatter([accuracy], [0.0], s=90, marker=marker, label=f"found by {name}")
     accuracies.set(xlabel="test accuracy", yticks=[], ylim=(-1, 2), title="Trained anew")
     accuracies.legend(loc="upper left")
@@ -165,7 +165,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     weights, architecture, test = load(args.seed)
     halves = weights, architecture
     shares, found, lines = {}, {}, []
-    for name in SEARCHES:
+    for name in args.searches:
         begun = time.perf_counter()
         shares[name], _ = searched(name, halves, args)
         seconds = time.perf_counter() - begun
@@ -191,6 +191,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--searches", nargs="+", default=list(SEARCHES), choices=list(SEARCHES), help="default: both")
     p.add_argument("--steps", type=int, default=150, help="outer steps of every search (default: %(default)s)")
     p.add_argument("--random", type=int, default=8, help="random architectures (default: %(default)s)")
     p.add_argument("--channels", type=int, default=8, help="channels of every node (default: %(default)s)")

@@ -231,7 +231,7 @@ def resolved(reference: str) -> Any:
 def _function(value: str | Mapping[str, Any]) -> Callable[..., Any]:
     """A function by its name, or by a table of its name and the keyword arguments to bind."""
     if isinstance(value, str):
-        return resolved(value)  # type: ignore[no-any-return]
+        return resolved(value)
     return functools.partial(resolved(value["function"]), **value.get("params", {}))
 
 
