@@ -27,6 +27,8 @@ _number = itertools.count()
 class TensorBoardLogger(Callback):
     """Every metric as a scalar against the outer step, the configuration as text; more on request.
 
+    Metrics are in the groups ``train``, ``val`` (evaluations) and ``wall_seconds`` (the times).
+
     Args:
         folder: where to write; by default the trainer's ``logger_dir``.
         every_n_steps: log one step in so many.
@@ -89,8 +91,10 @@ class TensorBoardLogger(Callback):
             numbers = {_tag(n): v for n, v in state.metrics.items() if n not in state.validation}
             self._waiting.append((time.time(), state.step, numbers))
         if self._histograms and state.step % self._histograms == 0:
+            names = {id(p): name for name, p in trainer.ul_model.named_parameters()}
             for i, variable in enumerate(trainer.ul_var):
-                histogram = summary.histogram(f"upper_variables/{i}", variable.numpy(), bins="auto")
+                tag = f"upper_variables/{names.get(id(variable), i)}"
+                histogram = summary.histogram(tag, variable.numpy(), bins="auto")
                 self._write(time.time(), state.step, histogram)
         if time.perf_counter() - self._flushed >= self._flush_seconds:
             self._flush()
@@ -122,8 +126,8 @@ class TensorBoardLogger(Callback):
 
 
 def _tag(name: str) -> str:
-    """TensorBoard groups tags by what precedes the slash."""
-    for prefix in ("val_", "time_"):
+    """TensorBoard groups tags by what precedes the slash, in alphabetical order: losses first, times last."""
+    for prefix, group in (("val_", "val"), ("time_", "wall_seconds")):
         if name.startswith(prefix):
-            return f"{prefix[:-1]}/{name.removeprefix(prefix)}"
+            return f"{group}/{name.removeprefix(prefix)}"
     return f"train/{name}"

@@ -175,7 +175,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
 
     ll_model = make_classifier(args.model, data.train_x.shape[1], classes)
     ul_model = SampleWeights(len(noisy))
-    callbacks = [ProgressBar(), CSVLogger(times=False), TensorBoardLogger(histograms=25)]
+    callbacks = [ProgressBar(), CSVLogger(times=False), TensorBoardLogger(histograms=25, lower_curves=50)]
     trainer = BilevelTrainer(
         ll_model,
         ul_model,

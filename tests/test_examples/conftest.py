@@ -9,15 +9,24 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+@pytest.fixture(scope="session")
+def load():
+    """The module ``examples/NAME.py`` by its name."""
+
+    def loaded(name):
+        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return loaded
+
+
 @pytest.fixture(scope="module")
-def example(request):
+def example(request, load):
     """The module ``examples/NAME.py`` for ``test_NAME.py``."""
-    name = request.module.__name__.rpartition(".")[2].removeprefix("test_")
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load(request.module.__name__.rpartition(".")[2].removeprefix("test_"))
 
 
 @pytest.fixture

@@ -13,14 +13,6 @@ def test_learned_weights_beat_unweighted_training(run, tmp_path, capsys):
     assert (tmp_path / "loss" / "metrics.csv").exists()
 
 
-def test_a_seed_fixes_every_number(run, tmp_path):
-    logs = {}
-    for name, seed in (("a", "2"), ("b", "2"), ("c", "3")):
-        run(tmp_path / name, "--steps", "2", "--seed", seed)
-        logs[name] = (tmp_path / name / "loss" / "metrics.csv").read_text()
-    assert logs["a"] == logs["b"] != logs["c"]
-
-
 def test_the_tail_is_long_and_nothing_is_used_twice(example):
     data = example.load(most=100, imbalance=50.0, clean=5, seed=0)
     assert (data.counts.max(), data.counts.min()) == (100, 2)

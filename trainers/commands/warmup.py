@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from typing import Any
-from unittest import mock
 
 from jboat.trainers.bilevel_trainer import BilevelTrainer
 from jboat.trainers.commands import train
@@ -62,8 +61,12 @@ def _run(program: Path | None, arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         output = os.path.join(folder, "output")
         command = [str(program), *arguments, *([] if "--output" in arguments else ["--output", output])]
-        with mock.patch.object(sys, "argv", command), contextlib.redirect_stdout(sys.stderr):
-            runpy.run_path(str(program), run_name="__main__")
+        before, sys.argv = sys.argv, command
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                runpy.run_path(str(program), run_name="__main__")
+        finally:
+            sys.argv = before
     return 0
 
 
@@ -82,8 +85,11 @@ def _short_fits() -> Iterator[None]:
             limits["val_every"] = 1
         return original(self, *args, **{**kwargs, **limits})
 
-    with mock.patch.object(BilevelTrainer, "fit", fit):
+    BilevelTrainer.fit = fit  # type: ignore[method-assign]
+    try:
         yield
+    finally:
+        BilevelTrainer.fit = original  # type: ignore[method-assign]
 
 
 def _kernels() -> set[str]:
