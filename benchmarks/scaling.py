@@ -48,8 +48,9 @@ def measure(name: str, value: int) -> dict[str, float]:
     """Time and memory of one point, in this process."""
     from jboat import BilevelTrainer
     from jboat.callbacks import LambdaCallback
+    from jboat_trainer import make_trainer
     import jittor as jt
-    from jittor_models import Problem, plain
+    from jittor_models import Problem
     import problems
 
     axis = AXES[name]
@@ -64,13 +65,8 @@ def measure(name: str, value: int) -> dict[str, float]:
         jt.sync_all(True)
         ends.append(time.perf_counter())
 
-    trainer = BilevelTrainer(
-        p.lower_model,
-        p.upper_model,
-        p.lower,
-        plain,
-        ll_optimizer=jt.optim.SGD(p.lower_model.parameters(), p.definition.rate),
-        ul_optimizer=jt.optim.SGD(p.upper_model.parameters(), p.definition.upper_rate),
+    trainer = make_trainer(
+        p,
         na_op=["CG"] if iterations else ["RAD"],
         lower_iters=axis.lower_iters or value,
         solver_config={"CG": {"k": iterations, "tolerance": 0.0}} if iterations else {},

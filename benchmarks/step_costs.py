@@ -12,12 +12,13 @@ import statistics
 import sys
 import time
 
-from jboat import BilevelTrainer
+import jboat  # noqa: F401  (before Jittor)
 import jittor as jt
 
 sys.path.insert(0, str(Path(__file__).parent / "contestants"))
 
-from jittor_models import Problem, plain
+from jboat_trainer import make_trainer
+from jittor_models import Problem
 import problems
 from use_jittor import Functional
 
@@ -26,13 +27,8 @@ FEW, MANY = 10, 30
 
 def hypergradient(p: Problem, chain: str, lower_iters: int, iterations: int) -> Callable[[], object]:
     """A call that computes one hypergradient."""
-    trainer = BilevelTrainer(
-        p.lower_model,
-        p.upper_model,
-        p.lower,
-        plain,
-        ll_optimizer=jt.optim.SGD(p.lower_model.parameters(), p.definition.rate),
-        ul_optimizer=jt.optim.SGD(p.upper_model.parameters(), p.definition.upper_rate),
+    trainer = make_trainer(
+        p,
         na_op=[chain],
         lower_iters=lower_iters,
         solver_config={"CG": {"k": iterations, "tolerance": 0.0}} if chain == "CG" else {},

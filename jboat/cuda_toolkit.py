@@ -55,8 +55,8 @@ def find(environ: Mapping[str, str], cache: Path) -> CudaToolkit:
     homes = [Path(folder) for folder in (*candidates, *_FOLDERS) if (Path(folder) / "bin" / "nvcc").is_file()]
     if not homes:
         return CudaToolkit(None, ("nvcc",))
-    home = next((home for home in homes if _has(home, "cudart")), homes[0])
-    missing = [f"lib64/lib{name}.so" for name in ("cudart",) if not _has(home, name)]
+    home = next((home for home in homes if _runtime(home).is_file()), homes[0])
+    missing = [] if _runtime(home).is_file() else [str(_runtime(home).relative_to(home))]
     missing += [f"{name} with its header" for name in ("cublas", "curand") if not _has(home, name, header=True)]
     if not _driver_has_a_device():
         missing.append("a CUDA driver with a device")
@@ -78,6 +78,11 @@ def settings(toolkit: CudaToolkit) -> dict[str, str]:
     if toolkit.version is not None and toolkit.version >= (13, 0):
         wanted |= {"cc_flags": _CC_FLAGS_13, "use_mpi": "0"}
     return wanted
+
+
+def _runtime(home: Path) -> Path:
+    """The library that Jittor loads from this very place, or aborts."""
+    return home / "lib64" / "libcudart.so"
 
 
 def _has(home: Path, name: str, *, header: bool = False) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+import contextlib
 
+from jboat.fast_gradients import fast_gradients
 from jboat.trainers import validation
 import jittor as jt
 
@@ -24,6 +26,8 @@ def checked(device: str) -> str:
     return device
 
 
-def scope(device: str) -> AbstractContextManager[None]:
-    """Run on the device inside the block; the user's flag comes back at its end."""
-    return jt.flag_scope(use_cuda=int(device == "cuda"))
+@contextlib.contextmanager
+def scope(device: str) -> Iterator[None]:
+    """Run on the device inside the block, with gradients made for it; the user's flag comes back at its end."""
+    with jt.flag_scope(use_cuda=int(device == "cuda")), fast_gradients():
+        yield

@@ -67,15 +67,15 @@ def check_first_batch(problem: Problem, pair: Pair, initial: Sequence[jt.Var], *
         names = {id(p): name for name, p in problem.ll_model.named_parameters()}
         places = [f"{names.get(id(problem.ll_var[i]), f'll_var[{i}]')} by {error:.0%}" for i, error in wrong.items()]
         suspects = (
-            f"Suspects, whose gradients are written by hand: {', '.join(found.names)}."
+            f"Suspects, whose gradients are written by hand: {', '.join(found.names)}. For max pooling take "
+            "jboat.nn.MaxPool2d or jboat.nn.max_pool2d."
             if found.names
             else f"Suspects: what stops a gradient (detach, stop_grad, no_grad) on the way {_through(problem, wrong)}."
         )
         raise SecondOrderError(
             "check_second_order: a Hessian-vector product of the lower objective differs from a central difference of "
-            f"its gradient in {', '.join(places)}, and {problem.finisher} needs second derivatives. {suspects} For max "
-            "pooling take jboat.nn.MaxPool2d or jboat.nn.max_pool2d. If the product is right all the same, pass "
-            "check_second_order=False."
+            f"its gradient in {', '.join(places)}, and {problem.finisher} needs second derivatives. {suspects} "
+            "If the product is right all the same, pass check_second_order=False."
         )
 
 

@@ -36,7 +36,7 @@ class LoaderStream:
         self._seed = seed
         self._iterator: Iterator[Any] | None = None
         self._whole: Item | None = as_item(loader, name) if isinstance(loader, Mapping) else None
-        fixed = isinstance(loader, (Mapping, list, tuple))  # the same batches in every pass, whatever is drawn
+        fixed = self._whole is not None or type(loader) in (list, tuple)  # a subclass may shuffle as it is read
         self._random = None if seed is None or fixed else RandomStream(seed)
         self._pass_start = self._generators()
         self._last: Item | None = None

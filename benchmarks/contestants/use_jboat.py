@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from jboat import BilevelTrainer, StopReason, TrainerState
 from jboat.callbacks import Callback
+from jboat_trainer import make_trainer
 import jittor as jt
 from jittor_kernels import kernels
-from jittor_models import Problem, plain
+from jittor_models import Problem
 import numpy as np
 import problems
 from serve import Contestant, Session, Task, serve
@@ -18,13 +19,8 @@ class Jboat(Contestant):
     def __init__(self, task: Task) -> None:
         self._turn = Turn()
         self._problem = p = Problem(problems.make(task.problem))
-        self._trainer = BilevelTrainer(
-            p.lower_model,
-            p.upper_model,
-            p.lower,
-            plain,
-            ll_optimizer=jt.optim.SGD(p.lower_model.parameters(), p.definition.rate),
-            ul_optimizer=jt.optim.SGD(p.upper_model.parameters(), p.definition.upper_rate),
+        self._trainer = make_trainer(
+            p,
             lower_iters=task.lower_iters,
             solver_config=task.solver_config,
             callbacks=[self._turn],

@@ -68,6 +68,13 @@ def from_pythons_generator():
         yield DATA[order[i : i + 8]], TARGET[order[i : i + 8]]
 
 
+class ShuffledList(list):
+    """A list that is read in another order in every pass."""
+
+    def __iter__(self):
+        return iter([self[i] for i in np.random.permutation(len(self))])
+
+
 def sgd(params):
     return jt.optim.SGD(params, 0.1)
 
@@ -86,6 +93,7 @@ def cosine(trainer_parts):
 
 LOADERS = {
     "list": (lambda: batches(6), lambda: batches(8)),
+    "shuffled list": (lambda: ShuffledList(batches(6)), lambda: ShuffledList(batches(8))),
     "dataset": (lambda: Shuffled(6), lambda: Shuffled(8)),
     "factory": (lambda: from_numpys_generator, lambda: from_pythons_generator),
 }
@@ -94,6 +102,7 @@ RUNS = {
     "GDA+DI+PTT+RAD": {"gm_op": ["GDA", "DI", "NGD"], "na_op": ["PTT", "RAD"], "upper": adam, "loaders": "dataset"},
     "IAD": {"na_op": ["IAD"], "iad": True, "upper": adam},
     "CG warm": {"na_op": ["CG"], "loaders": "factory", "lower": momentum, "ll_optimizer_state": "carry"},
+    "shuffled list": {"na_op": ["CG"], "loaders": "shuffled list", "lower": momentum, "ll_optimizer_state": "carry"},
     "cold NS": {"na_op": ["NS"], "warm_start": False},
     "accumulate": {"accumulate": 2, "loaders": "dataset", "upper": momentum},
     "fresh": {"lower_batches": "fresh", "loaders": "factory"},

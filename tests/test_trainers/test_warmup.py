@@ -60,7 +60,11 @@ CONFIG = {
     "ll_loader": "job:batches",
     "ul_loader": "job:batches",
     "lower_iters": 3,
-    "callbacks": [{"class": "CSVLogger"}],
+    "callbacks": [
+        {"class": "CSVLogger"},
+        {"class": "JSONLLogger", "folder": "lines"},
+        {"class": "ModelCheckpoint", "dirpath": "checkpoints", "every_n_steps": 1},
+    ],
     "logger_dir": "logs",
     "fit": {"max_epochs": 50},
 }
@@ -88,12 +92,13 @@ def test_a_program_runs_a_few_steps_and_then_compiles_nothing(tmp_path, capsys, 
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["config.json", "job.py"]
 
 
-def test_a_configuration_is_warmed_up_without_its_folder(tmp_path, capsys, kernels):
+def test_a_configuration_is_warmed_up_without_its_folders(tmp_path, capsys, kernels):
     assert main(["warmup", "config.json"]) == 0
     assert "3 outer steps" in capsys.readouterr().err
-    assert not (tmp_path / "logs").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "__pycache__"] == []
     kernels.restart()
     assert main(["train", "config.json", "--set", "fit.max_epochs=20"]) == 0
+    assert (tmp_path / "checkpoints" / "last.npz").exists()
     assert kernels.new() == []
 
 

@@ -16,11 +16,18 @@ import tempfile
 import time
 from typing import Any
 
+from jboat.callbacks.progress_bar import ProgressBar
 from jboat.trainers.bilevel_trainer import BilevelTrainer
+from jboat.trainers.callback_list import CallbackList
 from jboat.trainers.commands import train
+from jboat.trainers.history_recorder import HistoryRecorder
 import jittor as jt
 
 STEPS = 3
+_HARMLESS = (
+    HistoryRecorder,
+    ProgressBar,
+)  # of those that record or save; the others would write into the job's folders
 
 
 def main(*, config: str | None, example: str, arguments: list[str]) -> int:
@@ -34,16 +41,17 @@ def main(*, config: str | None, example: str, arguments: list[str]) -> int:
     Returns:
         0; 2 where there is nothing to run, with the reason printed.
     """
-    program = _found(example)
+    program = None if config is not None else _found(example)
     if config is None and program is None:
         known = ", ".join(sorted(path.stem for path in Path("examples").glob("*.py"))) or "none"
         print(f"error: no program {example!r}; in the folder examples: {known}", file=sys.stderr)
         return 2
     before, begun = _kernels(), time.perf_counter()
-    with _short_fits():
-        status = _run_config(config) if config is not None else _run(program, arguments)
-    if status:
-        return status
+    with _short_fits(), tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        if program is not None:
+            _run(program, arguments, folder)
+        elif train.train(str(config), [f"logger_dir={folder}"]) != 0:
+            return 2
     jt.sync_all(True)
     new = len(_kernels() - before)
     print(f"{new} kernels compiled, {len(before) + new} in the cache, {time.perf_counter() - begun:.0f} s")
@@ -57,22 +65,13 @@ def _found(example: str) -> Path | None:
     return None
 
 
-def _run(program: Path | None, arguments: list[str]) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        output = os.path.join(folder, "output")
-        command = [str(program), *arguments, *([] if "--output" in arguments else ["--output", output])]
-        before, sys.argv = sys.argv, command
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
-                runpy.run_path(str(program), run_name="__main__")
-        finally:
-            sys.argv = before
-    return 0
-
-
-def _run_config(path: str) -> int:
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        return train.train(path, [f"logger_dir={folder}"])
+def _run(program: Path, arguments: list[str], folder: str) -> None:
+    output = [] if "--output" in arguments else ["--output", os.path.join(folder, "output")]
+    before, sys.argv = sys.argv, [str(program), *arguments, *output]
+    try:
+        runpy.run_path(str(program), run_name="__main__")
+    finally:
+        sys.argv = before
 
 
 @contextlib.contextmanager
@@ -83,6 +82,7 @@ def _short_fits() -> Iterator[None]:
         limits: dict[str, Any] = {"max_steps": STEPS, "max_epochs": None, "max_time": None, "resume_from": None}
         if kwargs.get("val_loader") is not None:
             limits["val_every"] = 1
+        self.callbacks = CallbackList(c for c in self.callbacks.callbacks if c.rank == 0 or isinstance(c, _HARMLESS))
         return original(self, *args, **{**kwargs, **limits})
 
     BilevelTrainer.fit = fit  # type: ignore[method-assign]

@@ -1,0 +1,132 @@
+"""Graphs built inside ``fast_gradients`` have the same values and derivatives, and quick kernels."""
+
+from jboat import autodiff, functional
+from jboat.fast_gradients import fast_gradients
+import jittor as jt
+from jittor import nn
+import numpy as np
+import pytest
+
+RNG = np.random.default_rng(5)
+X = RNG.normal(size=(7, 4))
+W = [RNG.normal(size=(4, 5)), RNG.normal(size=(3, 5))]
+V = [RNG.normal(size=w.shape) for w in W]
+SLOPE = 0.2
+
+
+def loss(w, x):
+    hidden = jt.where(x @ w[0] > 0, x @ w[0], SLOPE * (x @ w[0])).tanh()
+    hidden = nn.relu(hidden) * hidden
+    out = nn.linear(hidden, w[1])
+    return (out * out * out).sum()
+
+
+def gradient(w):
+    """The same in numpy, float64."""
+    before = X @ w[0]
+    slope = np.where(before > 0, 1.0, SLOPE)
+    tanh = np.tanh(slope * before)
+    hidden = np.maximum(tanh, 0.0) * tanh
+    out = hidden @ w[1].T
+    by_out = 3 * out**2
+    by_tanh = (by_out @ w[1]) * 2 * np.maximum(tanh, 0.0)
+    return [X.T @ (by_tanh * (1 - tanh**2) * slope), by_out.T @ hidden]
+
+
+def hessian_vector_product(eps=1e-6):
+    sides = [gradient([w + sign * eps * v for w, v in zip(W, V, strict=True)]) for sign in (1, -1)]
+    return [(a - b) / (2 * eps) for a, b in zip(*sides, strict=True)]
+
+
+def leaves(arrays):
+    return [jt.array(a.astype("float32")) for a in arrays]
+
+
+def second(w):
+    jt.sync_all(True)
+    return autodiff.hvp(loss(w, jt.array(X.astype("float32"))), w, leaves(V))
+
+
+def close(got, wanted):
+    for g, a in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(g.numpy(), a, rtol=2e-4, atol=2e-4 * np.abs(a).max())
+
+
+def test_first_and_second_derivatives():
+    w = leaves(W)
+    with fast_gradients():
+        close(autodiff.grad(loss(w, jt.array(X.astype("float32"))), w), gradient(W))
+        close(second(w), hessian_vector_product())
+
+
+def kernels_of(call):
+    jt.sync_all(True)
+    with jt.profile_scope(warmup=0, rerun=0) as report:
+        jt.sync(call())
+    return [row[0] for row in report[1:]]
+
+
+def test_no_condition_is_a_bool_and_no_product_is_a_plain_loop():
+    def slow(names):
+        products = [n for n in names if "broadcast_to" in n and "DIM=3" in n]
+        assert products
+        return any("Tc:bool" in n for n in names), any(n.count("REDUCE") > n.count("relay") for n in products)
+
+    assert slow(kernels_of(lambda: second(leaves(W)))) == (True, True)
+    with fast_gradients():
+        assert slow(kernels_of(lambda: second(leaves(W)))) == (False, False)
+
+
+def test_derivatives_belong_to_the_values_at_the_time_of_the_product():
+    parameters, w = [jt.zeros(a.shape) for a in W], leaves(W)
+    with fast_gradients(), functional.substituted(parameters, w):
+        value = loss(parameters, jt.array(X.astype("float32")))
+    close(autodiff.hvp(value, w, leaves(V)), hessian_vector_product())
+
+
+def test_everything_comes_back():
+    def operations():
+        return (
+            jt.ternary,
+            jt.ternary_out_hint,
+            jt.where,
+            jt.matmul,
+            nn.matmul,
+            nn.matmul_transpose,
+            jt.Var.matmul,
+            jt.Var.__matmul__,
+        )
+
+    def fail():
+        with fast_gradients(), fast_gradients():
+            assert all(a is not b for a, b in zip(before, operations(), strict=True))
+            raise KeyError
+
+    before = operations()
+    with pytest.raises(KeyError):
+        fail()
+    assert all(a is b for a, b in zip(before, operations(), strict=True))
+
+
+def test_other_products_are_jittors():
+    batch, matrix, vector = (jt.array(RNG.normal(size=s).astype("float32")) for s in [(2, 3, 4), (4, 5), (4,)])
+
+    def products():
+        return [batch @ matrix, batch @ vector, nn.bmm(batch, batch.transpose(0, 2, 1)), jt.where(vector > 0)[0]]
+
+    wanted = [p.numpy() for p in products()]
+    with fast_gradients():
+        for got, a in zip(products(), wanted, strict=True):
+            np.testing.assert_array_equal(got.numpy(), a)
+        with pytest.raises(AssertionError, match="dimension not match"):
+            matrix @ matrix
+
+
+def test_nothing_is_kept():
+    w = leaves(W)
+    with fast_gradients():
+        jt.sync(second(w))
+        before = jt.liveness_info()["lived_vars"]
+        for _ in range(5):
+            jt.sync(second(w))
+        assert jt.liveness_info()["lived_vars"] == before
