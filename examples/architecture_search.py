@@ -195,7 +195,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int, default=150, help="outer steps of every search (default: %(default)s)")
     p.add_argument("--random", type=int, default=8, help="random architectures (default: %(default)s)")
     p.add_argument("--channels", type=int, default=8, help="channels of every node (default: %(default)s)")
-    p.add_argument("--ll-lr", type=float, default=0.1, help="lower learning rate (default: %(default)s)")
+    p.add_argument("--ll-lr", type=float, default=0.03, help="lower learning rate (default: %(default)s)")
     p.add_argument("--ul-lr", type=float, default=0.02, help="upper learning rate, Adam's (default: %(default)s)")
     p.add_argument("--final-steps", type=int, default=150, help="steps of training anew (default: %(default)s)")
     p.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
