@@ -79,7 +79,9 @@ def _product(a: jt.Var, missing_a: int, b: jt.Var, missing_b: int) -> jt.Var:
         return _sum_of_products(a, missing_a, b, missing_b)
     held_a, held_b = alias(a), alias(b)
 
-    def gradient(by_out: jt.Var) -> tuple[jt.Var, jt.Var]:
+    def gradient(by_out: jt.Var | None) -> tuple[jt.Var | None, jt.Var | None]:
+        if by_out is None:  # nothing that is differentiated depends on the product
+            return None, None
         summed = 3 - missing_a - missing_b
         return _product(by_out, summed, held_b, missing_b), _product(by_out, summed, held_a, missing_a)
 

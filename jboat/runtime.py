@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 import contextlib
+import json
 import logging
 import os
 from pathlib import Path
@@ -31,8 +32,19 @@ _ONEDNN_LIBRARY = "libmkldnn.so"
 
 
 def jittor_home(environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder under whose ``.cache/jittor`` Jittor keeps everything it compiles."""
-    return Path(environ.get("JITTOR_HOME") or Path.home()).absolute()
+    """The folder under whose ``.cache/jittor`` Jittor keeps everything it compiles.
+
+    It is JITTOR_HOME, or the one that an earlier program was started with, which Jittor remembers, or the user's home.
+    """
+    return Path(environ.get("JITTOR_HOME") or _remembered_home() or Path.home()).absolute()
+
+
+def _remembered_home() -> str | None:
+    try:
+        remembered = json.loads((Path.home() / ".cache" / "jittor" / "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return remembered.get("JITTOR_HOME") if isinstance(remembered, dict) else None
 
 
 def require_writable_home(home: Path) -> None:

@@ -84,6 +84,18 @@ def test_derivatives_belong_to_the_values_at_the_time_of_the_product():
     close(autodiff.hvp(value, w, leaves(V)), hessian_vector_product())
 
 
+def test_what_has_no_derivative_has_none():
+    w, pool = leaves(W), nn.Pool(2, 2, op="maximum")  # whose second derivative Jittor leaves out
+
+    def value():
+        return (pool((jt.array(X.astype("float32")) @ w[0])[None, None]) ** 2).sum()
+
+    (wanted,) = autodiff.hvp(value(), w[:1], leaves(V[:1]))
+    with fast_gradients():
+        (got,) = autodiff.hvp(value(), w[:1], leaves(V[:1]))
+    np.testing.assert_allclose(got.numpy(), wanted.numpy(), rtol=1e-5, atol=1e-6)
+
+
 def test_everything_comes_back():
     def operations():
         return (

@@ -101,6 +101,18 @@ def test_what_is_absent_of_cuda_is_switched_off(tmp_path, monkeypatch):
     assert runtime.settings({"conv_opt": "0"}, cuda=new, onednn=True).get("conv_opt") is None
 
 
+def test_the_home_of_an_earlier_program_is_found_as_jittor_finds_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert runtime.jittor_home({}) == tmp_path
+    config = touch(tmp_path / ".cache" / "jittor" / "config.json")
+    config.write_text('{"JITTOR_HOME": "/elsewhere"}')
+    assert runtime.jittor_home({}) == Path("/elsewhere")
+    assert runtime.jittor_home({"JITTOR_HOME": "/mine"}) == Path("/mine")
+    for broken in ("", "[]"):
+        config.write_text(broken)
+        assert runtime.jittor_home({}) == tmp_path
+
+
 def test_settings_leave_out_what_the_user_has_set():
     none = CudaToolkit(None, ("nvcc",))
     fresh = runtime.settings({}, cuda=none, onednn=False)
