@@ -13,7 +13,7 @@ products. Values are the same, and gradients are up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 from typing import Any
 
@@ -21,6 +21,7 @@ from jboat.functional import alias
 import jittor as jt
 
 _CONDITIONAL = ("ternary", "ternary_out_hint", "where")
+_constant: set[int] = set()
 
 
 @contextlib.contextmanager
@@ -54,6 +55,20 @@ def fast_gradients() -> Iterator[None]:
             setattr(owner, name, original)
 
 
+@contextlib.contextmanager
+def constant(values: Iterable[Any]) -> Iterator[None]:
+    """Leave products with these Vars, such as a batch, to Jittor inside the block.
+
+    Derivatives by them stay right. But where they are not taken, Jittor's products are as fast, and build quicker.
+    """
+    added = {v.id for v in values if isinstance(v, jt.Var)} - _constant
+    _constant.update(added)
+    try:
+        yield
+    finally:
+        _constant.difference_update(added)
+
+
 def _by_bytes(operation: Callable[..., jt.Var]) -> Callable[..., jt.Var]:
     def conditional(condition: Any, *values: Any) -> jt.Var:
         if values and isinstance(condition, jt.Var) and condition.dtype == "bool":
@@ -75,7 +90,7 @@ def _product(a: jt.Var, missing_a: int, b: jt.Var, missing_b: int) -> jt.Var:
     The gradient is taped as two such products. Both factors are held by handles of their own, so that second
     derivatives reach them, whatever the caller's handles hold by then.
     """
-    if jt.flags.no_grad or a.is_stop_grad() or b.is_stop_grad():
+    if jt.flags.no_grad or any(v.is_stop_grad() or v.id in _constant for v in (a, b)):
         return _sum_of_products(a, missing_a, b, missing_b)
     held_a, held_b = alias(a), alias(b)
 
@@ -93,8 +108,6 @@ def _product(a: jt.Var, missing_a: int, b: jt.Var, missing_b: int) -> jt.Var:
 
 def _sum_of_products(a: jt.Var, missing_a: int, b: jt.Var, missing_b: int) -> jt.Var:
     """What Jittor makes a matrix product of, and recognises as one."""
-    lengths = {}
-    for v, missing in ((a, missing_a), (b, missing_b)):
-        lengths |= dict(zip((axis for axis in range(3) if axis != missing), v.shape, strict=True))
-    shape = [lengths[axis] for axis in range(3)]
+    shape = list(a.shape)
+    shape.insert(missing_a, b.shape[missing_a - (missing_b < missing_a)])
     return (a.broadcast(shape, [missing_a]) * b.broadcast(shape, [missing_b])).sum(3 - missing_a - missing_b)

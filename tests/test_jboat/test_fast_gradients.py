@@ -1,7 +1,7 @@
 """Graphs built inside ``fast_gradients`` have the same values and derivatives, and quick kernels."""
 
 from jboat import autodiff, functional
-from jboat.fast_gradients import fast_gradients
+from jboat.fast_gradients import constant, fast_gradients
 import jittor as jt
 from jittor import nn
 import numpy as np
@@ -82,6 +82,22 @@ def test_derivatives_belong_to_the_values_at_the_time_of_the_product():
     with fast_gradients(), functional.substituted(parameters, w):
         value = loss(parameters, jt.array(X.astype("float32")))
     close(autodiff.hvp(value, w, leaves(V)), hessian_vector_product())
+
+
+def test_a_constant_is_still_differentiated_by_and_is_one_only_inside_the_block():
+    data, w = jt.array(X.astype("float32")), leaves(W)
+    taped = []
+    with pytest.MonkeyPatch.context() as patch, fast_gradients():
+        patch.setattr(jt, "tape_together", lambda *args: taped.append(args))
+        with constant([data, "not a Var"]):
+            product = data @ w[0]
+            assert taped == []
+        data @ w[0]
+        assert len(taped) == 1
+    by_data, by_w = autodiff.hvp((product * product * product).sum(), [data, w[0]], [jt.ones(X.shape), *leaves(V[:1])])
+    out, change = X @ W[0], X @ V[0] + np.ones(X.shape) @ W[0]
+    close([by_data], [6 * out * change @ W[0].T + 3 * out**2 @ V[0].T])
+    close([by_w], [X.T @ (6 * out * change) + np.ones(X.shape).T @ (3 * out**2)])
 
 
 def test_what_has_no_derivative_has_none():
