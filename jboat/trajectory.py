@@ -19,11 +19,14 @@ import jittor as jt
 StepObjective = Callable[["Trajectory"], jt.Var]
 
 
-JOINED_STEPS = 5
+JOINED_STEPS = 10
 """How many steps share a graph. More save little time and make more kernels where K is no multiple of them."""
 
 MOST_VARIABLES_TO_JOIN = 4
 """Steps of a model with more variables are worth more than what a cut costs, and joined they make more kernels."""
+
+MOST_NUMBERS_TO_JOIN = 100_000
+"""Steps of a model with more numbers in all variables together take more memory joined, and no less time."""
 
 
 class _Graph(NamedTuple):
@@ -80,6 +83,11 @@ class Trajectory:
         self._objectives: list[StepObjective] = []
         self._kept: list[_Kept | None] = []  # one a step
         self._unsettled: list[jt.Var] = []
+        self._small = (
+            len(start) <= MOST_VARIABLES_TO_JOIN
+            and sum(v.numel() for v in start) <= MOST_NUMBERS_TO_JOIN
+            and not _flat(self._states[0])
+        )
         self._draws_random_numbers = False
         self._held: list[list[jt.Var]] = []  # what the module holds now, innermost last; shared with every view
         self._first = 0
@@ -218,8 +226,7 @@ class Trajectory:
         start = kept.start if kept else step
         self._kept.append(_Kept(start, graph.outputs) if keep_graph else None)
         self._unsettled.append(loss)
-        joinable = join and count <= MOST_VARIABLES_TO_JOIN and len(values) == count
-        if not joinable or self._draws_random_numbers or len(self._unsettled) == JOINED_STEPS:
+        if not (join and self._small) or self._draws_random_numbers or len(self._unsettled) == JOINED_STEPS:
             self.settle()
         return loss.detach()
 
@@ -287,7 +294,7 @@ class Trajectory:
             end = chunk_start
 
     def pullback(
-        self, cotangent: Sequence[jt.Var], wrt: Sequence[jt.Var], *, start: int | None = None
+        self, cotangent: Sequence[jt.Var], wrt: Sequence[jt.Var], *, start: int | None = None, by_start: bool = True
     ) -> tuple[list[jt.Var], list[jt.Var]]:
         """The reverse-mode derivative of the last iterate in use.
 
@@ -296,26 +303,28 @@ class Trajectory:
             wrt: Vars that the objectives of the steps depend on.
             start: the inner step whose iterate counts as the start; by default :attr:`first`. Steps before
                 :attr:`first` add nothing to the product with ``wrt``.
+            by_start: whether the second product is wanted, which costs a Hessian-vector product of step ``start``.
 
         Returns:
             The product of ``cotangent`` with the Jacobian of the last iterate by ``wrt``, and with the Jacobian by the
-            iterate at ``start``.
+            iterate at ``start``, an empty list unless it is wanted.
         """
         start = self.first if start is None else start
         totals = [jt.zeros_like(v) for v in wrt]
         adjoint = functional.detached(cotangent)
         if self._constant_gradients:
-            return totals, adjoint
+            return totals, adjoint if by_start else []
         adjoint += [jt.zeros_like(slot) for slot in _flat(self._states[0])]
         jt.sync([*totals, *adjoint])
         for step, graph in self._graphs(start):
             tracked = list(wrt) if step >= self.first else []
-            products = autodiff.vjp(graph.outputs, [*tracked, *graph.inputs], adjoint)
+            inputs = graph.inputs if by_start or step > start else []
+            products = autodiff.vjp(graph.outputs, [*tracked, *inputs], adjoint)
             if tracked:
                 totals = functional.detached(functional.axpy(1.0, products[: len(tracked)], totals))
             adjoint = functional.detached(products[len(tracked) :])
             jt.sync([*totals, *adjoint])
-        return totals, adjoint[: len(self._variables)]
+        return totals, adjoint[: len(self._variables)] if by_start else []
 
 
 def _flat(state: OptimizerState) -> list[jt.Var]:

@@ -68,6 +68,8 @@ class RAD(HyperGradientOperator):
         """
         self._require_terminal(next_operation, kwargs.get("hyper_gradient_finished", False))
         loss, by_x, by_y = self._upper(auxiliary_model, ul_feed_dict)
-        start = 0 if self.dynamic_initialization else None
-        through_y, by_start = auxiliary_model.pullback(by_y, self.ul_var, start=start)
+        initialised = self.dynamic_initialization
+        through_y, by_start = auxiliary_model.pullback(
+            by_y, self.ul_var, start=0 if initialised else None, by_start=initialised
+        )
         return self._result(auxiliary_model, loss, functional.axpy(1.0, through_y, by_x), by_y, by_start)

@@ -100,21 +100,30 @@ def joined(steps, *, join, optimizer=jt.optim.SGD, draw=False):
     return trajectory, [x.value]
 
 
-@pytest.mark.parametrize(("first", "last"), [(0, 7), (0, 3), (2, 7), (5, 7), (2, 4)])
+@pytest.mark.parametrize(("first", "last"), [(0, 12), (0, 3), (2, 12), (10, 12), (2, 4)])
 def test_joined_steps_have_the_same_derivative_also_in_their_midst(first, last):
     found = []
     for join in (False, True):
-        trajectory, x = joined(7, join=join)
+        trajectory, x = joined(12, join=join)
         cotangent = [jt.ones_like(p) for p in trajectory.parameters(0)]
         by_x, by_start = trajectory.until(last).since(first).pullback(cotangent, x)
+        alone, nothing = trajectory.until(last).since(first).pullback(cotangent, x, by_start=False)
+        assert nothing == []
+        np.testing.assert_allclose(alone[0].numpy(), by_x[0].numpy(), rtol=1e-6)
         found.append([v.numpy() for v in [*by_x, *by_start, *trajectory.parameters(last)]])
     for apart, together in zip(*found, strict=True):
         np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-6)
 
 
+def test_steps_of_a_big_model_are_not_joined(monkeypatch):
+    monkeypatch.setattr("jboat.trajectory.MOST_NUMBERS_TO_JOIN", 7)  # the model has 8
+    assert [kept.start for kept in joined(3, join=True)[0]._kept] == [0, 1, 2]
+
+
 def test_steps_that_draw_random_numbers_or_keep_state_are_not_joined():
     starts = {
-        name: [kept.start for kept in joined(6, join=True, **kwargs)[0]._kept]
+        name: [kept.start for kept in joined(11, join=True, **kwargs)[0]._kept]
         for name, kwargs in {"plain": {}, "dropout": {"draw": True}, "Adam": {"optimizer": jt.optim.Adam}}.items()
     }
-    assert starts == {"plain": [0, 0, 0, 0, 0, 5], "dropout": [0, 1, 2, 3, 4, 5], "Adam": [0, 1, 2, 3, 4, 5]}
+    apart = list(range(11))
+    assert starts == {"plain": [*[0] * 10, 10], "dropout": apart, "Adam": apart}
