@@ -44,7 +44,7 @@ gpu-check: $(VENV)/.ready
 docs: $(VENV)/.ready
 	$(BIN)/python -c "import jboat, pdoc.__main__ as p; p.cli()" --docformat google --output-directory build/docs \
 		jboat jboat.callbacks jboat.trainers jboat.gm_ol jboat.na_ol jboat.fo_ol jboat.trajectory jboat.optim \
-		jboat.registry jboat.linear_solvers jboat.autodiff jboat.functional jboat.nn jboat.second_order
+		jboat.registry jboat.linear_solvers jboat.autodiff jboat.functional jboat.nn jboat.second_order jboat.fast_gradients
 
 $(VENV)/.ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
