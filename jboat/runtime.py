@@ -20,7 +20,7 @@ import ssl
 import sys
 import tempfile
 
-from jboat import cuda_toolkit
+from jboat import cuda_toolkit, precompiled_headers
 from jboat.cuda_toolkit import CudaToolkit
 import numpy as np
 
@@ -169,9 +169,10 @@ def _import_jittor(home: Path) -> None:
     if not list(Path(jittor_utils.cache_path).glob("**/jittor_core*.so")):
         logger.warning("Jittor compiles its core for this environment: once, for two to five minutes.")
     try:
-        import jittor  # noqa: F401
+        import jittor
     except SystemExit as stop:
         raise RuntimeError("Jittor rebuilt its core for changed settings. Run the program again.") from stop
+    precompiled_headers.use(jittor)
 
 
 @contextlib.contextmanager
