@@ -24,10 +24,8 @@ from jboat.trainers.history_recorder import HistoryRecorder
 import jittor as jt
 
 STEPS = 3
-_HARMLESS = (
-    HistoryRecorder,
-    ProgressBar,
-)  # of those that record or save; the others would write into the job's folders
+# of the callbacks that record; the others may write into the job's own folders
+_HARMLESS = (HistoryRecorder, ProgressBar)
 
 
 def main(*, config: str | None, example: str, arguments: list[str]) -> int:
