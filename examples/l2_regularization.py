@@ -4,11 +4,10 @@ Multiclass logistic regression on features of which many are useless. The lower 
 weight per feature, the upper level moves the logarithms of those weights to minimise the loss on a validation set.
 (Pedregosa, "Hyperparameter optimization with approximate gradient", ICML 2016.)
 
-The data are 20newsgroups as TF-IDF features where scikit-learn's fetcher has them on disk, or may download them
-(``--data newsgroups``) and can; otherwise scikit-learn's handwritten digits with as many noise features as ``--noise``
-says. The program prints the test loss and accuracy of both ways and what each cost in lower-level gradient steps and
-seconds. It writes metrics.csv, TensorBoard events and, where matplotlib is installed, a picture to the folder
-``--output``.
+The data are 20newsgroups as TF-IDF features where scikit-learn's fetcher has them on disk or can download them;
+otherwise scikit-learn's handwritten digits with as many noise features as ``--noise`` says. The program prints the test
+loss and accuracy of both ways and what each cost in lower-level gradient steps and seconds. It writes metrics.csv,
+TensorBoard events and, where matplotlib is installed, a picture to the folder ``--output``.
 """
 
 from __future__ import annotations
@@ -74,20 +73,18 @@ def load(args: argparse.Namespace) -> tuple[str, Data]:
     """What ``--data`` asks for, or the digits where it cannot be had; and its name."""
     if args.data != "digits":
         try:
-            return "newsgroups", load_newsgroups(args.seed, download=args.data == "newsgroups")
-        except OSError as error:  # not on disk, or no network
-            if args.data == "newsgroups":
-                print(f"20newsgroups cannot be had ({error}); the digits instead")
+            return "newsgroups", load_newsgroups(args.seed)
+        except OSError as error:  # not on disk, and no network
+            print(f"20newsgroups cannot be had ({error}); the digits instead")
     return "digits", load_digits(args.noise, args.seed)
 
 
-def load_newsgroups(seed: int, *, download: bool) -> Data:
+def load_newsgroups(seed: int) -> Data:
     """2000 training and 2000 validation posts with their 1000 most frequent words, and the fetcher's test split."""
     from sklearn.datasets import fetch_20newsgroups
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    options = {"remove": ("headers", "footers"), "download_if_missing": download}
-    posts = {part: fetch_20newsgroups(subset=part, **options) for part in ("train", "test")}
+    posts = {part: fetch_20newsgroups(subset=part, remove=("headers", "footers")) for part in ("train", "test")}
     words = TfidfVectorizer(max_features=1000, sublinear_tf=True, stop_words="english")
     x = words.fit_transform(posts["train"].data).toarray().astype(np.float32)
     test = words.transform(posts["test"].data).toarray().astype(np.float32)
@@ -205,9 +202,9 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument(
         "--data",
-        choices=("auto", "digits", "newsgroups"),
+        choices=("auto", "digits"),
         default="auto",
-        help="auto: newsgroups if on disk, else digits; newsgroups: download them if need be (default: %(default)s)",
+        help="auto: 20newsgroups from disk or the network, else digits (default: %(default)s)",
     )
     p.add_argument("--noise", type=int, default=200, help="noise features beside the pixels (default: %(default)s)")
     p.add_argument("--na-op", nargs="+", default=["CG"], help="hypergradient operators (default: CG)")
