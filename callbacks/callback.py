@@ -52,6 +52,14 @@ class Callback:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""
 
+    def wants_lower_losses(self, trainer: BilevelTrainer, state: TrainerState) -> bool:
+        """Whether the results of the outer step that begins should hold the lower loss of every inner step.
+
+        They cost K more evaluations of the lower objective, and are read as ``result.ll_losses`` in
+        :meth:`on_hypergradient_end`. First-order methods and DM have none.
+        """
+        return False
+
     def setup(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Before anything else: open files here."""
 

@@ -78,12 +78,15 @@ class TensorBoardLogger(Callback):
         self._write(time.time(), state.step, summary.text("configuration", f"```\n{configuration}\n```"))
         self._flush()
 
+    def wants_lower_losses(self, trainer: BilevelTrainer, state: TrainerState) -> bool:
+        """For a step whose curve is drawn."""
+        return self._lower_curves > 0 and (state.step + 1) % self._lower_curves == 0
+
     def on_hypergradient_end(self, trainer: BilevelTrainer, state: TrainerState, result: HyperGradientResult) -> None:
         """Write the curve of the lower losses."""
-        step = state.step + 1
-        if self._lower_curves and step % self._lower_curves == 0:
+        if self.wants_lower_losses(trainer, state):
             for inner_step, loss in enumerate(result.ll_losses):
-                self._waiting.append((time.time(), inner_step, {f"lower_loop/step_{step}": loss}))
+                self._waiting.append((time.time(), inner_step, {f"lower_loop/step_{state.step + 1}": loss}))
 
     def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Keep the step's numbers, and write what waits when it is time."""

@@ -82,7 +82,8 @@ class Trajectory:
         self._states = [state if state is not None else self._rule.fresh_state(start)]
         self._objectives: list[StepObjective] = []
         self._kept: list[_Kept | None] = []  # one a step
-        self._unsettled: list[jt.Var] = []
+        self._unsettled = 0  # steps
+        self._unsettled_losses: list[jt.Var] = []
         self._small = (
             len(start) <= MOST_VARIABLES_TO_JOIN
             and sum(v.numel() for v in start) <= MOST_NUMBERS_TO_JOIN
@@ -199,7 +200,9 @@ class Trajectory:
         with functional.preserved(self._buffers), self.substituted(parameters):
             return objective(self)
 
-    def advance(self, objective: StepObjective, *, keep_graph: bool, join: bool = False) -> jt.Var:
+    def advance(
+        self, objective: StepObjective, *, keep_graph: bool, join: bool = False, with_loss: bool = False
+    ) -> jt.Var | None:
         """Take one lower step.
 
         Args:
@@ -208,16 +211,17 @@ class Trajectory:
             join: whether the step may be computed with its neighbours, and share its graph with them if graphs are
                 kept; then call :meth:`settle` after the last one. Only small models do, without random numbers, whose
                 optimizer keeps no state.
+            with_loss: whether phi itself is wanted, which its gradient does not need.
 
         Returns:
-            phi before the step, a scalar Var.
+            With ``with_loss`` phi before the step, a scalar Var.
         """
         step = len(self)
         if self._reseed:
             self._reseed(step)
         kept = self._kept[-1] if self._unsettled else None
         inputs = kept.outputs if kept else self._leaves(step)
-        graph, loss = self._build(step, objective, inputs)
+        graph, loss = self._build(step, objective, inputs, with_loss=with_loss)
         count = len(self._variables)
         values = functional.detached(graph.outputs)
         self._iterates.append(values[:count])
@@ -225,29 +229,43 @@ class Trajectory:
         self._objectives.append(objective)
         start = kept.start if kept else step
         self._kept.append(_Kept(start, graph.outputs) if keep_graph else None)
-        self._unsettled.append(loss)
-        if not (join and self._small) or self._draws_random_numbers or len(self._unsettled) == JOINED_STEPS:
+        self._unsettled += 1
+        if loss is not None:
+            self._unsettled_losses.append(loss)
+        if not (join and self._small) or self._draws_random_numbers or self._unsettled == JOINED_STEPS:
             self.settle()
-        return loss.detach()
+        return None if loss is None else loss.detach()
 
     def settle(self) -> None:
         """Compute the steps that were taken and not computed yet."""
         if self._unsettled:
             state = self._states[-1]
-            jt.sync([*self._iterates[-1], *_flat(state), *self._unsettled, *self._buffers])
-            self._unsettled = []
+            jt.sync([*self._iterates[-1], *_flat(state), *self._unsettled_losses, *self._buffers])
+            self._unsettled, self._unsettled_losses = 0, []
+
+    def losses(self) -> list[float]:
+        """phi before each step, evaluated once more."""
+        values = []
+        for step, objective in enumerate(self._objectives):
+            if self._reseed:
+                self._reseed(step)
+            values.append(float(self.until(step).evaluate(objective, self._iterates[step]).item()))
+        return values
 
     def _leaves(self, step: int) -> list[jt.Var]:
         return [*self._iterates[step], *_flat(self._states[step])]
 
-    def _build(self, step: int, objective: StepObjective, inputs: list[jt.Var]) -> tuple[_Graph, jt.Var]:
+    def _build(
+        self, step: int, objective: StepObjective, inputs: list[jt.Var], *, with_loss: bool = False
+    ) -> tuple[_Graph, jt.Var | None]:
+        # A loss that is held is computed with the rest.
         count = len(self._variables)
         parameters, state = inputs[:count], self._state(step, inputs[count:])
         with self.substituted(parameters), self._watching_random_numbers() if step == 0 else nullcontext():
             loss = objective(self if step == self.last else self.until(step))
         gradients = autodiff.grad(loss, parameters)
         moved, new_state = self._rule.update(parameters, gradients, state, self._hyperparameters)
-        return _Graph(inputs, [*moved, *_flat(new_state)]), loss
+        return _Graph(inputs, [*moved, *_flat(new_state)]), loss if with_loss else None
 
     @contextmanager
     def _watching_random_numbers(self) -> Iterator[None]:

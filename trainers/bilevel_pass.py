@@ -99,10 +99,11 @@ class Problem:
 
 @dataclass
 class Events:
-    """What the trainer does between the phases of a pass, and the seconds that each phase took."""
+    """What the trainer does between the phases of a pass, what it wants to know, and the seconds of each phase."""
 
     call: Callable[..., None] = lambda hook, *extra: None
     on_lower_step: Callable[[int, Trajectory], None] | None = None
+    lower_losses: bool = False
     seconds: dict[str, float] = field(default_factory=lambda: {"lower": 0.0, "hypergradient": 0.0})
 
 
@@ -136,9 +137,8 @@ def bilevel_pass(
     begun = time.perf_counter()
     lower = _lower_loop(problem, problem.lower_chain, pair, initial, ll_state, reseed, events.on_lower_step)
     trajectory: Trajectory = lower["auxiliary_model"]
-    ll_losses = [float(loss.item()) for loss in lower["ll_losses"]]
-    final = trajectory.parameters(len(trajectory))
-    failure = lower_failure(problem.gm_op[-1], step, ll_losses, final)
+    lower_loss = float(lower["lower_loss"].item())
+    failure = _lower_loop_failure(problem.gm_op[-1], step, lower_loss, trajectory)
     events.seconds["lower"] += time.perf_counter() - begun
     events.call("on_lower_loop_end")
 
@@ -156,14 +156,18 @@ def bilevel_pass(
         diagnostics["ptt_index"] = float(lower["max_loss_iter"])
     if "GDA" in problem.gm_op:
         diagnostics["gda_alpha"] = float(registry.options(config, "GDA").alpha_init)
+    ll_losses = []
+    if events.lower_losses:
+        with functional.preserved(functional.buffers(problem.ul_model)):
+            ll_losses = trajectory.losses()
     result = HyperGradientResult(
         gradients=upper["hyper_gradient"],
         upper_loss=upper["upper_loss"],
-        lower_loss=ll_losses[-1],
+        lower_loss=lower_loss,
         ll_init_gradient=upper.get("ll_init_gradient"),
         diagnostics=diagnostics,
         ll_losses=ll_losses,
-        ll_parameters=final,
+        ll_parameters=trajectory.parameters(len(trajectory)),
         ll_state=trajectory.optimizer_state,
         failure=failure,
     )
@@ -219,17 +223,28 @@ def _without_graphs(na_op: tuple[str, ...]) -> tuple[str, ...]:
     return na_op[-2:] if registry.is_implicit(na_op) else ()
 
 
+def _lower_loop_failure(operator: str, step: int, lower_loss: float, trajectory: Trajectory) -> NonFiniteError | None:
+    """What of a lower loop is NaN or infinite, and since when."""
+    last = len(trajectory)
+    failure = lower_failure(operator, step, last, lower_loss, trajectory.parameters(last))
+    if failure is None:
+        return None
+    inner_step = next((k for k in range(1, last) if not finite(trajectory.parameters(k))), last)
+    return failure if inner_step == last else _not_finite(operator, step, inner_step)
+
+
 def lower_failure(
-    operator: str, step: int, ll_losses: Sequence[float], final: Sequence[jt.Var]
+    operator: str, step: int, inner_step: int, loss: float, after: Sequence[jt.Var]
 ) -> NonFiniteError | None:
-    """What of a lower loop is NaN or infinite."""
-    for inner_step, loss in enumerate(ll_losses, start=1):
-        if not math.isfinite(loss):
-            return NonFiniteError(f"the lower loss is {loss}", operator=operator, step=step, inner_step=inner_step)
-    if not finite(final):
-        what = "the lower-level variables are not finite"
-        return NonFiniteError(what, operator=operator, step=step, inner_step=len(ll_losses))
-    return None
+    """What is NaN or infinite of the loss before a lower step, and of the variables after it."""
+    if not math.isfinite(loss):
+        return NonFiniteError(f"the lower loss is {loss}", operator=operator, step=step, inner_step=inner_step)
+    return None if finite(after) else _not_finite(operator, step, inner_step)
+
+
+def _not_finite(operator: str, step: int, inner_step: int) -> NonFiniteError:
+    what = "the lower-level variables are not finite"
+    return NonFiniteError(what, operator=operator, step=step, inner_step=inner_step)
 
 
 def failure_of(problem: Problem, result: HyperGradientResult, step: int) -> NonFiniteError | None:

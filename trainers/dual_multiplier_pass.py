@@ -49,12 +49,11 @@ def dual_multiplier_pass(
         upper_loss=found["upper_loss"],
         lower_loss=found["lower_loss"],
         diagnostics=found["diagnostics"],
-        ll_losses=[found["lower_loss"]],
         ll_parameters=found["ll_parameters"],
         ll_state=found["ll_state"],
         auxiliary={"multiplier": found["multiplier"]},
         ul_learning_rate=found["ul_learning_rate"],
-        failure=lower_failure("DM", step, [found["lower_loss"]], found["ll_parameters"]),
+        failure=lower_failure("DM", step, 1, found["lower_loss"], found["ll_parameters"]),
     )
     events.call("on_hypergradient_end", result)
     return result

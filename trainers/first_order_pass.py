@@ -34,11 +34,10 @@ def first_order_pass(
         upper_loss=found.upper_loss,
         lower_loss=found.lower_loss,
         diagnostics=found.diagnostics,
-        ll_losses=[found.lower_loss],
         ll_parameters=found.ll_parameters,
         ll_state=found.ll_state,
         auxiliary=found.auxiliary,
-        failure=lower_failure(problem.fo_op, step, [found.lower_loss], found.ll_parameters),
+        failure=lower_failure(problem.fo_op, step, 1, found.lower_loss, found.ll_parameters),
     )
     events.call("on_hypergradient_end", result)
     return result

@@ -194,7 +194,11 @@ class FitLoop:
         state.inner_step = 0
         self._call("on_step_start")
         begun = time.perf_counter()
-        events = Events(self._call, self._on_lower_step if trainer.callbacks.listens("on_lower_step_end") else None)
+        events = Events(
+            self._call,
+            on_lower_step=self._on_lower_step if trainer.callbacks.listens("on_lower_step_end") else None,
+            lower_losses=any(c.wants_lower_losses(trainer, state) for c in trainer.callbacks.callbacks),
+        )
         result = mean([trainer.run_pass(pair, events, task) for task, pair in enumerate(pairs)])
         self._call("on_before_upper_step", result)
         failure = None if result.skip else failure_of(trainer.problem, result, state.step + 1)

@@ -22,7 +22,7 @@ class HyperGradientResult:
         lower_loss: phi of the last lower step, before that step.
         ll_init_gradient: with DI, dF/dy_0, one Var per entry of ``ll_var``; otherwise None.
         diagnostics: numbers by name: PTT's index, the solver's iterations and residual, GDA's weight.
-        ll_losses: phi before each lower step.
+        ll_losses: phi before each lower step, where a callback wants it; otherwise empty.
         ll_parameters: y_K, one Var per entry of ``ll_var``.
         ll_state: the lower optimizer's state after K steps.
         auxiliary: what a first-order method keeps for its next step.

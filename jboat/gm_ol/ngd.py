@@ -51,7 +51,7 @@ class NGD(LowerLevelOperator):
 
         Returns:
             The feed dicts, ``auxiliary_model`` at y_K, ``max_loss_iter`` (PTT's inner step, 0 without PTT) and
-            ``ll_losses``, phi before each step as a list of Vars.
+            ``lower_loss``, phi before the last step as a Var.
 
         Raises:
             AssertionError: if another operator should follow.
@@ -67,14 +67,16 @@ class NGD(LowerLevelOperator):
         keep = not replay and (keep_graph or registry.differentiates_steps(na_op))
         join = "PTT" not in na_op
         upper_losses = []
-        ll_losses = []
+        lower_loss = None
         for step in range(self.lower_loop):
 
             def objective(model: Trajectory, step: int = step) -> jt.Var:
                 anchor = model.parameters(0)
                 return phi(model, model.parameters(), step, ll_feed_dict, ul_feed_dict, anchor)
 
-            ll_losses.append(auxiliary_model.advance(objective, keep_graph=keep and step >= truncated, join=join))
+            last = step == self.lower_loop - 1
+            keep_this = keep and step >= truncated
+            lower_loss = auxiliary_model.advance(objective, keep_graph=keep_this, join=join, with_loss=last)
             if "PTT" in na_op and step >= truncated:
                 upper_losses.append(self._upper_loss(auxiliary_model, ul_feed_dict))
             if on_step:
@@ -87,7 +89,7 @@ class NGD(LowerLevelOperator):
             "ul_feed_dict": ul_feed_dict,
             "auxiliary_model": auxiliary_model,
             "max_loss_iter": worst,
-            "ll_losses": ll_losses,
+            "lower_loss": lower_loss,
         }
 
     def _upper_loss(self, trajectory: Trajectory, ul_feed_dict: Batch) -> jt.Var:

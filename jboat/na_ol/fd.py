@@ -65,8 +65,8 @@ class FD(Terminal):
         for sign in (1.0, -1.0):
             shifted = functional.detached(functional.axpy(sign * radius, direction, before))
             jt.sync([*shifted, radius])
-            phi = self._lower(trajectory, step, ll_feed_dict, ul_feed_dict, shifted)
-            sides.append(functional.detached(autodiff.grad(phi, self.ul_var)))
+            gradient = autodiff.grad(self._lower(trajectory, step, ll_feed_dict, ul_feed_dict, shifted), self.ul_var)
+            sides.append(functional.detached(gradient))
             jt.sync(sides[-1])
         difference = functional.axpy(-1.0, sides[1], sides[0])
         return functional.axpy(-rates[0] / (2.0 * radius), difference, upper.by_x), {}

@@ -44,8 +44,7 @@ class ImplicitHyperGradient(Terminal):
         """See :meth:`Terminal.total`."""
         by_x = upper.by_x if hparams is None else [jt.zeros_like(v) for v in hparams]
         y = trajectory.parameters()
-        phi = self._lower(trajectory, trajectory.last - 1, ll_feed_dict, ul_feed_dict, y)
-        gradient = autodiff.grad(phi, y)
+        gradient = autodiff.grad(self._lower(trajectory, trajectory.last - 1, ll_feed_dict, ul_feed_dict, y), y)
         jt.sync(gradient)
         solution = self.solve(lambda v: autodiff.vjp(gradient, y, v), upper.by_y, trajectory.learning_rates)
         through_y = autodiff.vjp(gradient, self.ul_var if hparams is None else hparams, solution.vector)
