@@ -7,7 +7,7 @@ from jboat.lower_objective import Batch
 from jboat.registry import register_operator
 
 
-@register_operator("fo", cost="one lower and one upper gradient; memory of one step")
+@register_operator("fo", cost="one lower gradient by y, one upper gradient by x; memory of one step")
 class ALTO(FirstOrder):
     """One lower optimizer step on f, then the direct gradient ``grad_x F`` at the new y.
 
@@ -23,9 +23,9 @@ class ALTO(FirstOrder):
     ) -> FirstOrderStep:
         """See :meth:`FirstOrder.optimize`."""
         y = self.start()
-        here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y)
+        here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y, by_x=False)
         y_new, state = self.lower_step(y, here.by_y)
-        upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y_new)
+        upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y_new, by_y=False)
         return FirstOrderStep(
             gradients=upper.by_x,
             ll_parameters=y_new,

@@ -14,6 +14,7 @@ from jboat.trajectory import Trajectory
 import jittor as jt
 
 Auxiliary = dict[str, list[jt.Var]]
+Value = Callable[[Sequence[jt.Var]], jt.Var]
 
 
 @dataclass
@@ -41,7 +42,7 @@ class FirstOrderStep:
 
 @dataclass
 class Gradients:
-    """A loss with its gradients by x and y, detached and computed."""
+    """A loss with its gradients by x and y, detached and computed; a gradient that was not wanted is empty."""
 
     loss: jt.Var
     by_x: list[jt.Var]
@@ -112,23 +113,36 @@ class FirstOrder:
         """The upper objective F at y, with its graph."""
         return self._value(self.ul_objective, y, feed)
 
-    def gradients(self, value: Callable[[Sequence[jt.Var]], jt.Var], y: Sequence[jt.Var]) -> Gradients:
-        """The gradients of ``value(y)`` by x and y."""
+    def gradients(self, value: Value, y: Sequence[jt.Var], *, by_x: bool = True, by_y: bool = True) -> Gradients:
+        """``value(y)`` and its gradients by x and y, or one of them, which saves work."""
         loss = value(y)
-        both = functional.detached(autodiff.grad(loss, [*self.ul_var, *y]))
-        jt.sync([loss, *both])
-        return Gradients(loss.detach(), both[: len(self.ul_var)], both[len(self.ul_var) :])
+        wanted = [*(self.ul_var if by_x else []), *(y if by_y else [])]
+        found = functional.detached(autodiff.grad(loss, wanted))
+        jt.sync([loss, *found])
+        count = len(self.ul_var) if by_x else 0
+        return Gradients(loss.detach(), found[:count], found[count:])
 
     def descend(
-        self, value: Callable[[Sequence[jt.Var]], jt.Var], y: Sequence[jt.Var], *, lr: float, steps: int
+        self, value: Value, y: Sequence[jt.Var], *, lr: float, steps: int, first: Sequence[jt.Var] | None = None
     ) -> list[jt.Var]:
-        """``steps`` plain gradient steps on ``value`` from y."""
+        """``steps`` plain gradient steps on ``value`` from y, where its gradient may be known as ``first``."""
         current = functional.detached(y)
-        for _ in range(steps):
-            gradient = autodiff.grad(value(current), current)
+        for step in range(steps):
+            known = first if step == 0 else None
+            gradient = autodiff.grad(value(current), current) if known is None else known
             current = functional.detached(functional.axpy(-lr, gradient, current))
             jt.sync(current)
         return current
+
+    def value_gap(self, y: Sequence[jt.Var], feed: Batch, *, lr: float) -> tuple[Gradients, Gradients]:
+        """f with its gradients at y, and with that by x alone at y_hat, ``lower_loop`` gradient steps away from y."""
+
+        def value(v: Sequence[jt.Var]) -> jt.Var:
+            return self.lower_value(v, feed)
+
+        here = self.gradients(value, y)
+        y_hat = self.descend(value, y, lr=lr, steps=self.lower_loop, first=here.by_y)
+        return here, self.gradients(value, y_hat, by_y=False)
 
     def lower_step(
         self, y: Sequence[jt.Var], gradient: Sequence[jt.Var], state: OptimizerState | None = None

@@ -42,7 +42,9 @@ class GAFFOOptions:
             raise ValueError(f"solver_config['GAFFO']['y_max'] must be above y_min = {self.y_min}, got {self.y_max}")
 
 
-@register_operator("fo", options=GAFFOOptions, cost="three lower gradients, one upper gradient; memory of one step")
+@register_operator(
+    "fo", options=GAFFOOptions, cost="two lower gradients by y and two by x, one upper gradient; memory of one step"
+)
 class GAFFO(FirstOrder):
     """Single-loop descent on ``F / c_k + G``, G the regularised gap function of the lower problem over a box Y.
 
@@ -78,7 +80,7 @@ class GAFFO(FirstOrder):
 
         upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y)
         here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y)
-        there = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), theta)
+        there = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), theta, by_y=False)
         push = functional.axpy(-1.0, theta, y)
         by_y = [scale * a + b - d / options.gamma for a, b, d in zip(upper.by_y, here.by_y, push, strict=True)]
         by_x = [scale * a + b - c for a, b, c in zip(upper.by_x, here.by_x, there.by_x, strict=True)]

@@ -31,7 +31,9 @@ class MESOOptions:
                 raise ValueError(f"solver_config['MESO'][{name!r}] must be positive, got {getattr(self, name)}")
 
 
-@register_operator("fo", options=MESOOptions, cost="four lower gradients, two upper gradients; memory of one step")
+@register_operator(
+    "fo", options=MESOOptions, cost="two lower gradients by y and two by x, an upper one by each; memory of one step"
+)
 class MESO(FirstOrder):
     """Single-loop descent on ``F / c_k + f - v``, v the Moreau envelope of f in y.
 
@@ -57,15 +59,15 @@ class MESO(FirstOrder):
         theta = functional.detached(theta)
         jt.sync(theta)
 
-        upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y)
-        here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y)
+        upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y, by_x=False)
+        here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y, by_x=False)
         push = functional.axpy(-1.0, theta, y)
         by_y = [scale * a + b - options.gamma_1 * d for a, b, d in zip(upper.by_y, here.by_y, push, strict=True)]
         y_new, state = self.lower_step(y, by_y)
 
-        upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y_new)
-        here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y_new)
-        there = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), theta)
+        upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y_new, by_y=False)
+        here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y_new, by_y=False)
+        there = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), theta, by_y=False)
         by_x = [scale * a + b - c for a, b, c in zip(upper.by_x, here.by_x, there.by_x, strict=True)]
         return FirstOrderStep(
             gradients=functional.detached(by_x),

@@ -48,7 +48,7 @@ class PGDOOptions:
 
 
 @register_operator(
-    "fo", options=PGDOOptions, cost="lower_iters + 2 lower gradients, one upper gradient; memory of one step"
+    "fo", options=PGDOOptions, cost="lower_iters + 1 lower gradients, one upper gradient; memory of one step"
 )
 class PGDO(FirstOrder):
     """Joint descent on ``F + gamma p`` with p the value gap or the squared lower gradient.
@@ -75,11 +75,7 @@ class PGDO(FirstOrder):
         y = self.start()
         upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y)
         if options.penalty == "value":
-            here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y)
-            y_hat = self.descend(
-                lambda v: self.lower_value(v, ll_feed_dict), y, lr=options.y_hat_lr, steps=self.lower_loop
-            )
-            there = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y_hat)
+            here, there = self.value_gap(y, ll_feed_dict, lr=options.y_hat_lr)
             penalty, lower_loss = here.loss - there.loss, here.loss
             penalty_by_x, penalty_by_y = functional.axpy(-1.0, there.by_x, here.by_x), here.by_y
         else:

@@ -29,7 +29,7 @@ class VFOOptions:
 
 
 @register_operator(
-    "fo", options=VFOOptions, cost="lower_iters + 2 lower gradients, one upper gradient; memory of one step"
+    "fo", options=VFOOptions, cost="lower_iters + 1 lower gradients, one upper gradient; memory of one step"
 )
 class VFO(FirstOrder):
     """Dynamic barrier descent on ``q(x, y) = f(x, y) - f(x, y_hat) <= 0``.
@@ -48,10 +48,8 @@ class VFO(FirstOrder):
         """See :meth:`FirstOrder.optimize`."""
         options = registry.options(self.solver_config, "VFO")
         y = self.start()
-        y_hat = self.descend(lambda v: self.lower_value(v, ll_feed_dict), y, lr=options.y_hat_lr, steps=self.lower_loop)
         upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y)
-        here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y)
-        there = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y_hat)
+        here, there = self.value_gap(y, ll_feed_dict, lr=options.y_hat_lr)
         q = here.loss - there.loss
         q_by_x = functional.axpy(-1.0, there.by_x, here.by_x)
         grad_f, grad_q = [*upper.by_x, *upper.by_y], [*q_by_x, *here.by_y]

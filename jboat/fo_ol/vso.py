@@ -78,7 +78,7 @@ class VSO(FirstOrder):
         z = self.descend(
             regularised, auxiliary["z"] if auxiliary else self.start(), lr=options.z_lr, steps=options.z_loop
         )
-        bound = self.gradients(regularised, z)
+        bound = self.gradients(regularised, z, by_y=False)
         f_val = bound.loss + options.slack * decay
         tau = options.ul_ln_reg * decay
 
@@ -88,8 +88,8 @@ class VSO(FirstOrder):
 
         y, state = z, self.rule.load()
         for _ in range(self.lower_loop):
-            y, state = self.lower_step(y, self.gradients(value, y).by_y, state)
-        at_y = self.gradients(value, y)
+            y, state = self.lower_step(y, self.gradients(value, y, by_x=False).by_y, state)
+        at_y = self.gradients(value, y, by_y=False)
         lower_loss = self.lower_value(y, ll_feed_dict).detach()
         gap = f_val - lower_loss
         slope = _barrier_slope(float(gap.item()), options.boundary)
