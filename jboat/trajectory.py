@@ -244,7 +244,7 @@ class Trajectory:
             self._unsettled, self._unsettled_losses = 0, []
 
     def losses(self) -> list[float]:
-        """phi before each step, evaluated once more."""
+        """The objective before each step, evaluated once more."""
         values = []
         for step, objective in enumerate(self._objectives):
             if self._reseed:

@@ -1,14 +1,38 @@
-"""What every test needs: Jittor started by jboat, and a count of compiled kernels."""
+"""What every test needs: Jittor started by jboat in a home of the tests' own, and a count of compiled kernels.
+
+The home is the folder ``.jittor-lab`` of the repository. Jittor compiles its core and every kernel of the tests there
+once; a later run finds them.
+"""
 
 import os
+from pathlib import Path
+import subprocess
+import sys
 
-import jboat
-from jboat import registry
-import jboat.fo_ol
-import jboat.gm_ol
-import jboat.na_ol
-import jittor as jt
-import pytest
+LAB = Path(__file__).parents[1] / ".jittor-lab"
+
+
+def _compile_core_twice_at_once():
+    """The first start in a home, by two processes that must not disturb each other."""
+    LAB.mkdir()
+    processes = [subprocess.Popen([sys.executable, "-c", "import jboat, jittor"]) for _ in range(2)]
+    if any([process.wait() for process in processes]):
+        raise SystemExit("jittor did not start in two processes at once")
+
+
+_USERS_ENVIRONMENT = dict(os.environ)
+os.environ["HOME"] = str(LAB)
+os.environ.pop("JITTOR_HOME", None)
+if not LAB.exists():
+    _compile_core_twice_at_once()
+
+import jboat  # noqa: E402
+from jboat import registry  # noqa: E402
+import jboat.fo_ol  # noqa: E402
+import jboat.gm_ol  # noqa: E402
+import jboat.na_ol  # noqa: E402
+import jittor as jt  # noqa: E402
+import pytest  # noqa: E402
 
 jt.flags.use_cuda = int(os.environ.get("JBOAT_TEST_DEVICE") == "cuda")
 
@@ -29,6 +53,12 @@ class KernelCount:
 
     def new(self):
         return sorted(name for name in self._all() - self._before if name.endswith(".so"))
+
+
+@pytest.fixture(scope="session")
+def users_environment():
+    """The environment that the tests were started in, where pip finds its configuration."""
+    return _USERS_ENVIRONMENT
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ IMPORTS = (
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def wheel(tmp_path_factory, users_environment):
     folder = tmp_path_factory.mktemp("wheel")
     shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)  # modules deleted since would go into the wheel
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True, env=users_environment)
     (built,) = folder.glob("*.whl")
     return built
 
@@ -38,9 +38,9 @@ def test_the_wheel_holds_every_module_below_jboat(wheel):
     assert "jboat/py.typed" in names
 
 
-def test_the_wheel_works(wheel, tmp_path):
+def test_the_wheel_works(wheel, tmp_path, users_environment):
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path), str(wheel)]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True, env=users_environment)
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {IMPORTS} print(jboat.__file__, BilevelTrainer.__module__)"
     )

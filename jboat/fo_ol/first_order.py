@@ -135,7 +135,7 @@ class FirstOrder:
         return current
 
     def value_gap(self, y: Sequence[jt.Var], feed: Batch, *, lr: float) -> tuple[Gradients, Gradients]:
-        """f with its gradients at y, and with that by x alone at y_hat, ``lower_loop`` gradient steps away from y."""
+        """Both ends of ``f(x, y) - f(x, y_hat)``: all gradients at y, that by x at y_hat, ``lower_loop`` steps away."""
 
         def value(v: Sequence[jt.Var]) -> jt.Var:
             return self.lower_value(v, feed)
