@@ -1,7 +1,8 @@
 """Compile the headers that all of Jittor's kernels include once, instead of with every kernel.
 
 Most of the time that g++ takes for a kernel goes into reading headers. A precompiled header, named on the command line,
-saves that; the machine code stays the same. Where g++ cannot use it, it reads the header itself.
+saves that; the machine code stays the same. Where g++ cannot use it, it reads the header itself. Jittor also wants debug
+information, for line numbers; that of the headers' types is left out, since it is most of a kernel's files.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _TEXT = """\
 #include "ops/op_register.h"
 #include "var.h"
 """
+_LESS_DEBUG = "-femit-struct-debug-baseonly"
 _LINKING = ("-l", "-L", "-Wl,", "-shared")
 
 
@@ -39,14 +41,14 @@ def use(jt: Any) -> None:
     if jt.has_cuda or jt.flags.cc_type != "g++" or "-include" in jt.flags.cc_flags:
         return
     flags = [flag for flag in shlex.split(jt.flags.cc_flags) if not flag.startswith(_LINKING)]
-    command = [jt.flags.cc_path, *flags, "-g", "-x", "c++-header"]  # kernels are compiled with -g
+    command = [jt.flags.cc_path, *flags, _LESS_DEBUG, "-g", "-x", "c++-header"]  # kernels are compiled with -g
     header = Path(jt.flags.cache_path) / "jboat" / "kernels.h"
     try:
         make(header, command)
     except (OSError, subprocess.SubprocessError) as error:
         logger.debug("kernels are compiled without a precompiled header: %s", error)
         return
-    jt.flags.cc_flags += f' -include "{header}" '
+    jt.flags.cc_flags += f' {_LESS_DEBUG} -include "{header}" '
 
 
 def make(header: Path, command: list[str]) -> None:

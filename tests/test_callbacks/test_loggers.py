@@ -138,31 +138,6 @@ def test_tensorboard_draws_the_lower_losses_of_a_step(tmp_path):
     assert [e.value for e in curve] == pytest.approx(keep.losses)
 
 
-def test_lower_losses_are_those_of_every_inner_step_and_change_nothing():
-    class Compare(Callback):
-        def __init__(self, wanted):
-            self.wanted, self.losses, self.last, self.gradient = wanted, [], [], []
-
-        def wants_lower_losses(self, trainer, state):
-            return self.wanted
-
-        def on_hypergradient_end(self, trainer, state, result):
-            self.losses.append(result.ll_losses)
-            self.last.append(result.lower_loss)
-            self.gradient.append(result.gradients[0].numpy().tobytes())
-
-    watched, left_alone = Compare(True), Compare(False)
-    for callback in (watched, left_alone):
-        trainer = make([callback])
-        trainer.fit({}, {}, max_steps=3)
-    assert left_alone.losses == [[], [], []]
-    assert [len(losses) for losses in watched.losses] == 3 * [trainer.lower_iters]
-    assert all(sorted(losses, reverse=True) == losses for losses in watched.losses)
-    assert [losses[-1] for losses in watched.losses] == pytest.approx(watched.last)
-    assert watched.last == left_alone.last
-    assert watched.gradient == left_alone.gradient
-
-
 def test_tensorboard_writes_while_the_run_goes_on(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
