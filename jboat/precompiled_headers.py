@@ -1,8 +1,8 @@
 """Compile the headers that all of Jittor's kernels include once, instead of with every kernel.
 
 Most of the time that g++ takes for a kernel goes into reading headers. A precompiled header, named on the command line,
-saves that; the machine code stays the same. Where g++ cannot use it, it reads the header itself. Jittor also wants debug
-information, for line numbers; that of the headers' types is left out, since it is most of a kernel's files.
+saves that; the machine code stays the same. Where g++ cannot use it, it reads the header itself. Jittor also asks for
+debug information, for line numbers; that of the headers' types is left out, since it is most of a kernel's files.
 """
 
 from __future__ import annotations
