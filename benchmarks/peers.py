@@ -161,12 +161,18 @@ def run_cell(problem: str, chain: str, lower_iters: int, args: argparse.Namespac
         rows[name].update(process.ask("end", args.patience), ms=statistics.median(times[name]))
         process.kill()
         exact = gradients[reference] if reference else gradients[name]
-        rows[name]["off"] = float(np.linalg.norm(gradients[name] - exact) / np.linalg.norm(exact))
+        rows[name]["off"] = _distance(gradients[name], exact)
     ours = rows.get("jboat", {}).get("ms")
     for name in running:
         rows[name]["jboat_ratio"] = ours / rows[name]["ms"] if ours else None
     result["reference"] = reference
     return result
+
+
+def _distance(found: np.ndarray, exact: np.ndarray) -> float:
+    """How far off a hypergradient is, as a part of the exact one, which may be zero."""
+    distance, size = float(np.linalg.norm(found - exact)), float(np.linalg.norm(exact))
+    return distance / size if size else (float("inf") if distance else 0.0)
 
 
 def table(cells: list[dict[str, Any]]) -> str:
