@@ -17,6 +17,7 @@ demo: $(VENV)/.ready
 	$(BIN)/python examples/data_hyper_cleaning.py
 
 test: lint
+	@test -d .jittor-lab || echo "A first run compiles Jittor's core and every kernel: about 20 minutes on two cores."
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.ready
