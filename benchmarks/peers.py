@@ -5,6 +5,9 @@ hypergradients at the start are compared first. Libraries on PyTorch are install
 virtual environment of their own, build/peers/torch. boat-jit runs on this environment's Jittor and its cache, and lies
 in build/peers/boat_jit. The kernels counted are those that a run has loaded, which are those that it would have
 compiled with an empty cache. A contestant that takes too long for a step is left out, and the table says so.
+
+Contestants take turns. Each turn begins when the threads of the one before have gone to sleep, which wait for work for
+up to 200 ms with both cores busy, and with a step that is not timed, which fills the caches that the others emptied.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from typing import Any
 
 import numpy as np
@@ -56,6 +60,8 @@ CONTESTANTS: dict[str, tuple[str, ...]] = {
 }
 COMPILES_LONG = {"boat_jit": ("CG", "NS")}
 WARM_UP = 3
+STEPS_OF_A_TURN = 2
+REST = 0.3  # seconds
 OFF = 1e-3
 
 
@@ -116,6 +122,11 @@ class Process:
             raise RuntimeError(lines[-1]) from None
         return answer
 
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
     def kill(self) -> None:
         """End it, and the compilers that it started."""
         with contextlib.suppress(ProcessLookupError):
@@ -145,17 +156,18 @@ def run_cell(problem: str, chain: str, lower_iters: int, args: argparse.Namespac
                 rows[name]["failed"] = str(error)
                 process.kill()
     times: dict[str, list[float]] = {name: [] for name in running}
-    for number in range(WARM_UP + args.steps):
+    for number in range(-(-args.steps // STEPS_OF_A_TURN)):
         for name, process in list(running.items()):
+            time.sleep(REST)
+            untimed = 1 if number else WARM_UP
             try:
-                taken = process.ask("step", args.patience)["ms"]
+                taken = [process.ask("step", args.patience)["ms"] for _ in range(untimed + STEPS_OF_A_TURN)]
             except RuntimeError as error:
-                rows[name]["failed"] = f"step {number + 1}: {error}"
+                rows[name]["failed"] = f"turn {number + 1}: {error}"
                 process.kill()
                 del running[name]
                 continue
-            if number >= WARM_UP:
-                times[name].append(taken)
+            times[name] += taken[untimed:]
     reference = next((name for name in ("torch", "jittor", "jboat") if name in running), None)
     for name, process in running.items():
         rows[name].update(process.ask("end", args.patience), ms=statistics.median(times[name]))
