@@ -1,7 +1,7 @@
 """The lower-level iterates y_0..y_K and their reverse-mode derivative.
 
 The graph is cut between inner steps: a graph reaches from one iterate, a leaf, to the next one or, where steps are
-joined, to the fifth next. Going backwards, each graph is pulled back by itself. All of them, whatever K is, then run
+joined, to the tenth next. Going backwards, each graph is pulled back by itself. All of them, whatever K is, then run
 the same compiled kernels, and a step whose graph was not kept is rebuilt from its iterate.
 """
 
@@ -84,11 +84,7 @@ class Trajectory:
         self._kept: list[_Kept | None] = []  # one a step
         self._unsettled = 0  # steps
         self._unsettled_losses: list[jt.Var] = []
-        self._small = (
-            len(start) <= MOST_VARIABLES_TO_JOIN
-            and sum(v.numel() for v in start) <= MOST_NUMBERS_TO_JOIN
-            and not _flat(self._states[0])
-        )
+        self._small = is_small(start) and not _flat(self._states[0])
         self._draws_random_numbers = False
         self._held: list[list[jt.Var]] = []  # what the module holds now, innermost last; shared with every view
         self._first = 0
@@ -343,6 +339,12 @@ class Trajectory:
             adjoint = functional.detached(products[len(tracked) :])
             jt.sync([*totals, *adjoint])
         return totals, adjoint[: len(self._variables)] if by_start else []
+
+
+def is_small(variables: Sequence[jt.Var]) -> bool:
+    """Whether steps of these variables are worth joining."""
+    numbers = sum(v.numel() for v in variables)
+    return len(variables) <= MOST_VARIABLES_TO_JOIN and numbers <= MOST_NUMBERS_TO_JOIN
 
 
 def _flat(state: OptimizerState) -> list[jt.Var]:

@@ -10,7 +10,7 @@ from jboat import autodiff, functional
 from jboat import lower_objective as lower
 from jboat.lower_objective import Batch, Objective
 from jboat.optim import OptimizerState, UpdateRule
-from jboat.trajectory import Trajectory
+from jboat.trajectory import JOINED_STEPS, Trajectory, is_small
 import jittor as jt
 
 Auxiliary = dict[str, list[jt.Var]]
@@ -127,11 +127,13 @@ class FirstOrder:
     ) -> list[jt.Var]:
         """``steps`` plain gradient steps on ``value`` from y, where its gradient may be known as ``first``."""
         current = functional.detached(y)
+        joined = JOINED_STEPS if is_small(current) else 1
         for step in range(steps):
             known = first if step == 0 else None
             gradient = autodiff.grad(value(current), current) if known is None else known
             current = functional.detached(functional.axpy(-lr, gradient, current))
-            jt.sync(current)
+            if (step + 1) % joined == 0 or step + 1 == steps:
+                jt.sync(current)
         return current
 
     def value_gap(self, y: Sequence[jt.Var], feed: Batch, *, lr: float) -> tuple[Gradients, Gradients]:

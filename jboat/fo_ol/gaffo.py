@@ -80,10 +80,10 @@ class GAFFO(FirstOrder):
 
         upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y)
         here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y)
-        there = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), theta, by_y=False)
+        at_theta = autodiff.grad(self.lower_value(theta, ll_feed_dict), self.ul_var)
         push = functional.axpy(-1.0, theta, y)
         by_y = [scale * a + b - d / options.gamma for a, b, d in zip(upper.by_y, here.by_y, push, strict=True)]
-        by_x = [scale * a + b - c for a, b, c in zip(upper.by_x, here.by_x, there.by_x, strict=True)]
+        by_x = [scale * a + b - c for a, b, c in zip(upper.by_x, here.by_x, at_theta, strict=True)]
         moved, state = self.lower_step(y, by_y)
         moved = functional.detached(_projected(moved, options))
         jt.sync(moved)

@@ -59,16 +59,16 @@ class MESO(FirstOrder):
         theta = functional.detached(theta)
         jt.sync(theta)
 
-        upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y, by_x=False)
-        here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y, by_x=False)
+        upper_by_y = autodiff.grad(self.upper_value(y, ul_feed_dict), y)
+        lower_by_y = autodiff.grad(self.lower_value(y, ll_feed_dict), y)
         push = functional.axpy(-1.0, theta, y)
-        by_y = [scale * a + b - options.gamma_1 * d for a, b, d in zip(upper.by_y, here.by_y, push, strict=True)]
+        by_y = [scale * a + b - options.gamma_1 * d for a, b, d in zip(upper_by_y, lower_by_y, push, strict=True)]
         y_new, state = self.lower_step(y, by_y)
 
         upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y_new, by_y=False)
         here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y_new, by_y=False)
-        there = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), theta, by_y=False)
-        by_x = [scale * a + b - c for a, b, c in zip(upper.by_x, here.by_x, there.by_x, strict=True)]
+        at_theta = autodiff.grad(self.lower_value(theta, ll_feed_dict), self.ul_var)
+        by_x = [scale * a + b - c for a, b, c in zip(upper.by_x, here.by_x, at_theta, strict=True)]
         return FirstOrderStep(
             gradients=functional.detached(by_x),
             ll_parameters=y_new,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from jboat import functional, registry
+from jboat import autodiff, functional, registry
 from jboat.fo_ol.first_order import Auxiliary, FirstOrder, FirstOrderStep
 from jboat.lower_objective import Batch
 from jboat.registry import register_operator
@@ -88,7 +88,7 @@ class VSO(FirstOrder):
 
         y, state = z, self.rule.load()
         for _ in range(self.lower_loop):
-            y, state = self.lower_step(y, self.gradients(value, y, by_x=False).by_y, state)
+            y, state = self.lower_step(y, autodiff.grad(value(y), y), state)
         at_y = self.gradients(value, y, by_y=False)
         lower_loss = self.lower_value(y, ll_feed_dict).detach()
         gap = f_val - lower_loss
