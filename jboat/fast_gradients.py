@@ -6,28 +6,28 @@ Four things make gradients slow there, most of all second derivatives:
   vector code of a loop that loads one: 12 ms for 1.5 million numbers, where the same loop over bytes takes 0.7 ms.
 * A matrix product is a sum over a three-dimensional product, which Jittor hands to oneDNN where it recognises it. In a
   second derivative it adds up the contributions to a factor before it sums, recognises nothing, and runs a plain loop.
+  Products with few columns waste most of oneDNN's vectors.
 * Exponentials are fused into every kernel that reads them, and computed again in each. Where such a kernel sums along
   rows, g++ makes no vector code of it either.
 * Softmax and cross entropy subtract the largest entry of a row, and are differentiated by it, which gives zero.
 
-Inside :func:`fast_gradients` conditions are stored as bytes, the gradient of a matrix product is made of matrix
-products, exponentials have a kernel of their own, and the largest entry is a constant. Values are the same, and
-gradients are up to rounding.
+Inside :func:`fast_gradients` conditions are stored as bytes, exponentials have a kernel of their own, the largest entry
+is a constant, and products of matrices, softmax and cross entropy are operations of :mod:`jboat.cpu_ops`. Values and
+gradients are the same up to rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 from typing import Any
 
-from jboat.functional import alias
+from jboat import cpu_ops
 import jittor as jt
 
 _CONDITIONAL = ("ternary", "ternary_out_hint", "where")
 _EXPONENTIAL = ("exp", "sigmoid", "tanh", "erf")
 _SHIFTED = ((jt.nn, "cross_entropy_loss"), (jt.nn, "softmax"), (jt.Var, "softmax"))
-_constant: set[int] = set()
 
 
 @contextlib.contextmanager
@@ -40,19 +40,12 @@ def fast_gradients() -> Iterator[None]:
     if jt.flags.use_cuda:
         yield
         return
-    multiply, multiply_transposed = jt.nn.matmul, jt.nn.matmul_transpose
-
-    def matmul(a: jt.Var, b: jt.Var) -> jt.Var:
-        return _product(a, 2, b, 0) if _are_matrices(a, b, 1, 0) else multiply(a, b)
-
-    def matmul_transpose(a: jt.Var, b: jt.Var) -> jt.Var:
-        return _product(a, 1, b, 0) if _are_matrices(a, b, 1, 1) else multiply_transposed(a, b)
-
     replacements = [(jt, name, _by_bytes(getattr(jt, name))) for name in _CONDITIONAL]
     replacements += [(owner, n, _computed_once(getattr(owner, n))) for owner in (jt, jt.Var) for n in _EXPONENTIAL]
     replacements += [(owner, name, _by_constant_shift(getattr(owner, name))) for owner, name in _SHIFTED]
-    replacements += [(owner, "matmul", matmul) for owner in (jt, jt.nn, jt.Var)]
-    replacements += [(jt.Var, "__matmul__", matmul), (jt.nn, "matmul_transpose", matmul_transpose)]
+    operations = cpu_ops.load()
+    if operations is not None:
+        replacements += _by_operations(operations)
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
     for owner, name, replacement in replacements:
         setattr(owner, name, replacement)
@@ -61,20 +54,6 @@ def fast_gradients() -> Iterator[None]:
     finally:
         for owner, name, original in originals:
             setattr(owner, name, original)
-
-
-@contextlib.contextmanager
-def constant(values: Iterable[Any]) -> Iterator[None]:
-    """Leave products with these Vars, such as a batch, to Jittor inside the block.
-
-    Derivatives by them stay right. But where they are not taken, Jittor's products are as fast, and build quicker.
-    """
-    added = {v.id for v in values if isinstance(v, jt.Var)} - _constant
-    _constant.update(added)
-    try:
-        yield
-    finally:
-        _constant.difference_update(added)
 
 
 def _by_bytes(operation: Callable[..., jt.Var]) -> Callable[..., jt.Var]:
@@ -107,36 +86,52 @@ def _by_constant_shift(operation: Callable[..., jt.Var]) -> Callable[..., jt.Var
     return by_constant_shift
 
 
-def _are_matrices(a: Any, b: Any, a_axis: int, b_axis: int) -> bool:
-    """Whether both are float32 matrices that fit along these axes; what does not is left for Jittor to refuse."""
-    both = isinstance(a, jt.Var) and isinstance(b, jt.Var) and a.ndim == b.ndim == 2
-    return both and a.dtype == b.dtype == "float32" and a.shape[a_axis] == b.shape[b_axis] and not jt.flags.amp_reg
+def _by_operations(operations: Any) -> list[tuple[Any, str, Callable[..., jt.Var]]]:
+    """What :mod:`jboat.cpu_ops` takes the place of, where the arguments are what it is made for: owner, name, function."""
+    multiply, multiply_transposed = jt.nn.matmul, jt.nn.matmul_transpose
+    entropy, soft = jt.nn.cross_entropy_loss, jt.nn.softmax
+    by_constant_shift = _by_constant_shift(soft)
+
+    def matmul(a: jt.Var, b: jt.Var) -> jt.Var:
+        if _is_matrix(a) and _is_matrix(b) and a.shape[1] == b.shape[0]:
+            return operations.matrix_product(a, b, False, False)
+        return multiply(a, b)
+
+    def matmul_transpose(a: jt.Var, b: jt.Var) -> jt.Var:
+        if _is_matrix(a) and _is_matrix(b) and a.shape[1] == b.shape[1]:
+            return operations.matrix_product(a, b, False, True)
+        return multiply_transposed(a, b)
+
+    def softmax(x: jt.Var, dim: int | None = None, log: bool = False) -> jt.Var:
+        if not log and x.dtype == "float32" and x.ndim > 1 and dim in (-1, x.ndim - 1):
+            rows = x if x.ndim == 2 else x.reshape((-1, x.shape[-1]))
+            p = operations.cross_entropy([rows], cpu_ops.SOFTMAX, x.shape[-1])
+            return p if x.ndim == 2 else p.reshape(x.shape)
+        return by_constant_shift(x, dim, log)
+
+    def cross_entropy_loss(output: jt.Var, target: jt.Var, *options: Any, reduction: str = "mean", **more: Any) -> jt.Var:
+        if options or more or not _is_matrix(output) or not _are_labels(target, output.shape[0]):
+            return _by_constant_shift(entropy)(output, target, *options, reduction=reduction, **more)
+        labels, classes = target.int32(), output.shape[1]
+        losses = operations.cross_entropy([output, labels], cpu_ops.LOSSES, classes)
+        if reduction == "mean":
+            return operations.cross_entropy([losses, labels], cpu_ops.MEAN, classes)
+        return losses.sum() if reduction == "sum" else losses
+
+    return [
+        *((owner, "matmul", matmul) for owner in (jt, jt.nn, jt.Var)),
+        (jt.Var, "__matmul__", matmul),
+        (jt.nn, "matmul_transpose", matmul_transpose),
+        (jt.nn, "softmax", softmax),
+        (jt.Var, "softmax", softmax),
+        (jt.nn, "cross_entropy_loss", cross_entropy_loss),
+    ]
 
 
-def _product(a: jt.Var, missing_a: int, b: jt.Var, missing_b: int) -> jt.Var:
-    """The sum of ``a * b`` over the axis that both have, of three axes of which each lacks another.
-
-    The gradient is taped as two such products. Both factors are held by handles of their own, so that second
-    derivatives reach them, whatever the caller's handles hold by then.
-    """
-    if jt.flags.no_grad or any(v.is_stop_grad() or v.id in _constant for v in (a, b)):
-        return _sum_of_products(a, missing_a, b, missing_b)
-    held_a, held_b = alias(a), alias(b)
-
-    def gradient(by_out: jt.Var | None) -> tuple[jt.Var | None, jt.Var | None]:
-        if by_out is None:  # nothing that is differentiated depends on the product
-            return None, None
-        summed = 3 - missing_a - missing_b
-        return _product(by_out, summed, held_b, missing_b), _product(by_out, summed, held_a, missing_a)
-
-    inside_a, inside_b = a.tape(), b.tape()
-    out = _sum_of_products(inside_a, missing_a, inside_b, missing_b).tape()
-    jt.tape_together([inside_a, inside_b], [out], gradient)
-    return out
+def _is_matrix(a: Any) -> bool:
+    return isinstance(a, jt.Var) and a.ndim == 2 and a.dtype == "float32" and not jt.flags.amp_reg
 
 
-def _sum_of_products(a: jt.Var, missing_a: int, b: jt.Var, missing_b: int) -> jt.Var:
-    """What Jittor makes a matrix product of, and recognises as one."""
-    shape = list(a.shape)
-    shape.insert(missing_a, b.shape[missing_a - (missing_b < missing_a)])
-    return (a.broadcast(shape, [missing_a]) * b.broadcast(shape, [missing_b])).sum(3 - missing_a - missing_b)
+def _are_labels(target: Any, count: int) -> bool:
+    integers = ("int32", "int64", "int16", "int8", "uint8")
+    return isinstance(target, jt.Var) and target.ndim == 1 and target.shape[0] == count and target.dtype in integers

@@ -1,7 +1,7 @@
 """Graphs built inside ``fast_gradients`` have the same values and derivatives, and quick kernels."""
 
-from jboat import autodiff, functional
-from jboat.fast_gradients import constant, fast_gradients
+from jboat import autodiff, cpu_ops, functional
+from jboat.fast_gradients import fast_gradients
 import jittor as jt
 from jittor import nn
 import numpy as np
@@ -68,9 +68,8 @@ def kernels_of(call):
 
 def test_no_condition_is_a_bool_and_no_product_is_a_plain_loop():
     def slow(names):
-        products = [n for n in names if "broadcast_to" in n and "DIM=3" in n]
-        assert products
-        return any("Tc:bool" in n for n in names), any(n.count("REDUCE") > n.count("relay") for n in products)
+        loops = [n for n in names if "broadcast_to" in n and "DIM=3" in n and n.count("REDUCE") > n.count("relay")]
+        return any("Tc:bool" in n for n in names), bool(loops)
 
     assert slow(kernels_of(lambda: second(leaves(W)))) == (True, True)
     with fast_gradients():
@@ -118,6 +117,95 @@ def test_derivatives_of_softmax_and_cross_entropy():
         close(autodiff.hvp(*at_leaves(), leaves(v)), wanted)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_cross_entropy_leaves_out_rows_whose_label_is_none(reduction):
+    rng = np.random.default_rng(3)
+    target = np.array([0, 4, -1, 2, 5, 1, 3, 255] * 30)
+    z, v = (3 * rng.normal(size=(240, 5)) for _ in range(2))
+    inside = (target >= 0) & (target < 5)
+    share = {"mean": 1 / inside.sum(), "sum": 1.0, "none": 1.0}[reduction]
+
+    def value_and_gradient(z):
+        p = np.exp(z - z.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        losses = np.where(inside, -np.log(p[range(240), np.where(inside, target, 0)]), 0.0)
+        by_z = inside[:, None] * (p - (target[:, None] == range(5)))
+        if reduction == "none":  # of the sum of squares
+            return (losses**2).sum(), 2 * losses[:, None] * by_z
+        return losses.sum() * share, by_z * share
+
+    def in_jittor(z):
+        loss = nn.cross_entropy_loss(z, jt.array(target.astype("int32")), reduction=reduction)
+        return (loss * loss).sum() if reduction == "none" else loss
+
+    sides = [value_and_gradient(z + sign * 1e-6 * v)[1] for sign in (1, -1)]
+    wanted = value_and_gradient(z)
+    with fast_gradients():
+        at, along = leaves([z]), leaves([v])
+        np.testing.assert_allclose(in_jittor(*at).item(), wanted[0], rtol=1e-5)
+        close(autodiff.grad(in_jittor(*at), at), wanted[1:])
+        close(autodiff.hvp(in_jittor(*at), at, along), [(sides[0] - sides[1]) / 2e-6])
+
+
+def test_third_derivatives_of_softmax_and_cross_entropy():
+    rng = np.random.default_rng(4)
+    z, v = leaves([rng.normal(size=(6, 3))]), leaves([rng.normal(size=(6, 3))])
+    target = jt.array(np.array([0, 2, 1, 1, 0, 2], "int32"))
+
+    def third():
+        weights = z[0].softmax(dim=1)[:, 0]
+        loss = (nn.cross_entropy_loss(z[0], target, reduction="none") * weights).mean()
+        return autodiff.vjp(autodiff.vjp(autodiff.grad(loss, z), z, v), z, v)
+
+    wanted = [g.numpy() for g in third()]
+    with fast_gradients():
+        close(third(), wanted)
+
+
+def test_cross_entropy_with_weights_and_softmax_of_other_axes_are_jittors():
+    rng = np.random.default_rng(6)
+    z, images = (jt.array(rng.normal(size=s).astype("float32")) for s in [(6, 3), (2, 3, 4, 4)])
+    target, pixels = (jt.array(rng.integers(0, 3, s).astype("int32")) for s in [6, (2, 4, 4)])
+
+    def values():
+        weight = jt.array(np.array([1.0, 2.0, 3.0], "float32"))
+        return [
+            nn.cross_entropy_loss(z, target, weight),
+            nn.cross_entropy_loss(z, target, ignore_index=1),
+            nn.cross_entropy_loss(images, pixels),
+            nn.softmax(z, dim=0),
+            nn.softmax(images, dim=-1),
+            nn.softmax(z),
+            z.log_softmax(dim=1),
+        ]
+
+    wanted = [v.numpy() for v in values()]
+    with fast_gradients():
+        for got, a in zip(values(), wanted, strict=True):
+            np.testing.assert_allclose(got.numpy(), a, rtol=1e-5, atol=1e-7)
+
+
+def test_without_the_operations_jittors_own_are_used(monkeypatch):
+    monkeypatch.setattr(cpu_ops, "load", lambda: None)
+    w, before = leaves(W), nn.matmul_transpose
+    with fast_gradients():
+        assert nn.matmul_transpose is before
+        close(autodiff.grad(loss(w, jt.array(X.astype("float32"))), w), gradient(W))
+
+
+def test_operations_that_do_not_compile_are_left_out_with_a_warning(monkeypatch, caplog):
+    def refuse(*args, **kwargs):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(jt.compiler, "compile_custom_ops", refuse)
+    assert cpu_ops.load.__wrapped__() is None
+    assert "no compiler" in caplog.text
+    monkeypatch.setattr(jt.compile_extern, "mkl_ops", None)
+    caplog.clear()
+    assert cpu_ops.load.__wrapped__() is None
+    assert caplog.text == ""
+
+
 def test_derivatives_belong_to_the_values_at_the_time_of_the_product():
     parameters, w = [jt.zeros(a.shape) for a in W], leaves(W)
     with fast_gradients(), functional.substituted(parameters, w):
@@ -125,20 +213,30 @@ def test_derivatives_belong_to_the_values_at_the_time_of_the_product():
     close(autodiff.hvp(value, w, leaves(V)), hessian_vector_product())
 
 
-def test_a_constant_is_still_differentiated_by_and_is_one_only_inside_the_block():
-    data, w = jt.array(X.astype("float32")), leaves(W)
-    taped = []
-    with pytest.MonkeyPatch.context() as patch, fast_gradients():
-        patch.setattr(jt, "tape_together", lambda *args: taped.append(args))
-        with constant([data, "not a Var"]):
-            product = data @ w[0]
-            assert taped == []
-        data @ w[0]
-        assert len(taped) == 1
-    by_data, by_w = autodiff.hvp((product * product * product).sum(), [data, w[0]], [jt.ones(X.shape), *leaves(V[:1])])
-    out, change = X @ W[0], X @ V[0] + np.ones(X.shape) @ W[0]
-    close([by_data], [6 * out * change @ W[0].T + 3 * out**2 @ V[0].T])
-    close([by_w], [X.T @ (6 * out * change) + np.ones(X.shape).T @ (3 * out**2)])
+@pytest.mark.parametrize("trans_a", [False, True])
+@pytest.mark.parametrize("trans_b", [False, True])
+@pytest.mark.parametrize(("n", "m", "k"), [(3, 4, 5), (40, 7, 3), (90, 5, 14), (200, 6, 23), (130, 4, 30)])
+def test_products_of_all_forms_and_their_derivatives(n, m, k, trans_a, trans_b):
+    rng = np.random.default_rng(n)
+    a, da = (rng.normal(size=(m, n) if trans_a else (n, m)) for _ in range(2))
+    b, db = (rng.normal(size=(k, m) if trans_b else (m, k)) for _ in range(2))
+
+    def turned(v, flag):
+        return v.T if flag else v
+
+    def product(p, q):
+        return turned(p, trans_a) @ turned(q, trans_b)
+
+    weight, out, change = rng.normal(size=(n, k)), product(a, b), product(da, b) + product(a, db)
+    by_out, by_out_changed = 2 * weight * out, 2 * weight * change  # of sum(weight * out ** 2), and along (da, db)
+    wanted = [
+        turned(by_out_changed @ turned(b, trans_b).T + by_out @ turned(db, trans_b).T, trans_a),
+        turned(turned(a, trans_a).T @ by_out_changed + turned(da, trans_a).T @ by_out, trans_b),
+    ]
+    at, along = leaves([a, b]), leaves([da, db])
+    got = cpu_ops.load().matrix_product(*at, trans_a, trans_b)
+    close([got], [out])
+    close(autodiff.hvp((jt.array(weight.astype("float32")) * got * got).sum(), at, along), wanted)
 
 
 def test_what_has_no_derivative_has_none():

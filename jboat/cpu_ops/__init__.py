@@ -1,0 +1,57 @@
+"""Operations of Jittor's graph in C++ that are fast on a CPU, in derivatives of every order.
+
+* ``matrix_product``: the product of two float32 matrices. Jittor writes it as a sum over a three-dimensional array, four
+  operations that it hands to oneDNN where it recognises them, which it does not in second derivatives. Here it is one
+  operation, whose derivatives are products again, and products with few columns take half the time.
+* ``cross_entropy``: softmax and cross entropy of the rows of a matrix, where Jittor has twenty small operations and as
+  many kernels to compile.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+import shutil
+from typing import Any
+
+from jboat import runtime
+import jittor as jt
+
+logger = logging.getLogger("jboat")
+
+LOSSES, MEAN, SOFTMAX = range(3)
+"""The parts of ``cross_entropy`` that are asked for; see cross_entropy_op.h for them and for those that derive them."""
+
+_SOURCES = ("matrix_product_op.h", "matrix_product_op.cc", "cross_entropy_op.h", "cross_entropy_op.cc")
+
+
+@functools.cache
+def load() -> Any | None:
+    """The operations ``matrix_product(a, b, trans_a, trans_b)`` and ``cross_entropy(inputs, part, k)``.
+
+    The first call compiles them, which takes some seconds, into Jittor's cache. They need oneDNN; without it, or where
+    they cannot be compiled, the result is None.
+    """
+    if not jt.compile_extern.mkl_ops:
+        return None
+    onednn = runtime.onednn_folder(runtime.jittor_home())
+    flags = f' -Ofast -fopenmp -I"{onednn / "include"}" -L"{onednn / "lib"}" -lmkldnn '
+    try:
+        # from the cache, since the sources' path is part of the command, and environments may share a cache
+        folder = Path(jt.flags.cache_path) / "jboat"
+        folder.mkdir(parents=True, exist_ok=True)
+        sources = [_copied(Path(__file__).with_name(name), folder) for name in _SOURCES]
+        return jt.compiler.compile_custom_ops([str(path) for path in sources], extra_flags=flags)
+    except (OSError, RuntimeError, ImportError) as error:
+        logger.warning("jboat's operations for CPUs are left out, and steps are slower: %s", error)
+        return None
+
+
+def _copied(source: Path, folder: Path) -> Path:
+    target = folder / source.name
+    if not target.exists() or target.read_bytes() != source.read_bytes():
+        fresh = target.with_suffix(f".fresh{source.suffix}")
+        shutil.copyfile(source, fresh)
+        fresh.replace(target)
+    return target
