@@ -87,10 +87,9 @@ def _by_constant_shift(operation: Callable[..., jt.Var]) -> Callable[..., jt.Var
 
 
 def _by_operations(operations: Any) -> list[tuple[Any, str, Callable[..., jt.Var]]]:
-    """What :mod:`jboat.cpu_ops` takes the place of, where the arguments are what it is made for: owner, name, function."""
+    """Functions that use :mod:`jboat.cpu_ops` where their arguments allow it: owner, name, function."""
     multiply, multiply_transposed = jt.nn.matmul, jt.nn.matmul_transpose
-    entropy, soft = jt.nn.cross_entropy_loss, jt.nn.softmax
-    by_constant_shift = _by_constant_shift(soft)
+    entropy, other_softmax = (_by_constant_shift(f) for f in (jt.nn.cross_entropy_loss, jt.nn.softmax))
 
     def matmul(a: jt.Var, b: jt.Var) -> jt.Var:
         if _is_matrix(a) and _is_matrix(b) and a.shape[1] == b.shape[0]:
@@ -107,11 +106,14 @@ def _by_operations(operations: Any) -> list[tuple[Any, str, Callable[..., jt.Var
             rows = x if x.ndim == 2 else x.reshape((-1, x.shape[-1]))
             p = operations.cross_entropy([rows], cpu_ops.SOFTMAX, x.shape[-1])
             return p if x.ndim == 2 else p.reshape(x.shape)
-        return by_constant_shift(x, dim, log)
+        return other_softmax(x, dim, log)
 
-    def cross_entropy_loss(output: jt.Var, target: jt.Var, *options: Any, reduction: str = "mean", **more: Any) -> jt.Var:
-        if options or more or not _is_matrix(output) or not _are_labels(target, output.shape[0]):
-            return _by_constant_shift(entropy)(output, target, *options, reduction=reduction, **more)
+    def cross_entropy_loss(
+        output: jt.Var, target: jt.Var, weight: Any = None, ignore_index: Any = None, reduction: str = "mean"
+    ) -> jt.Var:
+        plain = weight is None and ignore_index is None
+        if not plain or not _is_matrix(output) or not _are_labels(target, output.shape[0]):
+            return entropy(output, target, weight, ignore_index, reduction)
         labels, classes = target.int32(), output.shape[1]
         losses = operations.cross_entropy([output, labels], cpu_ops.LOSSES, classes)
         if reduction == "mean":

@@ -1,8 +1,8 @@
 """Operations of Jittor's graph in C++ that are fast on a CPU, in derivatives of every order.
 
-* ``matrix_product``: the product of two float32 matrices. Jittor writes it as a sum over a three-dimensional array, four
-  operations that it hands to oneDNN where it recognises them, which it does not in second derivatives. Here it is one
-  operation, whose derivatives are products again, and products with few columns take half the time.
+* ``matrix_product``: the product of two float32 matrices. Jittor writes it as a sum over a three-dimensional array,
+  four operations that it hands to oneDNN where it recognises them, which it does not in second derivatives. Here it is
+  one operation, whose derivatives are products again, and products with few columns take half the time.
 * ``cross_entropy``: softmax and cross entropy of the rows of a matrix, where Jittor has twenty small operations and as
   many kernels to compile.
 """
