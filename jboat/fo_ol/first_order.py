@@ -25,8 +25,8 @@ class FirstOrderStep:
         gradients: the direction in which the upper optimizer moves x, one Var per entry of ``ul_var``.
         ll_parameters: y after the step, one Var per entry of ``ll_var``.
         ll_state: the lower optimizer's state after the step.
-        upper_loss: F where the direction was taken.
-        lower_loss: f at the same place.
+        upper_loss: F before the step, or, in methods whose y moves before x is looked at (ALTO, VSO), after it.
+        lower_loss: f before the step, or, in VSO, after it.
         auxiliary: what the method keeps for its next step.
         diagnostics: numbers by name.
     """

@@ -59,22 +59,23 @@ class MESO(FirstOrder):
         theta = functional.detached(theta)
         jt.sync(theta)
 
-        upper_by_y = autodiff.grad(self.upper_value(y, ul_feed_dict), y)
-        lower_by_y = autodiff.grad(self.lower_value(y, ll_feed_dict), y)
+        upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y, by_x=False)
+        lower = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y, by_x=False)
         push = functional.axpy(-1.0, theta, y)
-        by_y = [scale * a + b - options.gamma_1 * d for a, b, d in zip(upper_by_y, lower_by_y, push, strict=True)]
+        by_y = [scale * a + b - options.gamma_1 * d for a, b, d in zip(upper.by_y, lower.by_y, push, strict=True)]
         y_new, state = self.lower_step(y, by_y)
 
-        upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y_new, by_y=False)
-        here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y_new, by_y=False)
+        # only gradients are taken at the new y, since the losses themselves may need more than these do
+        upper_by_x = autodiff.grad(self.upper_value(y_new, ul_feed_dict), self.ul_var)
+        lower_by_x = autodiff.grad(self.lower_value(y_new, ll_feed_dict), self.ul_var)
         at_theta = autodiff.grad(self.lower_value(theta, ll_feed_dict), self.ul_var)
-        by_x = [scale * a + b - c for a, b, c in zip(upper.by_x, here.by_x, at_theta, strict=True)]
+        by_x = [scale * a + b - c for a, b, c in zip(upper_by_x, lower_by_x, at_theta, strict=True)]
         return FirstOrderStep(
             gradients=functional.detached(by_x),
             ll_parameters=y_new,
             ll_state=state,
             upper_loss=float(upper.loss.item()),
-            lower_loss=float(here.loss.item()),
+            lower_loss=float(lower.loss.item()),
             auxiliary={"theta": theta},
             diagnostics={"meso_penalty": 1.0 / scale},
         )
