@@ -34,6 +34,7 @@ bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/peers.py --problems l2 --lower-iters 50 --name k50_
+	$(BIN)/python benchmarks/peers.py --problems l2 --chains CG NS --iterations 5 --slow --name solver5_
 
 bench-quick: $(VENV)/.ready
 	$(BIN)/python benchmarks/peers.py --problems l2 --chains RAD CG --only jboat jittor torch --name quick_

@@ -58,7 +58,9 @@ CONTESTANTS: dict[str, tuple[str, ...]] = {
     "betty": ("CG", "NS", "FD"),
     "torchopt": ("RAD", "IAD"),
 }
-COMPILES_LONG = {"boat_jit": ("CG", "NS")}
+SOLVED = ("CG", "NS")
+COMPILES_LONG = {"boat_jit": SOLVED}
+ITERATIONS = 10
 WARM_UP = 3
 STEPS_OF_A_TURN = 2
 REST = 0.3  # seconds
@@ -89,11 +91,11 @@ def interpreter(name: str) -> tuple[str, dict[str, str]]:
 class Process:
     """A contestant at work."""
 
-    def __init__(self, name: str, problem: str, chain: str, lower_iters: int, device: str) -> None:
+    def __init__(self, name: str, problem: str, chain: str, lower_iters: int, **options: object) -> None:
         python, environment = interpreter(name)
         script = str(HERE / "contestants" / f"use_{name}.py")
         command = [python, script, "--problem", problem, "--chain", chain, "--lower-iters", str(lower_iters)]
-        command += ["--device", device]
+        command += [f"--{option}={value}" for option, value in options.items()]
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed with the process)
         self._process = subprocess.Popen(
             command,
@@ -137,6 +139,8 @@ class Process:
 def run_cell(problem: str, chain: str, lower_iters: int, args: argparse.Namespace) -> dict[str, Any]:
     """All contestants that have this chain on one task."""
     result: dict[str, Any] = {"problem": problem, "chain": chain, "lower_iters": lower_iters, "contestants": {}}
+    if chain in SOLVED and args.iterations != ITERATIONS:
+        result["chain"] = f"{chain}, k = {args.iterations}"
     running: dict[str, Process] = {}
     gradients: dict[str, np.ndarray] = {}
     rows: dict[str, dict[str, Any]] = result["contestants"]
@@ -145,7 +149,7 @@ def run_cell(problem: str, chain: str, lower_iters: int, args: argparse.Namespac
             if chain not in CONTESTANTS[name] or (chain in COMPILES_LONG.get(name, ()) and not args.slow):
                 continue
             rows[name] = {}
-            process = Process(name, problem, chain, lower_iters, args.device)
+            process = Process(name, problem, chain, lower_iters, iterations=args.iterations, device=args.device)
             try:
                 path = os.path.join(folder, f"{name}.npy")
                 process.ask(f"gradient {path}", args.patience)
@@ -200,7 +204,7 @@ def table(cells: list[dict[str, Any]]) -> str:
                 lines.append(f"{head} failed: {row['failed'][:100].replace('|', '/')} | | | | | |")
                 continue
             kernels = f"{row['kernels']:.0f}" if row["kernels"] else ""
-            wrong = " **differs**" if row["off"] > OFF else ""
+            wrong = "" if row["off"] <= OFF else " **differs**"
             lines.append(
                 f"{head} {row['ms']:.1f} | {row['jboat_ratio'] or 0:.2f} | {row['off']:.1e}{wrong} | "
                 f"{row['peak_mb']:.0f} | {kernels} | {row['first_s']:.1f} |"
@@ -215,7 +219,7 @@ def summary() -> str:
         f"| problem | chain | K | jboat ms | {' | '.join(others)} | peak MB, jboat and boat-jit | kernels, both |",
         "| --- " * (6 + len(others)) + "|",
     ]
-    for name in [f"{beginning}{problem}" for problem in LOWER_ITERS for beginning in ("", "k50_")]:
+    for name in [f"{beginning}{problem}" for problem in LOWER_ITERS for beginning in ("", "k50_", "solver5_")]:
         path = RESULTS / f"{name}.json"
         for cell in json.loads(path.read_text()) if path.exists() else []:
             rows = cell["contestants"]
@@ -244,6 +248,9 @@ def main() -> None:
     parser.add_argument("--problems", nargs="+", default=list(LOWER_ITERS), choices=list(LOWER_ITERS))
     parser.add_argument("--chains", nargs="+", default=[*CHAINS, *MAML_CHAINS], choices=[*CHAINS, *MAML_CHAINS])
     parser.add_argument("--lower-iters", type=int, nargs="+", help="K (default: 10; 5 for cnn and maml)")
+    parser.add_argument(
+        "--iterations", type=int, default=ITERATIONS, help="of the solvers of CG and NS (default: %(default)s)"
+    )
     parser.add_argument("--steps", type=int, default=20, help="timed steps (default: %(default)s)")
     parser.add_argument("--only", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
     parser.add_argument("--patience", type=float, default=240.0, help="seconds for an answer (default: %(default)s)")

@@ -63,7 +63,7 @@ def part(frames: list[tuple[str, str]]) -> str:
 
 def measure(contestant: str, problem: str, chain: str, seconds: float) -> dict[str, float]:
     """Milliseconds of a step, in all and in each part, from at most so many seconds of steps."""
-    process = Process(contestant, problem, chain, LOWER_ITERS[problem], "cpu")
+    process = Process(contestant, problem, chain, LOWER_ITERS[problem])
     try:
         with tempfile.TemporaryDirectory() as folder:
             process.ask(f"gradient {folder}/gradient.npy", 600.0)

@@ -15,7 +15,7 @@ import numpy as np
 
 FIRST_ORDER = ("VFO", "PGDO", "MESO")
 OPTIONS: dict[str, dict[str, Any]] = {
-    "CG": {"k": 10, "tolerance": 0.0},
+    "CG": {"tolerance": 0.0},
     "FD": {"r": 0.01},
     "GDA": {"alpha_init": 0.1, "alpha_decay": 0.9},
     "DI": {"lr": 0.1},
@@ -26,11 +26,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class Task(NamedTuple):
-    """What to run: problem, chain, K, and ``"cpu"`` or ``"cuda"``."""
+    """What to run: problem, chain, K, iterations of CG and NS, and ``"cpu"`` or ``"cuda"``."""
 
     problem: str
     chain: str
     lower_iters: int
+    iterations: int
     device: str = "cpu"
 
     @property
@@ -46,9 +47,9 @@ class Task(NamedTuple):
     def solver_config(self) -> dict[str, dict[str, Any]]:
         """Options, under the names that jboat and BOAT share; those of operators that do not run are left out."""
         used = set(self.chain.split("+")) | ({"CG"} if self.chain == "NS" else set())
-        return {name: dict(section) for name, section in OPTIONS.items() if name in used} | (
-            {"RGT": {"truncate_iter": self.lower_iters // 2}} if "RGT" in used else {}
-        )
+        of_task = {"RGT": {"truncate_iter": self.lower_iters // 2}, "CG": {"k": self.iterations}}
+        named = {*OPTIONS, *of_task} & used
+        return {name: {**OPTIONS.get(name, {}), **of_task.get(name, {})} for name in named}
 
 
 class Session:
@@ -111,10 +112,11 @@ def serve(make: Callable[[Task], Contestant], kernels: Callable[[], int] = lambd
     for name in ("problem", "chain"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--lower-iters", type=int, required=True)
+    parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     session = Session(kernels)
-    contestant = make(Task(args.problem, args.chain, args.lower_iters, args.device))
+    contestant = make(Task(args.problem, args.chain, args.lower_iters, args.iterations, args.device))
     np.save(sys.stdin.readline().strip().removeprefix("gradient "), contestant.hypergradient())
     session.answer(saved=1.0)
     contestant.run(session)

@@ -46,8 +46,8 @@ class Betty(Contestant):
         config = Config(
             type=TYPES[task.chain],
             unroll_steps=task.lower_iters,
-            cg_iterations=10,
-            neumann_iterations=10,
+            cg_iterations=task.iterations,
+            neumann_iterations=task.iterations,
             neumann_alpha=rate,
             darts_alpha=0.01,
         )

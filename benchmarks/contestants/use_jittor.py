@@ -100,7 +100,10 @@ class Jittor(Contestant):
         def product(v: Vector) -> Vector:
             return [g.detach() for g in jt.grad(_dot(gradient, v), y)]
 
-        q = _conjugate_gradient(product, b) if self._task.chain == "CG" else _neumann(product, b, self._rate)
+        if self._task.chain == "CG":
+            q = _conjugate_gradient(product, b, self._task.iterations)
+        else:
+            q = _neumann(product, b, self._rate, self._task.iterations)
         return [-g for g in jt.grad(_dot(gradient, q), self._x)], y
 
 
@@ -118,10 +121,10 @@ def _axpy(a: jt.Var | float, x: Vector, y: Vector) -> Vector:
     return [a * p + q for p, q in zip(x, y, strict=True)]
 
 
-def _conjugate_gradient(product: Callable[[Vector], Vector], b: Vector) -> Vector:
+def _conjugate_gradient(product: Callable[[Vector], Vector], b: Vector, iterations: int) -> Vector:
     q, r, d = [jt.zeros_like(v) for v in b], b, b
     square = _dot(r, r).detach()
-    for _ in range(10):
+    for _ in range(iterations):
         image = product(d)
         step = square / _dot(d, image)
         q, r = _axpy(step, d, q), _axpy(-step, image, r)
@@ -132,9 +135,9 @@ def _conjugate_gradient(product: Callable[[Vector], Vector], b: Vector) -> Vecto
     return q
 
 
-def _neumann(product: Callable[[Vector], Vector], b: Vector, rate: float) -> Vector:
+def _neumann(product: Callable[[Vector], Vector], b: Vector, rate: float, iterations: int) -> Vector:
     q = term = [rate * v for v in b]
-    for _ in range(10):
+    for _ in range(iterations):
         vectors = _axpy(-rate, product(term), term)
         vectors = _computed([*vectors, *_axpy(1.0, vectors, q)])
         term, q = vectors[: len(b)], vectors[len(b) :]

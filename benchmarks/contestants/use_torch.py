@@ -89,7 +89,10 @@ class Torch(Contestant):
         def product(v: Vector) -> Vector:
             return list(grad(gradient, y, v, retain_graph=True))
 
-        q = _conjugate_gradient(product, b) if self._task.chain == "CG" else _neumann(product, b, rate)
+        if self._task.chain == "CG":
+            q = _conjugate_gradient(product, b, self._task.iterations)
+        else:
+            q = _neumann(product, b, rate, self._task.iterations)
         return [-g for g in grad(gradient, self._x, q)], y
 
 
@@ -101,10 +104,10 @@ def _axpy(a: torch.Tensor | float, x: Vector, y: Vector) -> Vector:
     return [a * p + q for p, q in zip(x, y, strict=True)]
 
 
-def _conjugate_gradient(product: Callable[[Vector], Vector], b: Vector) -> Vector:
+def _conjugate_gradient(product: Callable[[Vector], Vector], b: Vector, iterations: int) -> Vector:
     q, r, d = [torch.zeros_like(v) for v in b], b, b
     square = _dot(r, r)
-    for _ in range(10):
+    for _ in range(iterations):
         image = product(d)
         step = square / _dot(d, image)
         q, r = _axpy(step, d, q), _axpy(-step, image, r)
@@ -113,9 +116,9 @@ def _conjugate_gradient(product: Callable[[Vector], Vector], b: Vector) -> Vecto
     return q
 
 
-def _neumann(product: Callable[[Vector], Vector], b: Vector, rate: float) -> Vector:
+def _neumann(product: Callable[[Vector], Vector], b: Vector, rate: float, iterations: int) -> Vector:
     q = term = [rate * v for v in b]
-    for _ in range(10):
+    for _ in range(iterations):
         term = _axpy(-rate, product(term), term)
         q = _axpy(1.0, term, q)
     return q
