@@ -29,6 +29,7 @@ lint: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/step_costs.py
+	$(BIN)/python benchmarks/cpu_ops.py
 	$(BIN)/python benchmarks/logging_overhead.py
 	$(BIN)/python benchmarks/replay_memory.py
 	$(BIN)/python benchmarks/scaling.py
@@ -46,7 +47,8 @@ gpu-check: $(VENV)/.ready
 docs: $(VENV)/.ready
 	$(BIN)/python -c "import jboat, pdoc.__main__ as p; p.cli()" --docformat google --output-directory build/docs \
 		jboat jboat.callbacks jboat.trainers jboat.gm_ol jboat.na_ol jboat.fo_ol jboat.trajectory jboat.optim \
-		jboat.registry jboat.linear_solvers jboat.autodiff jboat.functional jboat.nn jboat.second_order jboat.fast_gradients
+		jboat.registry jboat.linear_solvers jboat.autodiff jboat.functional jboat.nn jboat.second_order jboat.fast_gradients \
+		jboat.cpu_ops
 
 $(VENV)/.ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

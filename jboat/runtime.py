@@ -173,6 +173,9 @@ def _import_jittor(home: Path) -> None:
     except SystemExit as stop:
         raise RuntimeError("Jittor rebuilt its core for changed settings. Run the program again.") from stop
     precompiled_headers.use(jittor)
+    from jboat import cpu_ops  # it needs Jittor
+
+    cpu_ops.load()  # now, since Jittor's compiler processes cannot be reached from a forked process
 
 
 @contextlib.contextmanager

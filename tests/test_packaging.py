@@ -11,6 +11,7 @@ import zipfile
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SUFFIXES = (".py", ".h", ".cc")
 IMPORTS = (
     "import jboat, jboat.trainers, jboat.callbacks, jboat.gm_ol, jboat.na_ol, jboat.trainers.commands.doctor;"
     "from jboat import BilevelTrainer; from jboat.callbacks import CSVLogger;"
@@ -27,14 +28,15 @@ def wheel(tmp_path_factory, users_environment):
     return built
 
 
-def test_the_wheel_holds_every_module_below_jboat(wheel):
+def test_the_wheel_holds_every_source_below_jboat(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")}
     assert tops == {"jboat"}
-    expected = {f"jboat/{p.relative_to(ROOT / 'jboat')}" for p in (ROOT / "jboat").rglob("*.py")}
+    sources = (p for p in (ROOT / "jboat").rglob("*") if p.suffix in SUFFIXES)
+    expected = {f"jboat/{p.relative_to(ROOT / 'jboat')}" for p in sources}
     for room in ("trainers", "callbacks"):
         expected |= {f"jboat/{p.relative_to(ROOT)}" for p in (ROOT / room).rglob("*.py")}
-    assert {name for name in names if name.endswith(".py")} == expected
+    assert {name for name in names if name.endswith(SUFFIXES)} == expected
     assert "jboat/py.typed" in names
 
 

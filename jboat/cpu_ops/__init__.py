@@ -30,8 +30,8 @@ _SOURCES = ("matrix_product_op.h", "matrix_product_op.cc", "cross_entropy_op.h",
 def load() -> Any | None:
     """The operations ``matrix_product(a, b, trans_a, trans_b)`` and ``cross_entropy(inputs, part, k)``.
 
-    The first call compiles them, which takes some seconds, into Jittor's cache. They need oneDNN; without it, or where
-    they cannot be compiled, the result is None.
+    ``import jboat`` makes the first call, which compiles them into Jittor's cache, in some seconds. They need oneDNN;
+    without it, or where they cannot be compiled, the result is None.
     """
     if not jt.compile_extern.mkl_ops:
         return None

@@ -118,9 +118,9 @@ void CrossEntropyOp::run() {
         else for (int64 i = 0; i < n; i++) to[i] = is_label(i) ? first[0] / count : 0.f;
         return;
     }
-    Allocation scratch = exe.alloc_temp(n * (k + 1) * sizeof(float));
-    float* const e = part == softmax ? to : (float*)scratch.ptr;
-    float* const largest = (float*)scratch.ptr + n * k;
+    Allocation scratch = exe.alloc_temp((part == losses ? n * (k + 1) : n) * sizeof(float));
+    float* const largest = (float*)scratch.ptr;
+    float* const e = part == softmax ? to : largest + n;
     const float* const second = part == by_scores || part == along ? in[1]->ptr<float>() : nullptr;
     const float* const s = part == by_losses ? in[2]->ptr<float>() : nullptr;
     const int64 rows = std::max<int64>(1, 4096 / k);

@@ -1,0 +1,89 @@
+"""jboat's operations for CPUs beside what Jittor makes of the same: matrix products, derivatives of cross entropy.
+
+Both are measured in turn in one process; medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+import statistics
+import sys
+import time
+
+import jboat  # noqa: F401  (before Jittor)
+from jboat import autodiff, cpu_ops
+from jboat.fast_gradients import fast_gradients
+import jittor as jt
+from jittor import nn
+import numpy as np
+
+SHAPES = [(1000, 1000, 20), (5000, 784, 10), (5000, 300, 10), (5000, 784, 300)]
+SCORES = [(1000, 20), (5000, 10)]
+Call = Callable[[], list[jt.Var]]
+
+
+def in_turn(jittors: Call, ours: Call, repeat: int) -> tuple[float, float]:
+    """Milliseconds of both, and nothing lazy left between them."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(repeat + 3):
+        for call, taken in zip((jittors, ours), times, strict=True):
+            jt.sync_all(True)
+            begun = time.perf_counter()
+            jt.sync(call())
+            jt.sync_all(True)
+            if number >= 3:
+                taken.append(1000 * (time.perf_counter() - begun))
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def main() -> None:
+    """Measure and print tables in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=60)
+    args = parser.parse_args()
+    operations = cpu_ops.load()
+    if operations is None:
+        sys.exit("jboat's operations for CPUs cannot be had here; see the warning above, or python -m jboat doctor")
+    rng = np.random.default_rng(0)
+
+    print("| product | Jittor ms | jboat ms |\n| --- | --- | --- |")
+    for n, m, k in SHAPES:
+        x, w, g = (jt.array(rng.normal(size=s).astype("float32")) for s in [(n, m), (k, m), (n, k)])
+        cases: dict[str, tuple[Call, Call]] = {
+            f"[{n}, {m}] [{k}, {m}]'": (
+                lambda x=x, w=w: [nn.matmul_transpose(x, w)],
+                lambda x=x, w=w: [operations.matrix_product(x, w, False, True)],
+            ),
+            f"[{n}, {k}]' [{n}, {m}]": (
+                lambda x=x, g=g: [jt.compile_extern.mkl_ops.mkl_matmul(g, x, True, False)],
+                lambda x=x, g=g: [operations.matrix_product(g, x, True, False)],
+            ),
+        }
+        for name, calls in cases.items():
+            ms = in_turn(*calls, args.repeat)
+            print(f"| {name} | {ms[0]:.2f} | {ms[1]:.2f} |", flush=True)
+
+    print("\n| cross entropy | derivative | Jittor ms | jboat ms |\n| --- | --- | --- | --- |")
+    for n, k in SCORES:
+        z, v = (jt.array(rng.normal(size=(n, k)).astype("float32")) for _ in range(2))
+        target = jt.array(rng.integers(0, k, n).astype("int32"))
+
+        def gradient(z: jt.Var = z, target: jt.Var = target) -> list[jt.Var]:
+            return autodiff.grad(nn.cross_entropy_loss(z, target), [z])
+
+        def second(z: jt.Var = z, v: jt.Var = v, gradient: Call = gradient) -> list[jt.Var]:
+            return autodiff.vjp(gradient(), [z], [v])
+
+        for name, call in (("first", gradient), ("second", second)):
+
+            def fast(call: Call = call) -> list[jt.Var]:
+                with fast_gradients():
+                    return call()
+
+            ms = in_turn(call, fast, args.repeat)
+            print(f"| [{n}, {k}] | {name} | {ms[0]:.2f} | {ms[1]:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
