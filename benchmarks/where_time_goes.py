@@ -51,7 +51,7 @@ def part(frames: list[tuple[str, str]]) -> str:
         name = file.rsplit("/", 1)[-1]
         if "dnnl" in name or name.startswith(("mkl_", "perf-")):  # the last is what oneDNN generates
             return "products"
-        if "/jit/" in file:
+        if "/jit/" in file or "/custom_ops/" in file:
             return "kernels"
         if name.startswith(("jittor_core", "jit_utils", "jittor_jit")):
             starting = any("Executor::run_sync" in symbol for symbol, _ in frames[place:])
