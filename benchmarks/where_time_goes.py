@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 
-from peers import CONTESTANTS, LOWER_ITERS, Process
+from peers import COMPILES_LONG, CONTESTANTS, LOWER_ITERS, Process
 
 PARTS = {
     "python": "Python",
@@ -27,7 +27,13 @@ PARTS = {
     "products": "oneDNN's products and convolutions",
     "kernels": "other kernels",
 }
-CELLS = ["l2/RAD", "l2/FD", "l2/CG", "l2/MESO", "cleaning/RAD", "mlp/RAD", "cnn/RAD", "maml/IAD"]
+CELLS = [
+    *(f"l2/{chain}" for chain in ("RAD", "VFO", "PGDO")),
+    *(f"cleaning/{chain}" for chain in ("RAD", "GDA+RAD", "VFO")),
+    *(f"mlp/{chain}" for chain in ("RAD", "IGA", "VFO")),
+    *(f"cnn/{chain}" for chain in ("RAD", "VFO", "MESO")),
+    "maml/IAD",
+]
 HERTZ = 1999
 MOST_STEPS = 100  # some problems diverge later
 STACK_BYTES = 16384
@@ -101,7 +107,7 @@ def main() -> None:
     print("| --- " * (5 + len(PARTS)) + "|")
     for problem, chain in (cell.split("/") for cell in args.cells):
         for contestant in args.only:
-            if chain in CONTESTANTS[contestant]:
+            if chain in CONTESTANTS[contestant] and chain not in COMPILES_LONG.get(contestant, ()):
                 ms = measure(contestant, problem, chain, args.seconds)
                 numbers = " | ".join(f"{v:.1f}" for v in ms.values())
                 print(f"| {problem} | {chain} | {contestant} | {numbers} |", flush=True)

@@ -25,6 +25,8 @@ from typing import Any
 from jboat import cpu_ops
 import jittor as jt
 
+Function = Callable[..., jt.Var]
+
 _CONDITIONAL = ("ternary", "ternary_out_hint", "where")
 _EXPONENTIAL = ("exp", "sigmoid", "tanh", "erf")
 _SHIFTED = ((jt.nn, "cross_entropy_loss"), (jt.nn, "softmax"), (jt.Var, "softmax"))
@@ -40,23 +42,29 @@ def fast_gradients() -> Iterator[None]:
     if jt.flags.use_cuda:
         yield
         return
-    replacements = [(jt, name, _by_bytes(getattr(jt, name))) for name in _CONDITIONAL]
-    replacements += [(owner, n, _computed_once(getattr(owner, n))) for owner in (jt, jt.Var) for n in _EXPONENTIAL]
-    replacements += [(owner, name, _by_constant_shift(getattr(owner, name))) for owner, name in _SHIFTED]
+    replacements = {(jt, name): _by_bytes(getattr(jt, name)) for name in _CONDITIONAL}
+    replacements |= {(owner, n): _computed_once(getattr(owner, n)) for owner in (jt, jt.Var) for n in _EXPONENTIAL}
+    replacements |= {(owner, name): _by_constant_shift(getattr(owner, name)) for owner, name in _SHIFTED}
     operations = cpu_ops.load()
     if operations is not None:
-        replacements += _by_operations(operations)
-    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
-    for owner, name, replacement in replacements:
+        replacements |= _by_operations(
+            operations,
+            multiply=jt.nn.matmul,
+            multiply_transposed=jt.nn.matmul_transpose,
+            other_softmax=replacements[jt.nn, "softmax"],
+            other_entropy=replacements[jt.nn, "cross_entropy_loss"],
+        )
+    originals = {(owner, name): getattr(owner, name) for owner, name in replacements}
+    for (owner, name), replacement in replacements.items():
         setattr(owner, name, replacement)
     try:
         yield
     finally:
-        for owner, name, original in originals:
+        for (owner, name), original in originals.items():
             setattr(owner, name, original)
 
 
-def _by_bytes(operation: Callable[..., jt.Var]) -> Callable[..., jt.Var]:
+def _by_bytes(operation: Function) -> Function:
     def conditional(condition: Any, *values: Any) -> jt.Var:
         if values and isinstance(condition, jt.Var) and condition.dtype == "bool":
             condition = condition.uint8()
@@ -65,14 +73,14 @@ def _by_bytes(operation: Callable[..., jt.Var]) -> Callable[..., jt.Var]:
     return conditional
 
 
-def _computed_once(operation: Callable[..., jt.Var]) -> Callable[..., jt.Var]:
+def _computed_once(operation: Function) -> Function:
     def computed_once(*args: Any, **kwargs: Any) -> jt.Var:
         return operation(*args, **kwargs).stop_fuse()
 
     return computed_once
 
 
-def _by_constant_shift(operation: Callable[..., jt.Var]) -> Callable[..., jt.Var]:
+def _by_constant_shift(operation: Function) -> Function:
     """``operation``, which subtracts maxima without depending on them, with these maxima constants."""
 
     def by_constant_shift(*args: Any, **kwargs: Any) -> jt.Var:
@@ -86,10 +94,15 @@ def _by_constant_shift(operation: Callable[..., jt.Var]) -> Callable[..., jt.Var
     return by_constant_shift
 
 
-def _by_operations(operations: Any) -> list[tuple[Any, str, Callable[..., jt.Var]]]:
-    """Functions that use :mod:`jboat.cpu_ops` where their arguments allow it: owner, name, function."""
-    multiply, multiply_transposed = jt.nn.matmul, jt.nn.matmul_transpose
-    entropy, other_softmax = (_by_constant_shift(f) for f in (jt.nn.cross_entropy_loss, jt.nn.softmax))
+def _by_operations(
+    operations: Any,
+    *,
+    multiply: Function,
+    multiply_transposed: Function,
+    other_softmax: Function,
+    other_entropy: Function,
+) -> dict[tuple[Any, str], Function]:
+    """Functions by owner and name that use :mod:`jboat.cpu_ops` where their arguments allow it, else those given."""
 
     def matmul(a: jt.Var, b: jt.Var) -> jt.Var:
         if _is_matrix(a) and _is_matrix(b) and a.shape[1] == b.shape[0]:
@@ -113,21 +126,21 @@ def _by_operations(operations: Any) -> list[tuple[Any, str, Callable[..., jt.Var
     ) -> jt.Var:
         plain = weight is None and ignore_index is None
         if not plain or not _is_matrix(output) or not _are_labels(target, output.shape[0]):
-            return entropy(output, target, weight, ignore_index, reduction)
+            return other_entropy(output, target, weight, ignore_index, reduction)
         labels, classes = target.int32(), output.shape[1]
         losses = operations.cross_entropy([output, labels], cpu_ops.LOSSES, classes)
         if reduction == "mean":
             return operations.cross_entropy([losses, labels], cpu_ops.MEAN, classes)
         return losses.sum() if reduction == "sum" else losses
 
-    return [
-        *((owner, "matmul", matmul) for owner in (jt, jt.nn, jt.Var)),
-        (jt.Var, "__matmul__", matmul),
-        (jt.nn, "matmul_transpose", matmul_transpose),
-        (jt.nn, "softmax", softmax),
-        (jt.Var, "softmax", softmax),
-        (jt.nn, "cross_entropy_loss", cross_entropy_loss),
-    ]
+    return {
+        **{(owner, "matmul"): matmul for owner in (jt, jt.nn, jt.Var)},
+        (jt.Var, "__matmul__"): matmul,
+        (jt.nn, "matmul_transpose"): matmul_transpose,
+        (jt.nn, "softmax"): softmax,
+        (jt.Var, "softmax"): softmax,
+        (jt.nn, "cross_entropy_loss"): cross_entropy_loss,
+    }
 
 
 def _is_matrix(a: Any) -> bool:

@@ -67,9 +67,9 @@ VarPtr CrossEntropyOp::grad(Var* out, Var* dout, Var* v, int v_index) {
         Var* p = in[0], * q = in[1];
         if (v_index == 1)
             return make_part({p, dout}, by_scores, k);
-        VarPtr mean = inner_products(p, q), centred = combine(q, mean, ns_subtract);
+        VarPtr p_times_q = inner_products(p, q), centred = combine(q, p_times_q, ns_subtract);
         VarPtr first = combine(dout, centred, ns_multiply);
-        VarPtr along_dout = inner_products(dout, p), second = combine(q, along_dout, ns_multiply);
+        VarPtr p_times_dout = inner_products(p, dout), second = combine(q, p_times_dout, ns_multiply);
         return combine(first, second, ns_subtract);
     }
     if (part == by_losses && v_index == 0) {

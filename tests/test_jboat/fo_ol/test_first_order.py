@@ -153,6 +153,15 @@ def test_one_step_equals_its_formula(name):
     np.testing.assert_allclose(y, y_new, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", [name for name in ONE_STEP if name != "ALTO"])
+def test_losses_are_those_before_the_step(name):
+    method, options, _ = ONE_STEP[name]
+    problem = tame()
+    result = make(method, problem, ll_lr=0.1, ul_lr=0.05, options=options).hypergradient({}, {})
+    np.testing.assert_allclose(result.upper_loss, problem.upper(problem.y0, problem.x0), rtol=1e-5)
+    np.testing.assert_allclose(result.lower_loss, Exact(problem).f(problem.x0, problem.y0), rtol=1e-5)
+
+
 def test_vso_value_is_differentiated_with_its_barrier():
     problem = tame()
     e = Exact(problem)
