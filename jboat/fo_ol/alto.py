@@ -24,7 +24,7 @@ class ALTO(FirstOrder):
         """See :meth:`FirstOrder.optimize`."""
         y = self.start()
         here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y, by_x=False)
-        y_new, state = self.lower_step(y, here.by_y)
+        y_new, state = self.lower_step(y, here.by_y, together_with=[here.loss])
         upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y_new, by_y=False)
         return FirstOrderStep(
             gradients=upper.by_x,

@@ -42,7 +42,7 @@ class FirstOrderStep:
 
 @dataclass
 class Gradients:
-    """A loss with its gradients by x and y, detached and computed; a gradient that was not wanted is empty."""
+    """A loss with its gradients by x and y, detached; a gradient that was not wanted is empty."""
 
     loss: jt.Var
     by_x: list[jt.Var]
@@ -87,6 +87,8 @@ class FirstOrder:
         self.solver_config = solver_config
         self.rule = UpdateRule(solver_config["lower_level_opt"], self.ll_var)
         self._view = Trajectory(ll_model, self.ll_var, solver_config["lower_level_opt"])
+        self._ul_buffers = functional.buffers(ul_model)
+        self._small = is_small(self.ll_var)
 
     def needs_second_derivatives(self) -> bool:
         """Whether, with its present options, it differentiates a gradient."""
@@ -114,11 +116,15 @@ class FirstOrder:
         return self._value(self.ul_objective, y, feed)
 
     def gradients(self, value: Value, y: Sequence[jt.Var], *, by_x: bool = True, by_y: bool = True) -> Gradients:
-        """``value(y)`` and its gradients by x and y, or one of them, which saves work."""
+        """``value(y)`` and its gradients by x and y, or one of them, which saves work.
+
+        They are computed, or in small models left to the next ``sync``, since every start of one costs time.
+        """
         loss = value(y)
         wanted = [*(self.ul_var if by_x else []), *(y if by_y else [])]
         found = functional.detached(autodiff.grad(loss, wanted))
-        jt.sync([loss, *found])
+        if not self._small:
+            jt.sync([loss, *found])
         count = len(self.ul_var) if by_x else 0
         return Gradients(loss.detach(), found[:count], found[count:])
 
@@ -127,7 +133,7 @@ class FirstOrder:
     ) -> list[jt.Var]:
         """``steps`` plain gradient steps on ``value`` from y, where its gradient may be known as ``first``."""
         current = functional.detached(y)
-        joined = JOINED_STEPS if is_small(current) else 1
+        joined = JOINED_STEPS if self._small else 1
         for step in range(steps):
             known = first if step == 0 else None
             gradient = autodiff.grad(value(current), current) if known is None else known
@@ -147,13 +153,21 @@ class FirstOrder:
         return here, self.gradients(value, y_hat, by_y=False)
 
     def lower_step(
-        self, y: Sequence[jt.Var], gradient: Sequence[jt.Var], state: OptimizerState | None = None
+        self,
+        y: Sequence[jt.Var],
+        gradient: Sequence[jt.Var],
+        state: OptimizerState | None = None,
+        *,
+        together_with: Sequence[jt.Var] = (),
     ) -> tuple[list[jt.Var], OptimizerState]:
-        """One step of the user's lower optimizer with this gradient, from its present state unless another is given."""
+        """One step of the user's lower optimizer with this gradient, from its present state unless another is given.
+
+        What is ``together_with`` it is computed in the same run.
+        """
         moved, after = self.rule.update(y, gradient, self.rule.load() if state is None else state)
         moved = functional.detached(moved)
         after = OptimizerState(after.step, tuple(tuple(v.detach() for v in slots) for slots in after.slots))
-        jt.sync([*moved, *(v for slots in after.slots for v in slots)])
+        jt.sync([*moved, *(v for slots in after.slots for v in slots), *together_with])
         return moved, after
 
     def start(self) -> list[jt.Var]:
@@ -164,5 +178,5 @@ class FirstOrder:
         def call(model: Trajectory) -> jt.Var:
             return lower.call(objective, feed, self.ul_model, model, parameters=y)
 
-        with functional.preserved(functional.buffers(self.ul_model)):
+        with functional.preserved(self._ul_buffers):
             return self._view.evaluate(call, y)

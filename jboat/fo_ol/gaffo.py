@@ -84,11 +84,12 @@ class GAFFO(FirstOrder):
         push = functional.axpy(-1.0, theta, y)
         by_y = [scale * a + b - d / options.gamma for a, b, d in zip(upper.by_y, here.by_y, push, strict=True)]
         by_x = [scale * a + b - c for a, b, c in zip(upper.by_x, here.by_x, at_theta, strict=True)]
-        moved, state = self.lower_step(y, by_y)
+        by_x = functional.detached(by_x)
+        moved, state = self.lower_step(y, by_y, together_with=[*by_x, upper.loss, here.loss])
         moved = functional.detached(_projected(moved, options))
         jt.sync(moved)
         return FirstOrderStep(
-            gradients=functional.detached(by_x),
+            gradients=by_x,
             ll_parameters=moved,
             ll_state=state,
             upper_loss=float(upper.loss.item()),

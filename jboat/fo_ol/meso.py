@@ -63,7 +63,7 @@ class MESO(FirstOrder):
         lower = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y, by_x=False)
         push = functional.axpy(-1.0, theta, y)
         by_y = [scale * a + b - options.gamma_1 * d for a, b, d in zip(upper.by_y, lower.by_y, push, strict=True)]
-        y_new, state = self.lower_step(y, by_y)
+        y_new, state = self.lower_step(y, by_y, together_with=[upper.loss, lower.loss])
 
         # only gradients are taken at the new y, since the losses themselves may need more than these do
         upper_by_x = autodiff.grad(self.upper_value(y_new, ul_feed_dict), self.ul_var)

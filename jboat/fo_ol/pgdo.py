@@ -79,7 +79,7 @@ class PGDO(FirstOrder):
             penalty, lower_loss = here.loss - there.loss, here.loss
             penalty_by_x, penalty_by_y = functional.axpy(-1.0, there.by_x, here.by_x), here.by_y
         else:
-            lower_loss = self.lower_value(y, ll_feed_dict)
+            lower_loss = self.lower_value(y, ll_feed_dict).detach()
 
             def squared(v: Sequence[jt.Var]) -> jt.Var:
                 gradient = autodiff.grad(self.lower_value(v, ll_feed_dict), v)
@@ -87,9 +87,11 @@ class PGDO(FirstOrder):
 
             found = self.gradients(squared, y)
             penalty, penalty_by_x, penalty_by_y = found.loss, found.by_x, found.by_y
-        y_new, state = self.lower_step(y, functional.axpy(gamma, penalty_by_y, upper.by_y))
+        by_x = functional.detached(functional.axpy(gamma, penalty_by_x, upper.by_x))
+        others = [*by_x, upper.loss, lower_loss, penalty]
+        y_new, state = self.lower_step(y, functional.axpy(gamma, penalty_by_y, upper.by_y), together_with=others)
         return FirstOrderStep(
-            gradients=functional.detached(functional.axpy(gamma, penalty_by_x, upper.by_x)),
+            gradients=by_x,
             ll_parameters=y_new,
             ll_state=state,
             upper_loss=float(upper.loss.item()),

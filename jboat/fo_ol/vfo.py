@@ -56,9 +56,11 @@ class VFO(FirstOrder):
         slope = options.u1 * q - functional.dot(grad_f, grad_q)
         weight = slope.maximum(0.0 * slope) / (functional.dot(grad_q, grad_q) + 1e-8)
         moves = functional.axpy(weight, grad_q, grad_f)
-        y_new, state = self.lower_step(y, moves[len(self.ul_var) :])
+        by_x = functional.detached(moves[: len(self.ul_var)])
+        others = [*by_x, upper.loss, here.loss, q, weight]
+        y_new, state = self.lower_step(y, moves[len(self.ul_var) :], together_with=others)
         return FirstOrderStep(
-            gradients=functional.detached(moves[: len(self.ul_var)]),
+            gradients=by_x,
             ll_parameters=y_new,
             ll_state=state,
             upper_loss=float(upper.loss.item()),

@@ -239,6 +239,41 @@ def test_products_of_all_forms_and_their_derivatives(n, m, k, trans_a, trans_b):
     close(autodiff.hvp((jt.array(weight.astype("float32")) * got * got).sum(), at, along), wanted)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (6, 5, 24, 32)])
+def test_derivatives_by_what_is_added_to_channels(shape):
+    rng = np.random.default_rng(7)
+    a, b, v = rng.normal(size=shape), rng.normal(size=shape[1]), rng.normal(size=shape[1])
+    out = a + b[:, None, None]
+
+    def value(b):
+        images = jt.array(a.astype("float32"))
+        return ((images + b[0].broadcast(images.shape, [0, 2, 3])) ** 3).sum()
+
+    with fast_gradients():
+        at, along = leaves([b]), leaves([v])
+        np.testing.assert_allclose(value(at).item(), (out**3).sum(), rtol=1e-5, atol=1e-5 * (abs(out) ** 3).sum())
+        close(autodiff.grad(value(at), at), [(3 * out**2).sum((0, 2, 3))])
+        close(autodiff.hvp(value(at), at, along), [(6 * out).sum((0, 2, 3)) * v])
+        third = autodiff.vjp(autodiff.vjp(autodiff.grad(value(at), at), at, along), at, along)
+        close(third, [6 * a[:, 0].size * v * v])
+
+
+def test_gradients_by_the_bias_of_a_convolution_need_no_kernel_that_sums():
+    images, layer = jt.array(RNG.normal(size=(2, 3, 6, 6)).astype("float32")), nn.Conv(3, 4, 3)
+
+    def gradient():
+        return autodiff.grad((layer(images) ** 2).sum(), [layer.bias])
+
+    def sums_over_channels(names):
+        return [n for n in names if "reduce" in n and "DIM=4" in n and "REDUCE=d" in n]
+
+    wanted = gradient()[0].numpy()
+    assert sums_over_channels(kernels_of(gradient))
+    with fast_gradients():
+        assert not sums_over_channels(kernels_of(gradient))
+        np.testing.assert_allclose(gradient()[0].numpy(), wanted, rtol=1e-5)
+
+
 def test_what_has_no_derivative_has_none():
     w, pool = leaves(W), nn.Pool(2, 2, op="maximum")  # whose second derivative Jittor leaves out
 
@@ -255,7 +290,7 @@ def test_everything_comes_back():
     def operations():
         names = ("ternary", "ternary_out_hint", "where", "matmul", "exp", "sigmoid", "tanh", "erf", "max")
         of_layers = ("matmul", "matmul_transpose", "softmax", "cross_entropy_loss")
-        of_vars = ("matmul", "__matmul__", "exp", "sigmoid", "tanh", "erf", "softmax", "max")
+        of_vars = ("matmul", "__matmul__", "exp", "sigmoid", "tanh", "erf", "softmax", "max", "broadcast")
         owners = ((jt, names), (nn, of_layers), (jt.Var, of_vars))
         return {(owner.__name__, name): getattr(owner, name) for owner, names in owners for name in names}
 
