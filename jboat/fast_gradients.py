@@ -55,6 +55,7 @@ def fast_gradients() -> Iterator[None]:
             other_softmax=replacements[jt.nn, "softmax"],
             other_entropy=replacements[jt.nn, "cross_entropy_loss"],
             other_broadcast=jt.Var.broadcast,
+            other_relu=jt.nn.relu,
         )
     originals = {(owner, name): getattr(owner, name) for owner, name in replacements}
     for (owner, name), replacement in replacements.items():
@@ -104,6 +105,7 @@ def _by_operations(
     other_softmax: Function,
     other_entropy: Function,
     other_broadcast: Function,
+    other_relu: Function,
 ) -> dict[tuple[Any, str], Function]:
     """Functions by owner and name that use :mod:`jboat.cpu_ops` where their arguments allow it, else those given."""
 
@@ -143,8 +145,13 @@ def _by_operations(
             return operations.channels(x, wanted[0], *wanted[2:])
         return other_broadcast(x, shape, dims)
 
+    def relu(x: jt.Var) -> jt.Var:
+        return operations.rectified([x]) if x.dtype == "float32" and not jt.flags.amp_reg else other_relu(x)
+
     return {
         (jt.Var, "broadcast"): broadcast,
+        (jt.nn, "relu"): relu,
+        (jt.nn.ReLU, "execute"): lambda self, x: relu(x),
         **{(owner, "matmul"): matmul for owner in (jt, jt.nn, jt.Var)},
         (jt.Var, "__matmul__"): matmul,
         (jt.nn, "matmul_transpose"): matmul_transpose,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 import contextlib
+from typing import Any
 
+from jboat import cpu_ops
 import jittor as jt
 
 
@@ -71,12 +73,29 @@ def detached(variables: Sequence[jt.Var]) -> list[jt.Var]:
 
 def dot(a: Sequence[jt.Var], b: Sequence[jt.Var]) -> jt.Var:
     """The inner product of two lists of Vars, shape ``[1]``."""
+    operations = _operations(*a, *b)
+    if operations is not None:
+        return operations.inner_product([*a, *b])
     total = (a[0] * b[0]).sum()
     for x, y in zip(a[1:], b[1:], strict=True):
         total = total + (x * y).sum()
     return total
 
 
-def axpy(scale: float | jt.Var, x: Sequence[jt.Var], y: Sequence[jt.Var]) -> list[jt.Var]:
-    """``scale * x + y``, entry by entry."""
-    return [scale * a + b for a, b in zip(x, y, strict=True)]
+def axpy(
+    scale: float | jt.Var, x: Sequence[jt.Var], y: Sequence[jt.Var], *, factor: float = 1.0
+) -> list[jt.Var]:
+    """``factor * scale * x + y``, entry by entry; ``scale`` is a number or a Var that holds one."""
+    operations = _operations(*x, *y, *([scale] if isinstance(scale, jt.Var) else []))
+    if operations is None:
+        return [factor * scale * a + b for a, b in zip(x, y, strict=True)]
+    if isinstance(scale, jt.Var):
+        x, scale = [operations.scaled(a, scale) for a in x], 1.0
+    return [operations.combination([a, b], factor * scale, 1.0) for a, b in zip(x, y, strict=True)]
+
+
+def _operations(*variables: jt.Var) -> Any | None:
+    """:mod:`jboat.cpu_ops`, where they can compute with these variables."""
+    if jt.flags.use_cuda or any(v.dtype != "float32" for v in variables):
+        return None
+    return cpu_ops.load()

@@ -62,7 +62,7 @@ def conjugate_gradient(
         image = functional.detached(product(direction))
         step = square / functional.dot(direction, image)
         solution = functional.detached(functional.axpy(step, direction, solution))
-        residual = functional.detached(functional.axpy(-step, image, residual))
+        residual = functional.detached(functional.axpy(step, image, residual, factor=-1.0))
         new_square = functional.dot(residual, residual)
         direction = functional.detached(functional.axpy(new_square / square, direction, residual))
         square = new_square.detach()
@@ -97,7 +97,8 @@ def neumann_series(
     taken = 0
     while taken < terms and not math.sqrt(now) <= tolerance * math.sqrt(start):
         image = product(term)
-        term = functional.detached([t - s * i for t, s, i in zip(term, scales, image, strict=True)])
+        moved = (functional.axpy(-s, [i], [t])[0] for t, s, i in zip(term, scales, image, strict=True))
+        term = functional.detached(list(moved))
         total = functional.detached(functional.axpy(1.0, term, total))
         square = functional.dot(term, term).detach()
         jt.sync([*term, *total, square])

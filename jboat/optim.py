@@ -93,12 +93,13 @@ class SGDRule(Rule):
     def update(self, p: jt.Var, g: jt.Var, slots: Slots, step: int, h: Hyperparameters) -> tuple[jt.Var, Slots]:
         """See :meth:`Rule.update`."""
         if h["weight_decay"]:
-            g = p * h["weight_decay"] + g
+            (g,) = functional.axpy(h["weight_decay"], [p], [g])
         velocity = g if h["dampening"] == 0 else g * (1 - h["dampening"])
         if slots:
-            velocity = h["momentum"] * slots[0] + velocity
-        direction = g + h["momentum"] * velocity if h["nesterov"] else velocity
-        return p - direction * h["lr"], (velocity,) if slots else ()
+            (velocity,) = functional.axpy(h["momentum"], slots[:1], [velocity])
+        direction = functional.axpy(h["momentum"], [velocity], [g]) if h["nesterov"] else [velocity]
+        (moved,) = functional.axpy(h["lr"], direction, [p], factor=-1.0)
+        return moved, (velocity,) if slots else ()
 
 
 @register_rule(jt.optim.RMSprop)

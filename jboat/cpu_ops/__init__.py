@@ -6,8 +6,11 @@
   time.
 * ``channels``: one number per channel in every place of a batch of images, as a convolution adds its bias, or the sums
   over all other axes, which is the derivative, and for which Jittor's kernel has no vector code.
+* ``rectified``, which is ReLU and keeps its result alone for the derivative, where Jittor keeps a condition as well.
 * ``cross_entropy``: softmax and cross entropy of the rows of a matrix, where Jittor has twenty small operations and as
   many kernels to compile.
+* ``combination``, ``scaled``, ``inner_product``: linear algebra on arrays of any shape, which Jittor would fuse with
+  whatever stands beside it, and compile again for every neighbour.
 """
 
 from __future__ import annotations
@@ -27,13 +30,13 @@ logger = logging.getLogger("jboat")
 LOSSES, MEAN, SOFTMAX = range(3)
 """The parts of ``cross_entropy`` that are asked for; see cross_entropy_op.h for them and for those that derive them."""
 
-_OPERATIONS = ("matrix_product", "channels", "cross_entropy")
+_OPERATIONS = ("matrix_product", "channels", "rectified", "cross_entropy", "combination", "scaled", "inner_product")
 _SOURCES = tuple(f"{name}_op.{kind}" for name in _OPERATIONS for kind in ("h", "cc"))
 
 
 @functools.cache
 def load() -> Any | None:
-    """``matrix_product(a, b, trans_a, trans_b)``, ``channels(x, n, h, w)`` and ``cross_entropy(inputs, part, k)``.
+    """The operations; the headers beside this file say what they compute.
 
     ``import jboat`` makes the first call, which compiles them into Jittor's cache, in some seconds. They need oneDNN;
     without it, or where they cannot be compiled, the result is None.

@@ -74,7 +74,7 @@ class GAFFO(FirstOrder):
         theta = functional.detached(auxiliary["theta"] if auxiliary else y)
         by_theta = autodiff.grad(self.lower_value(theta, ll_feed_dict), theta)
         pull = functional.axpy(-1.0, y, theta)
-        theta = [t - options.eta * (g + d / options.gamma) for t, g, d in zip(theta, by_theta, pull, strict=True)]
+        theta = functional.axpy(-options.eta, functional.axpy(1.0 / options.gamma, pull, by_theta), theta)
         theta = functional.detached(_projected(theta, options))
         jt.sync(theta)
 
@@ -82,8 +82,8 @@ class GAFFO(FirstOrder):
         here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y)
         at_theta = autodiff.grad(self.lower_value(theta, ll_feed_dict), self.ul_var)
         push = functional.axpy(-1.0, theta, y)
-        by_y = [scale * a + b - d / options.gamma for a, b, d in zip(upper.by_y, here.by_y, push, strict=True)]
-        by_x = [scale * a + b - c for a, b, c in zip(upper.by_x, here.by_x, at_theta, strict=True)]
+        by_y = functional.axpy(-1.0 / options.gamma, push, functional.axpy(scale, upper.by_y, here.by_y))
+        by_x = functional.axpy(-1.0, at_theta, functional.axpy(scale, upper.by_x, here.by_x))
         by_x = functional.detached(by_x)
         moved, state = self.lower_step(y, by_y, together_with=[*by_x, upper.loss, here.loss])
         moved = functional.detached(_projected(moved, options))

@@ -55,21 +55,21 @@ class MESO(FirstOrder):
         theta = functional.detached(auxiliary["theta"] if auxiliary else y)
         by_theta = autodiff.grad(self.lower_value(theta, ll_feed_dict), theta)
         pull = functional.axpy(-1.0, y, theta)
-        theta = [t - options.eta * (g + options.gamma_1 * d) for t, g, d in zip(theta, by_theta, pull, strict=True)]
+        theta = functional.axpy(-options.eta, functional.axpy(options.gamma_1, pull, by_theta), theta)
         theta = functional.detached(theta)
         jt.sync(theta)
 
         upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y, by_x=False)
         lower = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y, by_x=False)
         push = functional.axpy(-1.0, theta, y)
-        by_y = [scale * a + b - options.gamma_1 * d for a, b, d in zip(upper.by_y, lower.by_y, push, strict=True)]
+        by_y = functional.axpy(-options.gamma_1, push, functional.axpy(scale, upper.by_y, lower.by_y))
         y_new, state = self.lower_step(y, by_y, together_with=[upper.loss, lower.loss])
 
         # only gradients are taken at the new y, since the losses themselves may need more than these do
         upper_by_x = autodiff.grad(self.upper_value(y_new, ul_feed_dict), self.ul_var)
         lower_by_x = autodiff.grad(self.lower_value(y_new, ll_feed_dict), self.ul_var)
         at_theta = autodiff.grad(self.lower_value(theta, ll_feed_dict), self.ul_var)
-        by_x = [scale * a + b - c for a, b, c in zip(upper_by_x, lower_by_x, at_theta, strict=True)]
+        by_x = functional.axpy(-1.0, at_theta, functional.axpy(scale, upper_by_x, lower_by_x))
         return FirstOrderStep(
             gradients=functional.detached(by_x),
             ll_parameters=y_new,

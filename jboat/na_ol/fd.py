@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+import math
 
 from jboat import autodiff, functional, registry
 from jboat.lower_objective import Batch
@@ -57,16 +58,16 @@ class FD(Terminal):
         """See :meth:`Terminal.total`."""
         rates = trajectory.learning_rates
         direction = [v * (rate / rates[0]) for v, rate in zip(upper.by_y, rates, strict=True)]
-        norm = jt.sqrt(functional.dot(direction, direction))
-        radius = (self._r / jt.maximum(norm, _TINY * jt.ones_like(norm))).detach()
+        norm = math.sqrt(functional.dot(direction, direction).item())
+        per_radius = max(norm, _TINY) / self._r  # in this order, which keeps NaN
         step = trajectory.last - 1
         before = trajectory.parameters(step)
         sides = []
         for sign in (1.0, -1.0):
-            shifted = functional.detached(functional.axpy(sign * radius, direction, before))
-            jt.sync([*shifted, radius])
+            shifted = functional.detached(functional.axpy(sign / per_radius, direction, before))
+            jt.sync(shifted)
             gradient = autodiff.grad(self._lower(trajectory, step, ll_feed_dict, ul_feed_dict, shifted), self.ul_var)
             sides.append(functional.detached(gradient))
             jt.sync(sides[-1])
         difference = functional.axpy(-1.0, sides[1], sides[0])
-        return functional.axpy(-rates[0] / (2.0 * radius), difference, upper.by_x), {}
+        return functional.axpy(-0.5 * rates[0] * per_radius, difference, upper.by_x), {}

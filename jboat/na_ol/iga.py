@@ -36,4 +36,4 @@ class IGA(Terminal):
         gradients = autodiff.grad(phi, [*self.ul_var, *y])
         phi_by_x, phi_by_y = gradients[: len(self.ul_var)], gradients[len(self.ul_var) :]
         ratio = functional.dot(upper.by_y, phi_by_y) / functional.dot(phi_by_y, phi_by_y)
-        return functional.axpy(-ratio, phi_by_x, upper.by_x), {}
+        return functional.axpy(ratio, phi_by_x, upper.by_x, factor=-1.0), {}

@@ -1,0 +1,19 @@
+#pragma once
+#include "op.h"
+
+namespace jittor {
+
+// x where it is positive, else 0; or, of y and z, z where y is positive, which is its derivative, y being its result;
+// float32
+struct RectifiedOp : Op {
+    vector<Var*> in;
+    Var* out;
+    RectifiedOp(vector<Var*>&& inputs);
+
+    const char* name() const override { return "rectified"; }
+    void infer_shape() override;
+    VarPtr grad(Var* out, Var* dout, Var* v, int v_index) override;
+    void run() override;
+};
+
+} // jittor

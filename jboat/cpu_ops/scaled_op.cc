@@ -1,0 +1,37 @@
+#include "ops/op_register.h"
+#include "scaled_op.h"
+#include "var.h"
+
+namespace jittor {
+
+static const int64 worth_two_threads = 1 << 16;
+
+ScaledOp::ScaledOp(Var* x, Var* s) : x(x), s(s) {
+    flags.set(NodeFlags::_cpu);
+    flags.set(NodeFlags::_manual_set_vnbb);
+    x->flags.set(NodeFlags::_needed_by_backward);
+    s->flags.set(NodeFlags::_needed_by_backward);
+    out = create_output(nullptr, ns_float32);
+}
+
+void ScaledOp::infer_shape() {
+    ASSERTop(s->num,==,1);
+    out->set_shape(x->shape);
+}
+
+VarPtr ScaledOp::grad(Var* out, Var* dout, Var* v, int v_index) {
+    static auto scaled = get_op_info("scaled").get_constructor<VarPtr, Var*, Var*>();
+    static auto inner_product = get_op_info("inner_product").get_constructor<VarPtr, vector<Var*>&&>();
+    return v_index == 0 ? scaled(dout, s) : inner_product({dout, x});
+}
+
+void ScaledOp::run() {
+    const int64 n = out->num;
+    const float scale = s->ptr<float>()[0];
+    const float* from = x->ptr<float>();
+    float* to = out->ptr<float>();
+    #pragma omp parallel for simd if (parallel: n > worth_two_threads)
+    for (int64 i = 0; i < n; i++) to[i] = scale * from[i];
+}
+
+} // jittor
