@@ -82,9 +82,7 @@ def dot(a: Sequence[jt.Var], b: Sequence[jt.Var]) -> jt.Var:
     return total
 
 
-def axpy(
-    scale: float | jt.Var, x: Sequence[jt.Var], y: Sequence[jt.Var], *, factor: float = 1.0
-) -> list[jt.Var]:
+def axpy(scale: float | jt.Var, x: Sequence[jt.Var], y: Sequence[jt.Var], *, factor: float = 1.0) -> list[jt.Var]:
     """``factor * scale * x + y``, entry by entry; ``scale`` is a number or a Var that holds one."""
     operations = _operations(*x, *y, *([scale] if isinstance(scale, jt.Var) else []))
     if operations is None:
