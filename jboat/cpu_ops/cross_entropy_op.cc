@@ -7,7 +7,7 @@
 
 namespace jittor {
 
-enum Part { losses, mean, softmax, by_scores, by_losses, along, spread };
+enum Part { losses, mean, softmax, by_scores, by_losses, along, spread, scaled_rows, row_products };
 
 static const int64 worth_two_threads = 1 << 14;
 
@@ -19,20 +19,6 @@ static VarPtr make_part(vector<Var*>&& inputs, Part part, int k) {
 static VarPtr combine(Var* a, Var* b, NanoString operation) {
     static auto make = get_op_info("binary").get_constructor<VarPtr, Var*, Var*, NanoString>();
     return make(a, b, operation);
-}
-
-// s[n] in every column of like[n, k]
-static VarPtr columns(Var* s, Var* like) {
-    static auto make = get_op_info("broadcast_to").get_constructor<VarPtr, Var*, Var*, uint, uint>();
-    return make(s, like, 2, 0);
-}
-
-// the inner products of the rows of a and b, in every column
-static VarPtr inner_products(Var* a, Var* b) {
-    static auto make = get_op_info("reduce").get_constructor<VarPtr, Var*, NanoString, uint, uint>();
-    VarPtr product = combine(a, b, ns_multiply);
-    VarPtr sums = make(product, ns_add, 2, 0);
-    return columns(sums, a);
 }
 
 CrossEntropyOp::CrossEntropyOp(vector<Var*>&& inputs, int part, int k) : in(inputs), part(part), k(k) {
@@ -48,7 +34,7 @@ CrossEntropyOp::CrossEntropyOp(vector<Var*>&& inputs, int part, int k) : in(inpu
 void CrossEntropyOp::infer_shape() {
     if (part == mean) out->set_shape({1});
     else if (part == spread) out->set_shape({in[1]->shape[0]});
-    else if (part == losses || part == along) out->set_shape({in[0]->shape[0]});
+    else if (part == losses || part == along || part == row_products) out->set_shape({in[0]->shape[0]});
     else out->set_shape(in[0]->shape);
 }
 
@@ -67,23 +53,25 @@ VarPtr CrossEntropyOp::grad(Var* out, Var* dout, Var* v, int v_index) {
         Var* p = in[0], * q = in[1];
         if (v_index == 1)
             return make_part({p, dout}, by_scores, k);
-        VarPtr p_times_q = inner_products(p, q), centred = combine(q, p_times_q, ns_subtract);
-        VarPtr first = combine(dout, centred, ns_multiply);
-        VarPtr p_times_dout = inner_products(p, dout), second = combine(q, p_times_dout, ns_multiply);
-        return combine(first, second, ns_subtract);
+        VarPtr p_times_q = make_part({p, q}, row_products, k), p_times_dout = make_part({p, dout}, row_products, k);
+        VarPtr first = make_part({dout, p_times_q}, scaled_rows, k), second = make_part({q, p_times_dout}, scaled_rows, k);
+        VarPtr product = combine(dout, q, ns_multiply), rest = combine(product, first, ns_subtract);
+        return combine(rest, second, ns_subtract);
     }
-    if (part == by_losses && v_index == 0) {
-        VarPtr s = columns(in[2], dout);
-        return combine(dout, s, ns_multiply);
-    }
+    if (part == by_losses && v_index == 0)
+        return make_part({dout, in[2]}, scaled_rows, k);
     if (part == by_losses && v_index == 2)
         return make_part({dout, in[0], in[1]}, along, k);
     if (part == along && v_index == 0)
         return make_part({in[1], in[2], dout}, by_losses, k);
-    if (part == along && v_index == 1) {
-        VarPtr s = columns(dout, in[0]);
-        return combine(in[0], s, ns_multiply);
-    }
+    if (part == along && v_index == 1)
+        return make_part({in[0], dout}, scaled_rows, k);
+    if (part == scaled_rows && v_index == 0)
+        return make_part({dout, in[1]}, scaled_rows, k);
+    if (part == scaled_rows)
+        return make_part({dout, in[0]}, row_products, k);
+    if (part == row_products)
+        return make_part({in[1 - v_index], dout}, scaled_rows, k);
     return nullptr;
 }
 
@@ -100,7 +88,7 @@ static void exponentials(const float* z, int64 rows, int64 k, float* e, float* l
 
 void CrossEntropyOp::run() {
     const int64 n = in[part == spread ? 1 : 0]->shape[0], k = this->k;
-    const bool has_labels = part != by_scores && in.size() > 1;
+    const bool has_labels = in.size() > 1 && part != by_scores && part != scaled_rows && part != row_products;
     const int* t = has_labels ? in[part == along ? 2 : 1]->ptr<int>() : nullptr;
     const float* first = in[0]->ptr<float>();
     float* to = out->ptr<float>();
@@ -121,8 +109,9 @@ void CrossEntropyOp::run() {
     Allocation scratch = exe.alloc_temp((part == losses ? n * (k + 1) : n) * sizeof(float));
     float* const largest = (float*)scratch.ptr;
     float* const e = part == softmax ? to : largest + n;
-    const float* const second = part == by_scores || part == along ? in[1]->ptr<float>() : nullptr;
-    const float* const s = part == by_losses ? in[2]->ptr<float>() : nullptr;
+    const bool has_second = part == by_scores || part == along || part == row_products;
+    const float* const second = has_second ? in[1]->ptr<float>() : nullptr;
+    const float* const s = part == by_losses || part == scaled_rows ? in.back()->ptr<float>() : nullptr;
     const int64 rows = std::max<int64>(1, 4096 / k);
     #pragma omp parallel for if (n * k > worth_two_threads)
     for (int64 start = 0; start < n; start += rows) {
@@ -150,6 +139,13 @@ void CrossEntropyOp::run() {
             case by_losses:
                 for (int64 j = 0; j < k; j++) row[j] = s[i] * x[j];
                 if (is_label(i)) row[t[i]] -= s[i];
+                break;
+            case scaled_rows:
+                for (int64 j = 0; j < k; j++) row[j] = s[i] * x[j];
+                break;
+            case row_products:
+                for (int64 j = 0; j < k; j++) sum += x[j] * y[j];
+                to[i] = sum;
                 break;
             case along:
                 for (int64 j = 0; j < k; j++) sum += x[j] * y[j];

@@ -13,6 +13,8 @@ namespace jittor {
 //   4 by_losses[n, k]   s * (p - e)                             (p, t, s[n])
 //   5 along[n]          sum over j of u * (p - e)               (u, p, t)
 //   6 spread[n]         s over the number of rows that count    (s[1], t)
+//   7 scaled_rows[n, k] s * q                                   (q, s[n])
+//   8 row_products[n]   sum over j of q * u                     (q, u)
 struct CrossEntropyOp : Op {
     vector<Var*> in;
     Var* out;
