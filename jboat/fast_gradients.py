@@ -56,6 +56,8 @@ def fast_gradients() -> Iterator[None]:
             other_entropy=replacements[jt.nn, "cross_entropy_loss"],
             other_broadcast=jt.Var.broadcast,
             other_relu=jt.nn.relu,
+            other_conv2d=jt.nn.conv2d,
+            other_layer=jt.nn.Conv.execute,
         )
     originals = {(owner, name): getattr(owner, name) for owner, name in replacements}
     for (owner, name), replacement in replacements.items():
@@ -106,6 +108,8 @@ def _by_operations(
     other_entropy: Function,
     other_broadcast: Function,
     other_relu: Function,
+    other_conv2d: Function,
+    other_layer: Function,
 ) -> dict[tuple[Any, str], Function]:
     """Functions by owner and name that use :mod:`jboat.cpu_ops` where their arguments allow it, else those given."""
 
@@ -145,12 +149,39 @@ def _by_operations(
             return operations.channels(x, wanted[0], *wanted[2:])
         return other_broadcast(x, shape, dims)
 
+    def convolved(x: jt.Var, weight: jt.Var, bias: Any, *sizes: Any, groups: int) -> jt.Var | None:
+        pairs = [side for size in sizes for side in (size if isinstance(size, tuple | list) else (size, size))]
+        if groups != 1 or not _can_convolve(x, weight, bias, *pairs):
+            return None
+        inputs = [x, weight] if bias is None else [x, weight, bias]
+        return operations.convolution(inputs, cpu_ops.CONVOLVED, [*x.shape[2:], *weight.shape[2:], *pairs])
+
+    def conv2d(
+        x: jt.Var,
+        weight: jt.Var,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> jt.Var:
+        found = convolved(x, weight, bias, stride, padding, dilation, groups=groups)
+        return other_conv2d(x, weight, bias, stride, padding, dilation, groups) if found is None else found
+
+    def convolve(layer: jt.nn.Conv, x: jt.Var) -> jt.Var:
+        sizes = (layer.stride, layer.padding, layer.dilation)
+        found = convolved(x, layer.weight, layer.bias, *sizes, groups=layer.groups)
+        return other_layer(layer, x) if found is None else found
+
     def relu(x: jt.Var) -> jt.Var:
         return operations.rectified([x]) if x.dtype == "float32" and not jt.flags.amp_reg else other_relu(x)
 
     return {
         (jt.Var, "broadcast"): broadcast,
         (jt.nn, "relu"): relu,
+        (jt.nn, "conv2d"): conv2d,
+        (jt.nn, "conv"): conv2d,
+        (jt.nn.Conv, "execute"): convolve,
         (jt.nn.ReLU, "execute"): lambda self, x: relu(x),
         **{(owner, "matmul"): matmul for owner in (jt, jt.nn, jt.Var)},
         (jt.Var, "__matmul__"): matmul,
@@ -168,3 +199,16 @@ def _is_matrix(a: Any) -> bool:
 def _are_labels(target: Any, count: int) -> bool:
     integers = ("int32", "int64", "int16", "int8", "uint8")
     return isinstance(target, jt.Var) and target.ndim == 1 and target.shape[0] == count and target.dtype in integers
+
+
+def _can_convolve(x: jt.Var, weight: jt.Var, bias: Any, *sizes: int) -> bool:
+    variables = [x, weight] if bias is None else [x, weight, bias]
+    if jt.flags.amp_reg or any(v.dtype != "float32" for v in variables) or x.ndim != 4 or weight.ndim != 4:
+        return False
+    if x.shape[1] != weight.shape[1] or (bias is not None and list(bias.shape) != [weight.shape[0]]):
+        return False
+    padding, dilation = sizes[2:4], sizes[4:]
+    return all(
+        n + 2 * p >= (k - 1) * d + 1
+        for n, k, p, d in zip(x.shape[2:], weight.shape[2:], padding, dilation, strict=True)
+    )

@@ -1,0 +1,161 @@
+#include <dnnl.hpp>
+#include <map>
+
+#include "convolution_op.h"
+#include "executor.h"
+#include "ops/op_register.h"
+#include "var.h"
+
+namespace jittor {
+
+enum Part { convolved, by_x, by_k };
+enum Role { x, k, y };
+
+// Winograd's algorithm, which oneDNN prefers, pads channels to vectors: with a few it takes six times as long.
+static const int64 few_channels = 16;
+
+static VarPtr make_part(vector<Var*>&& inputs, Part part, const vector<int>& sizes) {
+    static auto make = get_op_info("convolution").get_constructor<VarPtr, vector<Var*>&&, int, vector<int>&&>();
+    return make(move(inputs), part, vector<int>(sizes));
+}
+
+ConvolutionOp::ConvolutionOp(vector<Var*>&& inputs, int part, vector<int>&& sizes)
+    : in(inputs), part(part), sizes(sizes) {
+    flags.set(NodeFlags::_cpu);
+    flags.set(NodeFlags::_manual_set_vnbb);
+    for (int i = 0; i < 2; i++) in[i]->flags.set(NodeFlags::_needed_by_backward);
+    out = create_output(nullptr, ns_float32);
+}
+
+void ConvolutionOp::infer_shape() {
+    if (part == by_k) {
+        out->set_shape({in[1]->shape[1], in[0]->shape[1], sizes[2], sizes[3]});
+    } else if (part == by_x) {
+        out->set_shape({in[1]->shape[0], in[0]->shape[1], sizes[0], sizes[1]});
+    } else {
+        int64 places[2];
+        for (int i = 0; i < 2; i++) {
+            const int64 reach = (int64)(sizes[2 + i] - 1) * sizes[8 + i] + 1;
+            places[i] = (sizes[i] + 2 * sizes[6 + i] - reach) / sizes[4 + i] + 1;
+        }
+        ASSERTop(in[0]->shape[1],==,in[1]->shape[1]);
+        out->set_shape({in[0]->shape[0], in[1]->shape[0], places[0], places[1]});
+    }
+}
+
+VarPtr ConvolutionOp::grad(Var* out, Var* dout, Var* v, int v_index) {
+    if (v_index == 2) {
+        static auto channels = get_op_info("channels").get_constructor<VarPtr, Var*, int, int, int>();
+        return channels(dout, dout->shape[0], dout->shape[2], dout->shape[3]);
+    }
+    if (part == convolved)
+        return v_index == 0 ? make_part({in[1], dout}, by_x, sizes) : make_part({in[0], dout}, by_k, sizes);
+    if (part == by_x)
+        return v_index == 0 ? make_part({dout, in[1]}, by_k, sizes) : make_part({dout, in[0]}, convolved, sizes);
+    return v_index == 0 ? make_part({dout, in[1]}, by_x, sizes) : make_part({in[0], dout}, convolved, sizes);
+}
+
+namespace {
+
+using dnnl::memory;
+
+// What oneDNN needs for a part and its sizes: the descriptions of x, k and y as Jittor has and as oneDNN wants them, and
+// the programs that turn one into the other.
+struct Plan {
+    memory::desc given[3], wanted[3];
+    dnnl::primitive turn[3], compute;
+};
+
+dnnl::engine& engine() {
+    static dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
+    return cpu;
+}
+
+Plan make_plan(const vector<NanoVector>& shapes, int part, bool bias, const vector<int>& sizes) {
+    using namespace dnnl;
+    Plan plan;
+    memory::desc any[3];
+    for (int role : {x, k, y}) {
+        const memory::dims dims{shapes[role][0], shapes[role][1], shapes[role][2], shapes[role][3]};
+        plan.given[role] = memory::desc(dims, memory::data_type::f32, memory::format_tag::abcd);
+        any[role] = memory::desc(dims, memory::data_type::f32, memory::format_tag::any);
+    }
+    const memory::dims strides{sizes[4], sizes[5]}, padding{sizes[6], sizes[7]}, dilation{sizes[8] - 1, sizes[9] - 1};
+    const bool few = shapes[k][1] < few_channels;
+    const auto algorithm = few ? algorithm::convolution_direct : algorithm::convolution_auto;
+    const memory::desc along_channels({shapes[k][0]}, memory::data_type::f32, memory::format_tag::a);
+    const auto described = bias
+        ? convolution_forward::desc(prop_kind::forward_training, algorithm, any[x], any[k], along_channels, any[y], strides, dilation, padding, padding)
+        : convolution_forward::desc(prop_kind::forward_training, algorithm, any[x], any[k], any[y], strides, dilation, padding, padding);
+    const convolution_forward::primitive_desc ahead(described, engine());
+    if (part == convolved) {
+        plan.compute = convolution_forward(ahead);
+        plan.wanted[x] = ahead.src_desc(), plan.wanted[k] = ahead.weights_desc(), plan.wanted[y] = ahead.dst_desc();
+    } else if (part == by_x) {
+        const convolution_backward_data::desc back(algorithm, any[x], any[k], any[y], strides, dilation, padding, padding);
+        const convolution_backward_data::primitive_desc chosen(back, engine(), ahead);
+        plan.compute = convolution_backward_data(chosen);
+        plan.wanted[x] = chosen.diff_src_desc(), plan.wanted[k] = chosen.weights_desc(), plan.wanted[y] = chosen.diff_dst_desc();
+    } else {
+        const convolution_backward_weights::desc back(algorithm, any[x], any[k], any[y], strides, dilation, padding, padding);
+        const convolution_backward_weights::primitive_desc chosen(back, engine(), ahead);
+        plan.compute = convolution_backward_weights(chosen);
+        plan.wanted[x] = chosen.src_desc(), plan.wanted[k] = chosen.diff_weights_desc(), plan.wanted[y] = chosen.diff_dst_desc();
+    }
+    const int result = part == convolved ? y : part == by_x ? x : k;
+    for (int role : {x, k, y}) {
+        const memory::desc& from = role == result ? plan.wanted[role] : plan.given[role];
+        const memory::desc& to = role == result ? plan.given[role] : plan.wanted[role];
+        if (from != to) plan.turn[role] = reorder(reorder::primitive_desc(engine(), from, engine(), to));
+    }
+    return plan;
+}
+
+} // namespace
+
+void ConvolutionOp::run() {
+    static std::map<vector<int64>, Plan> plans;
+    static dnnl::stream stream(engine());
+    Var* vars[3];
+    vars[x] = part == by_x ? out : in[0];
+    vars[k] = part == convolved ? in[1] : part == by_x ? in[0] : out;
+    vars[y] = part == convolved ? out : in[1];
+    const bool bias = in.size() == 3;
+    vector<int64> key{part, bias};
+    vector<NanoVector> shapes;
+    for (Var* v : vars) {
+        shapes.push_back(v->shape);
+        for (int i = 0; i < 4; i++) key.push_back(v->shape[i]);
+    }
+    key.insert(key.end(), sizes.begin(), sizes.end());
+    auto found = plans.find(key);
+    if (found == plans.end()) found = plans.emplace(key, make_plan(shapes, part, bias, sizes)).first;
+    Plan& plan = found->second;
+
+    const int result = part == convolved ? y : part == by_x ? x : k;
+    std::vector<Allocation> scratch;
+    scratch.reserve(3);
+    memory given[3], used[3];
+    for (int role : {x, k, y}) {
+        used[role] = given[role] = memory(plan.given[role], engine(), vars[role]->mem_ptr);
+        if (!plan.turn[role]) continue;
+        scratch.push_back(exe.alloc_temp(plan.wanted[role].get_size()));
+        used[role] = memory(plan.wanted[role], engine(), scratch.back().ptr);
+        if (role != result) plan.turn[role].execute(stream, {{DNNL_ARG_FROM, given[role]}, {DNNL_ARG_TO, used[role]}});
+    }
+    std::unordered_map<int, memory> arguments{
+        {part == by_x ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, used[x]},
+        {part == by_k ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, used[k]},
+        {part == convolved ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, used[y]},
+    };
+    if (bias) {
+        const memory::desc along_channels({shapes[k][0]}, memory::data_type::f32, memory::format_tag::a);
+        arguments[DNNL_ARG_BIAS] = memory(along_channels, engine(), in[2]->mem_ptr);
+    }
+    plan.compute.execute(stream, arguments);
+    if (plan.turn[result])
+        plan.turn[result].execute(stream, {{DNNL_ARG_FROM, used[result]}, {DNNL_ARG_TO, given[result]}});
+    stream.wait();
+}
+
+} // jittor
