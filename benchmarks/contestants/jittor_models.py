@@ -54,6 +54,8 @@ class Problem:
             [{"data": jt.array(pair[level][0]), "target": jt.array(pair[level][1])} for pair in definition.pairs]
             for level in (0, 1)
         )
+        for batch in (*self.train, *self.val):
+            batch["data"].stop_grad()  # as Jittor's loaders do
         jt.sync([v for batch in (*self.train, *self.val) for v in batch.values()])
         jt.sync([*self.lower_model.parameters(), *self.upper_model.parameters()])
         self.lower = {"l2": lower_l2, "maml": plain}.get(definition.name, lower_cleaning)

@@ -23,7 +23,8 @@ ConvolutionOp::ConvolutionOp(vector<Var*>&& inputs, int part, vector<int>&& size
     : in(inputs), part(part), sizes(sizes) {
     flags.set(NodeFlags::_cpu);
     flags.set(NodeFlags::_manual_set_vnbb);
-    for (int i = 0; i < 2; i++) in[i]->flags.set(NodeFlags::_needed_by_backward);
+    for (int i = 0; i < 2; i++)
+        if (!in[1 - i]->is_stop_grad()) in[i]->flags.set(NodeFlags::_needed_by_backward);
     out = create_output(nullptr, ns_float32);
 }
 

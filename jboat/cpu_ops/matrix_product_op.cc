@@ -42,10 +42,10 @@ static void transpose(const float* from, int64 rows, int64 columns, float* to) {
 MatrixProductOp::MatrixProductOp(Var* a, Var* b, bool trans_a, bool trans_b)
     : a(a), b(b), trans_a(trans_a), trans_b(trans_b) {
     flags.set(NodeFlags::_cpu);
-    // unless told, Jittor keeps the product too until there can be no gradient any more
+    // unless told, Jittor keeps the product and both factors until there can be no gradient any more
     flags.set(NodeFlags::_manual_set_vnbb);
-    a->flags.set(NodeFlags::_needed_by_backward);
-    b->flags.set(NodeFlags::_needed_by_backward);
+    if (!b->is_stop_grad()) a->flags.set(NodeFlags::_needed_by_backward);
+    if (!a->is_stop_grad()) b->flags.set(NodeFlags::_needed_by_backward);
     c = create_output(nullptr, a->dtype());
 }
 

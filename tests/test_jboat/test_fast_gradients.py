@@ -59,6 +59,33 @@ def test_first_and_second_derivatives():
         close(second(w), hessian_vector_product())
 
 
+def test_a_batch_without_gradients_changes_no_derivative():
+    w, x = leaves(W), jt.array(X.astype("float32")).stop_grad()
+    with fast_gradients():
+        close(autodiff.hvp(loss(w, x), w, leaves(V)), hessian_vector_product())
+
+
+@pytest.mark.parametrize("layer", ["product", "convolution"])
+def test_of_a_batch_without_gradients_no_factor_is_kept(layer):
+    def kept(stopped):
+        jt.gc()
+        x = jt.ones((500, 2, 18, 18) if layer == "convolution" else (500, 8))
+        x = x.stop_grad() if stopped else x
+        w = jt.ones((64, 2, 3, 3) if layer == "convolution" else (8, 9000))
+        jt.sync([x, w])
+        before = jt.get_mem_info().total_cpu_used
+        with fast_gradients():
+            out = nn.relu(nn.conv2d(x, w) if layer == "convolution" else x @ w)
+            moved = w - autodiff.grad((out * out).sum(), [w])[0]
+        del out
+        moved.sync()
+        jt.gc()
+        return jt.get_mem_info().total_cpu_used - before
+
+    one_array = 4 * (500 * 64 * 16 * 16 if layer == "convolution" else 500 * 9000)
+    assert kept(stopped=False) - kept(stopped=True) >= one_array
+
+
 def kernels_of(call):
     jt.sync_all(True)
     with jt.profile_scope(warmup=0, rerun=0) as report:
