@@ -48,7 +48,7 @@ ON_TORCH = [
 CHAINS = ["RAD", "RGT+RAD", "PTT+RAD", "CG", "NS", "FD", "IGA", "DI+RAD", "GDA+RAD", "VFO", "PGDO", "MESO"]
 MAML_CHAINS = ["IAD", "FOA+IAD"]
 UNROLLED = ("RAD", *MAML_CHAINS)
-BY_HAND = (*UNROLLED, "CG", "NS", "FD")
+BY_HAND = (*UNROLLED, "CG", "NS", "FD", "VFO", "PGDO", "MESO")
 CONTESTANTS: dict[str, tuple[str, ...]] = {
     "jboat": (*CHAINS, *MAML_CHAINS),
     "jittor": BY_HAND,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from first_order_by_hand import Library, Step, first_order
 import jboat  # noqa: F401  (starts Jittor)
 import jittor as jt
 from jittor_kernels import kernels
 from jittor_models import Problem, logits, lower_cleaning, lower_l2, plain
 import numpy as np
 import problems
-from serve import Contestant, Task, serve
+from serve import FIRST_ORDER, Contestant, Task, serve
 
 Vector = list[jt.Var]
 
@@ -39,7 +40,8 @@ class Jittor(Contestant):
         jt.flags.use_cuda = int(task.device == "cuda")
         self._p = Problem(problems.make(task.problem))
         self._rate = self._p.definition.rate
-        self._y = _computed(self._p.lower_model.parameters())
+        self._y = self._theta = _computed(self._p.lower_model.parameters())
+        self._number = 0
         self._x = _computed(self._p.upper_model.parameters())
 
     def hypergradient(self) -> np.ndarray:
@@ -48,7 +50,11 @@ class Jittor(Contestant):
 
     def step(self) -> None:
         """See :class:`serve.Contestant`."""
-        gradient, y = self._compute()
+        if self._task.chain in FIRST_ORDER:
+            gradient, y, self._theta = self._first_order()
+            self._number += 1
+        else:
+            gradient, y = self._compute()
         rate = self._p.definition.upper_rate
         x = [(x - rate * g).detach() for x, g in zip(self._x, gradient, strict=True)]
         y = [v.detach() for v in y]
@@ -61,8 +67,22 @@ class Jittor(Contestant):
             tasks = zip(self._p.train, self._p.val, strict=True)
             gradients = [self._unrolled(pair, self._x)[0] for pair in tasks]
             return [sum(parts) / len(gradients) for parts in zip(*gradients, strict=True)], self._y
+        if self._task.chain in FIRST_ORDER:
+            return self._first_order()[:2]
         pair = self._p.train[0], self._p.val[0]
         return self._unrolled(pair, self._y) if self._task.chain == "RAD" else self._implicit(pair, self._y)
+
+    def _first_order(self) -> Step:
+        return first_order(
+            Library(jt.grad, _computed),
+            self._task.chain,
+            self._number,
+            lambda y: self._lower(self._p.train[0], y),
+            lambda y: self._upper(self._p.val[0], y),
+            Step(self._x, _computed(self._y), _computed(self._theta)),
+            lower_iters=self._task.lower_iters,
+            rate=self._rate,
+        )
 
     def _lower(self, batch: dict[str, Any], y: Vector) -> jt.Var:
         model = Functional(y)

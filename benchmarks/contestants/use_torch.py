@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from first_order_by_hand import Library, Step, first_order
 import numpy as np
 import problems
-from serve import OPTIONS, Contestant, Task, serve
+from serve import FIRST_ORDER, OPTIONS, Contestant, Task, serve
 import torch
 from torch.autograd import grad
 from torch_models import batches, lower_value, upper_value
@@ -22,15 +23,20 @@ class Torch(Contestant):
         self._definition = definition = problems.make(task.problem)
         self._pairs = list(zip(*batches(definition, task.device), strict=True))
         self._x = [torch.from_numpy(x.copy()).to(task.device).requires_grad_() for x in definition.upper]
-        self._y = [torch.from_numpy(y.copy()).to(task.device) for y in definition.weights]
+        self._y = self._theta = [torch.from_numpy(y.copy()).to(task.device) for y in definition.weights]
+        self._number = 0
 
     def hypergradient(self) -> np.ndarray:
         """See :class:`serve.Contestant`."""
-        return np.concatenate([g.cpu().numpy().ravel() for g in self._compute()[0]])
+        return np.concatenate([g.detach().cpu().numpy().ravel() for g in self._compute()[0]])
 
     def step(self) -> None:
         """See :class:`serve.Contestant`."""
-        gradient, self._y = self._compute()
+        if self._task.chain in FIRST_ORDER:
+            gradient, self._y, self._theta = self._first_order()
+            self._number += 1
+        else:
+            gradient, self._y = self._compute()
         with torch.no_grad():
             for x, g in zip(self._x, gradient, strict=True):
                 x -= self._definition.upper_rate * g
@@ -39,9 +45,24 @@ class Torch(Contestant):
         if self._task.problem == "maml":
             gradients = [self._unrolled(pair, self._x)[0] for pair in self._pairs]
             return [sum(parts) / len(gradients) for parts in zip(*gradients, strict=True)], self._y  # type: ignore[misc]
-        y = [v.detach().requires_grad_() for v in self._y]
+        if self._task.chain in FIRST_ORDER:
+            return self._first_order()[:2]
+        y = _leaves(self._y)
         unroll = "RAD" in self._task.chain
         return self._unrolled(self._pairs[0], y) if unroll else self._implicit(self._pairs[0], y)
+
+    def _first_order(self) -> Step:
+        train, val = self._pairs[0]
+        return first_order(
+            Library(lambda value, arrays: grad(value, arrays), _leaves),
+            self._task.chain,
+            self._number,
+            lambda y: self._lower(train, y),
+            lambda y: upper_value(val, y),
+            Step(self._x, _leaves(self._y), _leaves(self._theta)),
+            lower_iters=self._task.lower_iters,
+            rate=self._definition.rate,
+        )
 
     def _lower(self, batch: dict[str, torch.Tensor], y: Sequence[torch.Tensor]) -> torch.Tensor:
         return lower_value(self._task.problem, batch, self._x[0], y)
@@ -52,7 +73,7 @@ class Torch(Contestant):
         iterates = []
         for k in range(self._task.lower_iters):
             if k == truncated and "RGT" in chain:
-                y = [v.detach().requires_grad_() for v in y]
+                y = _leaves(y)
             value = self._lower(pair[0], y)
             if "GDA" in chain:
                 mix = OPTIONS["GDA"]["alpha_init"] * OPTIONS["GDA"]["alpha_decay"] ** k
@@ -70,7 +91,7 @@ class Torch(Contestant):
         for _ in range(self._task.lower_iters):
             before = y
             gradient = grad(self._lower(pair[0], y), y)
-            y = [(v - self._definition.rate * g).detach().requires_grad_() for v, g in zip(y, gradient, strict=True)]
+            y = _leaves([v - self._definition.rate * g for v, g in zip(y, gradient, strict=True)])
         b = list(grad(upper_value(pair[1], y), y))
         rate = self._definition.rate
         if self._task.chain == "FD":
@@ -94,6 +115,10 @@ class Torch(Contestant):
         else:
             q = _neumann(product, b, rate, self._task.iterations)
         return [-g for g in grad(gradient, self._x, q)], y
+
+
+def _leaves(variables: Vector) -> Vector:
+    return [v.detach().requires_grad_() for v in variables]
 
 
 def _dot(a: Vector, b: Vector) -> torch.Tensor:
