@@ -11,6 +11,8 @@ namespace jittor {
 enum Part { convolved, by_x, by_k };
 enum Role { x, k, y };
 
+static const size_t most_plans = 1000; // as oneDNN's own cache
+
 // Winograd's algorithm, which oneDNN prefers, pads channels to vectors: with a few it takes six times as long.
 static const int64 few_channels = 16;
 
@@ -130,6 +132,7 @@ void ConvolutionOp::run() {
     }
     key.insert(key.end(), sizes.begin(), sizes.end());
     auto found = plans.find(key);
+    if (found == plans.end() && plans.size() == most_plans) plans.clear();
     if (found == plans.end()) found = plans.emplace(key, make_plan(shapes, part, bias, sizes)).first;
     Plan& plan = found->second;
 
