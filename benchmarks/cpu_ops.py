@@ -67,9 +67,7 @@ def main() -> None:
             ms = in_turn(*calls, args.repeat)
             print(f"| {name} | {ms[0]:.2f} | {ms[1]:.2f} |", flush=True)
 
-    print(
-        "\n| convolution of 64 images, 3 x 3, bias and ReLU | derivative | Jittor ms | jboat ms |\n| --- | --- | --- | --- |"
-    )
+    print("\n| 3 x 3 convolution of 64 images | derivative | Jittor ms | jboat ms |\n| --- | --- | --- | --- |")
     for channels, size, stride in CONVOLUTIONS:
         images, weight, v = (
             jt.array(rng.normal(size=s).astype("float32"))

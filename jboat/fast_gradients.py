@@ -10,8 +10,8 @@ Five things make gradients slow there, most of all second derivatives:
 * Exponentials are fused into every kernel that reads them, and computed again in each. Where such a kernel sums along
   rows, g++ makes no vector code of it either.
 * Softmax and cross entropy subtract the largest entry of a row, and are differentiated by it, which gives zero.
-* A convolution is planned anew every time, and copies its result. The gradient by its bias is a sum over images and places
-  without vector code.
+* A convolution is planned anew every time, and copies its result. The gradient by its bias is a sum over images and
+  places without vector code.
 
 Inside :func:`fast_gradients` conditions are stored as bytes, exponentials have a kernel of their own, the largest entry
 is a constant, and products of matrices, convolutions without groups, what is broadcast to the channels of images, ReLU,
