@@ -2,8 +2,9 @@
 
 Logistic regression with one L2 weight per feature. Every point is measured in a process of its own: the median time of
 some outer steps of the trainer, and the growth of the peak resident set from before the first step. The exponent is the
-slope of a line through the logarithms of the upper half of the points, for memory of what is more than at the first
-point, where it is mostly code; theory says 1 for both, and no growth for the memory of CG.
+slope of a line through the logarithms of the upper half of the points, both of the quantity and of what it costs that
+which is more than at the first point, since that has costs that do not grow. Theory says 1 for both, and no growth for
+the memory of CG.
 """
 
 from __future__ import annotations
@@ -84,13 +85,12 @@ def exponent(values: tuple[int, ...], rows: dict[str, list[float]], key: str) ->
     """The slope of the logarithms over the upper half of the points, in words."""
     import numpy as np
 
-    numbers = np.array(rows[key])
-    if key == "mb":
-        numbers = numbers - numbers[0]
-        if numbers.max() < NOISE_MB:
-            return "no growth"
+    numbers = np.array(rows[key]) - rows[key][0]
+    if key == "mb" and numbers.max() < NOISE_MB:
+        return "no growth"
     half = len(values) // 2
-    slope = np.polyfit(np.log(values[half:]), np.log(np.maximum(numbers[half:], 1e-3)), 1)[0]
+    grown = np.log(np.array(values[half:]) - values[0])
+    slope = np.polyfit(grown, np.log(np.maximum(numbers[half:], 1e-3)), 1)[0]
     return f"exponent {slope:.2f}"
 
 
