@@ -1,8 +1,8 @@
 """How time and memory of an outer step grow with K, parameters, CG iterations and samples.
 
 Logistic regression with one L2 weight per feature. Every point is measured in a process of its own, three times, in
-rounds, so that a slow minute does not fall on one point; the median counts. It is the median time of some outer steps of
-the trainer, and the growth of the peak resident set from before the first step.
+rounds, so that a slow minute does not fall on one point; the median counts. It is the median time of some outer steps
+of the trainer, and the growth of the peak resident set from before the first step.
 
 The exponent is the slope of a line through the logarithms of the upper half of the points, both of the quantity and of
 what it costs that which is more than at the first point, since that has costs that do not grow. Theory says 1 for both,
