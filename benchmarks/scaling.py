@@ -1,9 +1,12 @@
 """How time and memory of an outer step grow with K, parameters, CG iterations and samples.
 
-Logistic regression with one L2 weight per feature. Every point is measured in a process of its own: the median time of
-some outer steps of the trainer, and the growth of the peak resident set from before the first step. The exponent is the
-slope of a line through the logarithms of the upper half of the points, for memory of what is more than at the first
-point, where it is mostly code; theory says 1 for both, and no growth for the memory of CG.
+Logistic regression with one L2 weight per feature. Every point is measured in a process of its own, three times, in
+rounds, so that a slow minute does not fall on one point; the median counts. It is the median time of some outer steps
+of the trainer, and the growth of the peak resident set from before the first step.
+
+The exponent is the slope of a line through the logarithms of the upper half of the points, both of the quantity and of
+what it costs that which is more than at the first point, since that has costs that do not grow. Theory says 1 for both,
+and no growth for the memory of CG.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ AXES = {
     "samples": Axis("samples (RAD, K = 5)", (250, 500, 1000, 2000, 4000, 8000), None, 500, 5, 0),
 }
 CLASSES = 20
+ROUNDS = 3
 NOISE_MB = 10.0
 
 
@@ -84,13 +88,12 @@ def exponent(values: tuple[int, ...], rows: dict[str, list[float]], key: str) ->
     """The slope of the logarithms over the upper half of the points, in words."""
     import numpy as np
 
-    numbers = np.array(rows[key])
-    if key == "mb":
-        numbers = numbers - numbers[0]
-        if numbers.max() < NOISE_MB:
-            return "no growth"
+    numbers = np.array(rows[key]) - rows[key][0]
+    if key == "mb" and numbers.max() < NOISE_MB:
+        return "no growth"
     half = len(values) // 2
-    slope = np.polyfit(np.log(values[half:]), np.log(np.maximum(numbers[half:], 1e-3)), 1)[0]
+    grown = np.log(np.array(values[half:]) - values[0])
+    slope = np.polyfit(grown, np.log(np.maximum(numbers[half:], 1e-3)), 1)[0]
     return f"exponent {slope:.2f}"
 
 
@@ -122,12 +125,13 @@ def main() -> None:
         return
     results: dict[str, dict[str, list[float]]] = {}
     for name, axis in AXES.items():
-        rows: dict[str, list[float]] = {"ms": [], "mb": []}
-        for value in axis.values:
+        found: list[dict[str, float]] = []
+        for value in axis.values * ROUNDS:
             command = [sys.executable, __file__, "--one", name, str(value)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            for key, number in json.loads(done.stdout.splitlines()[-1]).items():
-                rows[key].append(number)
+            found.append(json.loads(done.stdout.splitlines()[-1]))
+        points = [found[i :: len(axis.values)] for i in range(len(axis.values))]
+        rows = {key: [statistics.median(run[key] for run in point) for point in points] for key in ("ms", "mb")}
         results[name] = rows
         slopes = ", ".join(f"{key} {exponent(axis.values, rows, key)}" for key in rows)
         print(

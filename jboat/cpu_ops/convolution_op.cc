@@ -11,6 +11,8 @@ namespace jittor {
 enum Part { convolved, by_x, by_k };
 enum Role { x, k, y };
 
+static const size_t most_plans = 1000; // as oneDNN's own cache
+
 // Winograd's algorithm, which oneDNN prefers, pads channels to vectors: with a few it takes six times as long.
 static const int64 few_channels = 16;
 
@@ -81,27 +83,28 @@ Plan make_plan(const vector<NanoVector>& shapes, int part, bool bias, const vect
         plan.given[role] = memory::desc(dims, memory::data_type::f32, memory::format_tag::abcd);
         any[role] = memory::desc(dims, memory::data_type::f32, memory::format_tag::any);
     }
-    const memory::dims strides{sizes[4], sizes[5]}, padding{sizes[6], sizes[7]}, dilation{sizes[8] - 1, sizes[9] - 1};
-    const bool few = shapes[k][1] < few_channels;
-    const auto algorithm = few ? algorithm::convolution_direct : algorithm::convolution_auto;
-    const memory::desc along_channels({shapes[k][0]}, memory::data_type::f32, memory::format_tag::a);
-    const auto described = bias
-        ? convolution_forward::desc(prop_kind::forward_training, algorithm, any[x], any[k], along_channels, any[y], strides, dilation, padding, padding)
-        : convolution_forward::desc(prop_kind::forward_training, algorithm, any[x], any[k], any[y], strides, dilation, padding, padding);
-    const convolution_forward::primitive_desc ahead(described, engine());
+    const memory::dims strides{sizes[4], sizes[5]}, padding{sizes[6], sizes[7]};
+    const memory::dims dilation{sizes[8] - 1, sizes[9] - 1};
+    const auto algorithm = shapes[k][1] < few_channels ? algorithm::convolution_direct : algorithm::convolution_auto;
+    memory::desc along_channels; // of no dimensions, which is none
+    if (bias) along_channels = {{shapes[k][0]}, memory::data_type::f32, memory::format_tag::a};
+    const convolution_forward::desc forward(
+        prop_kind::forward_training, algorithm, any[x], any[k], along_channels, any[y], strides, dilation, padding, padding);
+    const convolution_forward::primitive_desc ahead(forward, engine());
+    auto settle = [&](const primitive& compute, memory::desc of_x, memory::desc of_k, memory::desc of_y) {
+        plan.compute = compute;
+        plan.wanted[x] = of_x, plan.wanted[k] = of_k, plan.wanted[y] = of_y;
+    };
     if (part == convolved) {
-        plan.compute = convolution_forward(ahead);
-        plan.wanted[x] = ahead.src_desc(), plan.wanted[k] = ahead.weights_desc(), plan.wanted[y] = ahead.dst_desc();
+        settle(convolution_forward(ahead), ahead.src_desc(), ahead.weights_desc(), ahead.dst_desc());
     } else if (part == by_x) {
-        const convolution_backward_data::desc back(algorithm, any[x], any[k], any[y], strides, dilation, padding, padding);
-        const convolution_backward_data::primitive_desc chosen(back, engine(), ahead);
-        plan.compute = convolution_backward_data(chosen);
-        plan.wanted[x] = chosen.diff_src_desc(), plan.wanted[k] = chosen.weights_desc(), plan.wanted[y] = chosen.diff_dst_desc();
+        const convolution_backward_data::primitive_desc back(
+            {algorithm, any[x], any[k], any[y], strides, dilation, padding, padding}, engine(), ahead);
+        settle(convolution_backward_data(back), back.diff_src_desc(), back.weights_desc(), back.diff_dst_desc());
     } else {
-        const convolution_backward_weights::desc back(algorithm, any[x], any[k], any[y], strides, dilation, padding, padding);
-        const convolution_backward_weights::primitive_desc chosen(back, engine(), ahead);
-        plan.compute = convolution_backward_weights(chosen);
-        plan.wanted[x] = chosen.src_desc(), plan.wanted[k] = chosen.diff_weights_desc(), plan.wanted[y] = chosen.diff_dst_desc();
+        const convolution_backward_weights::primitive_desc back(
+            {algorithm, any[x], any[k], any[y], strides, dilation, padding, padding}, engine(), ahead);
+        settle(convolution_backward_weights(back), back.src_desc(), back.diff_weights_desc(), back.diff_dst_desc());
     }
     const int result = part == convolved ? y : part == by_x ? x : k;
     for (int role : {x, k, y}) {
@@ -130,6 +133,7 @@ void ConvolutionOp::run() {
     }
     key.insert(key.end(), sizes.begin(), sizes.end());
     auto found = plans.find(key);
+    if (found == plans.end() && plans.size() == most_plans) plans.clear();
     if (found == plans.end()) found = plans.emplace(key, make_plan(shapes, part, bias, sizes)).first;
     Plan& plan = found->second;
 

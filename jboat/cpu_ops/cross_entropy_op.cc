@@ -54,7 +54,8 @@ VarPtr CrossEntropyOp::grad(Var* out, Var* dout, Var* v, int v_index) {
         if (v_index == 1)
             return make_part({p, dout}, by_scores, k);
         VarPtr p_times_q = make_part({p, q}, row_products, k), p_times_dout = make_part({p, dout}, row_products, k);
-        VarPtr first = make_part({dout, p_times_q}, scaled_rows, k), second = make_part({q, p_times_dout}, scaled_rows, k);
+        VarPtr first = make_part({dout, p_times_q}, scaled_rows, k);
+        VarPtr second = make_part({q, p_times_dout}, scaled_rows, k);
         VarPtr product = combine(dout, q, ns_multiply), rest = combine(product, first, ns_subtract);
         return combine(rest, second, ns_subtract);
     }

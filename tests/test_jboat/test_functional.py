@@ -1,6 +1,6 @@
 """Running a module with other parameters."""
 
-from jboat import functional
+from jboat import autodiff, functional
 import jittor as jt
 from jittor import nn
 import numpy as np
@@ -82,3 +82,41 @@ def test_dot_and_axpy():
     a, b = [jt.array([1.0, 2.0]), jt.array([[3.0]])], [jt.array([4.0, 5.0]), jt.array([[6.0]])]
     assert functional.dot(a, b).item() == 32.0
     assert [v.numpy().tolist() for v in functional.axpy(2.0, a, b)] == [[6.0, 9.0], [[12.0]]]
+
+
+@pytest.mark.parametrize("size", [5, 70_000])
+def test_derivatives_of_dot_and_axpy(size):
+    rng = np.random.default_rng(2)
+    a, b, da, db = rng.normal(size=(4, size))
+    s, ds = 0.7, -1.3
+    at, along = ([jt.array(np.asarray(v, "float32")) for v in values] for values in ((a, b, [s]), (da, db, [ds])))
+
+    def value(a, b, s):
+        return functional.dot([a, b], [functional.axpy(s, [a], [b], factor=-0.5)[0], a])
+
+    np.testing.assert_allclose(value(*at).item(), a @ (b - 0.5 * s * a) + b @ a, rtol=1e-4)
+    wanted = [2 * b - s * a, 2 * a, [-0.5 * a @ a]]
+    changes = [2 * db - s * da - ds * a, 2 * da, [-a @ da]]
+    for got, exact in ((autodiff.grad(value(*at), at), wanted), (autodiff.hvp(value(*at), at, along), changes)):
+        for g, e in zip(got, exact, strict=True):
+            np.testing.assert_allclose(g.numpy(), e, rtol=1e-4, atol=1e-4 * np.abs(e).max())
+
+
+def test_axpy_by_a_number_has_the_number_as_its_derivative():
+    a, b, weight = [jt.array([1.0, 2.0])], [jt.array([4.0, 5.0])], [jt.array([3.0, 7.0])]
+    by_a, by_b = autodiff.vjp(functional.axpy(3.0, a, b, factor=-0.5), [*a, *b], weight)
+    assert [by_a.numpy().tolist(), by_b.numpy().tolist()] == [[-4.5, -10.5], [3.0, 7.0]]
+
+
+def test_numbers_of_64_bits_stay_what_they_are():
+    a, b = ([jt.array(np.array(v), dtype="float64")] for v in ([1.0, 1e-12], [1.0, 1.0]))
+    (moved,) = functional.axpy(2.0, a, b)
+    assert (moved.dtype, moved.numpy().tolist()) == ("float64", [3.0, 1.0 + 2e-12])
+    assert functional.dot(a, b).numpy().tolist() == [1.0 + 1e-12]
+
+
+def test_lists_of_different_shapes_are_refused():
+    a, b = [jt.array([1.0, 2.0])], [jt.array([1.0, 2.0, 3.0])]
+    for combine in (functional.dot, lambda a, b: functional.axpy(1.0, a, b)):
+        with pytest.raises(RuntimeError):
+            combine(a, b)
