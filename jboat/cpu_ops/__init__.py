@@ -34,6 +34,11 @@ CONVOLVED = 0
 LOSSES, MEAN, SOFTMAX = range(3)
 """The parts of ``cross_entropy`` that are asked for; see cross_entropy_op.h for them and for those that derive them."""
 
+# Jittor's own -O2 behind the flags undoes -Ofast, and -ffast-math lets the library change how the whole process treats
+# the smallest numbers. The macro makes glibc declare exponentials of vectors.
+_FOR_VECTOR_CODE = (
+    "-fno-math-errno -fno-trapping-math -fno-signed-zeros -fassociative-math -fvect-cost-model=dynamic -D__FAST_MATH__"
+)
 _OPERATIONS = (
     "matrix_product",
     "convolution",
@@ -57,8 +62,7 @@ def load() -> Any | None:
     if not jt.compile_extern.mkl_ops:
         return None
     onednn = runtime.onednn_folder(runtime.jittor_home())
-    # not -Ofast, which Jittor's own -O2 behind it would undo
-    flags = f' -ffast-math -fvect-cost-model=dynamic -fopenmp -I"{onednn / "include"}" -L"{onednn / "lib"}" -lmkldnn '
+    flags = f' {_FOR_VECTOR_CODE} -fopenmp -I"{onednn / "include"}" -L"{onednn / "lib"}" -lmkldnn '
     try:
         # from the cache, since the sources' path is part of the command, and environments may share a cache
         folder = Path(jt.flags.cache_path) / "jboat"

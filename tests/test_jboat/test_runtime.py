@@ -263,3 +263,8 @@ def test_doctor_reports_and_its_status_tells(lab):
     assert broken.returncode == 1
     assert "mend it:" in broken.stdout
     assert "Jittor failed" in broken.stdout
+
+
+def test_the_smallest_numbers_are_not_taken_for_zero_afterwards():
+    done = run("import jboat, numpy as np; print('smallest', float(np.float32(1e-30) * np.float32(1e-12)))")
+    assert "smallest 1.0" in done.stdout, done.stdout + done.stderr
