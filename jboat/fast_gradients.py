@@ -175,7 +175,7 @@ def _by_operations(
         return other_layer(layer, x) if found is None else found
 
     def relu(x: jt.Var) -> jt.Var:
-        return operations.rectified([x]) if x.dtype == "float32" and not jt.flags.amp_reg else other_relu(x)
+        return operations.rectified([x]) if _is_plain(x) else other_relu(x)
 
     return {
         (jt.Var, "broadcast"): broadcast,
@@ -193,8 +193,12 @@ def _by_operations(
     }
 
 
+def _is_plain(a: Any) -> bool:
+    return isinstance(a, jt.Var) and a.dtype == "float32" and not jt.flags.amp_reg
+
+
 def _is_matrix(a: Any) -> bool:
-    return isinstance(a, jt.Var) and a.ndim == 2 and a.dtype == "float32" and not jt.flags.amp_reg
+    return _is_plain(a) and bool(a.ndim == 2)
 
 
 def _are_labels(target: Any, count: int) -> bool:
@@ -204,7 +208,7 @@ def _are_labels(target: Any, count: int) -> bool:
 
 def _can_convolve(x: jt.Var, weight: jt.Var, bias: Any, *sizes: int) -> bool:
     variables = [x, weight] if bias is None else [x, weight, bias]
-    if jt.flags.amp_reg or any(v.dtype != "float32" for v in variables) or x.ndim != 4 or weight.ndim != 4:
+    if not all(_is_plain(v) for v in variables) or x.ndim != 4 or weight.ndim != 4:
         return False
     if x.shape[1] != weight.shape[1] or (bias is not None and list(bias.shape) != [weight.shape[0]]):
         return False

@@ -390,6 +390,14 @@ def test_layers_of_convolutions_have_the_same_values_and_errors():
                 jt.sync([layers[0](jt.ones((2, channels, size, size)))])
 
 
+def test_relu_of_other_types_is_jittors():
+    values = np.array([-1.5, 0.0, 2.5], "float32")
+    with fast_gradients():
+        for x in (values, jt.array(values), jt.array(values.astype("int32"))):
+            np.testing.assert_array_equal(nn.relu(x).numpy(), np.maximum(np.asarray(x), 0))
+            np.testing.assert_array_equal(nn.ReLU()(x).numpy(), np.maximum(np.asarray(x), 0))
+
+
 def test_what_has_no_derivative_has_none():
     w, pool = leaves(W), nn.Pool(2, 2, op="maximum")  # whose second derivative Jittor leaves out
 
