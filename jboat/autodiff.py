@@ -7,9 +7,11 @@ not detached. These functions do what is expected in all three cases, and never 
 from __future__ import annotations
 
 from collections.abc import Sequence
+import functools
 
 from jboat import functional
 import jittor as jt
+import numpy as np
 
 
 def grad(loss: jt.Var, inputs: Sequence[jt.Var]) -> list[jt.Var]:
@@ -27,6 +29,18 @@ def grad(loss: jt.Var, inputs: Sequence[jt.Var]) -> list[jt.Var]:
     """
     if loss.numel() != 1:
         raise ValueError(f"loss must be a scalar, got shape {list(loss.shape)}; take its mean() or sum() first")
+    if loss.dtype == "float32" and list(loss.shape) == [1] and not jt.flags.use_cuda and not jt.flags.amp_reg:
+        loss = functional.start_of_gradient([loss], [_one()])
+    return _grad(loss, inputs)
+
+
+@functools.cache
+def _one() -> jt.Var:
+    # of two axes at first: Jittor compiles a kernel for every array of shape [1]
+    return jt.array(np.ones((1, 1), np.float32)).reshape(1).stop_grad()
+
+
+def _grad(loss: jt.Var, inputs: Sequence[jt.Var]) -> list[jt.Var]:
     ids = [v.id for v in inputs]
     unique = {i: v for i, v in zip(ids, inputs, strict=True) if functional.is_float(v) and not v.is_stop_grad()}
     found = jt.grad(loss, list(unique.values())) if unique else []
@@ -47,7 +61,7 @@ def vjp(outputs: Sequence[jt.Var], inputs: Sequence[jt.Var], cotangents: Sequenc
     Returns:
         One Var per input, of its shape.
     """
-    return grad(functional.dot(outputs, functional.detached(cotangents)), inputs)
+    return _grad(functional.start_of_gradient(outputs, functional.detached(cotangents)), inputs)
 
 
 def hvp(loss: jt.Var, inputs: Sequence[jt.Var], vectors: Sequence[jt.Var]) -> list[jt.Var]:

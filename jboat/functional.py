@@ -82,6 +82,18 @@ def dot(a: Sequence[jt.Var], b: Sequence[jt.Var]) -> jt.Var:
     return total
 
 
+def start_of_gradient(outputs: Sequence[jt.Var], cotangents: Sequence[jt.Var]) -> jt.Var:
+    """The inner product of two lists of Vars, to be given to ``jt.grad`` and to nothing else, shape ``[1]``.
+
+    Jittor starts a gradient with an array of one number, 1, and a kernel that fills it. Here the gradient starts with
+    the cotangents themselves where :mod:`jboat.cpu_ops` can compute with them.
+    """
+    operations = _operations(*outputs, *cotangents)
+    if operations is None:
+        return dot(outputs, cotangents)
+    return operations.inner_product([*outputs, *cotangents], True)
+
+
 def axpy(scale: float | jt.Var, x: Sequence[jt.Var], y: Sequence[jt.Var], *, factor: float = 1.0) -> list[jt.Var]:
     """``factor * scale * x + y``, entry by entry; ``scale`` is a number or a Var that holds one."""
     operations = _operations(*x, *y, *([scale] if isinstance(scale, jt.Var) else []))

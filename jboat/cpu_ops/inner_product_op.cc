@@ -7,7 +7,8 @@ namespace jittor {
 static const int64 worth_two_threads = 1 << 16;
 static const int64 block = 1 << 12; // summed in float32, the blocks in float64
 
-InnerProductOp::InnerProductOp(vector<Var*>&& inputs) : in(inputs) {
+InnerProductOp::InnerProductOp(vector<Var*>&& inputs, bool starts_gradient)
+    : in(inputs), starts_gradient(starts_gradient) {
     flags.set(NodeFlags::_cpu);
     flags.set(NodeFlags::_manual_set_vnbb);
     for (Var* v : in) v->flags.set(NodeFlags::_needed_by_backward);
@@ -21,7 +22,8 @@ void InnerProductOp::infer_shape() {
 
 VarPtr InnerProductOp::grad(Var* out, Var* dout, Var* v, int v_index) {
     static auto scaled = get_op_info("scaled").get_constructor<VarPtr, Var*, Var*>();
-    return scaled(in[(v_index + in.size() / 2) % in.size()], dout);
+    Var* partner = in[(v_index + in.size() / 2) % in.size()];
+    return starts_gradient ? VarPtr(partner) : scaled(partner, dout);
 }
 
 void InnerProductOp::run() {

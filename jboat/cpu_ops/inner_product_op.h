@@ -3,11 +3,13 @@
 
 namespace jittor {
 
-// the sum of all entries' products, of the inputs' first half with their second; of any shapes, float32
+// The sum of all entries' products, of the inputs' first half with their second; of any shapes, float32. Where it is what
+// a gradient starts from, the gradient by an input is its partner itself, and no one is made to multiply it by.
 struct InnerProductOp : Op {
     vector<Var*> in;
     Var* out;
-    InnerProductOp(vector<Var*>&& inputs);
+    bool starts_gradient;
+    InnerProductOp(vector<Var*>&& inputs, bool starts_gradient=false);
 
     const char* name() const override { return "inner_product"; }
     void infer_shape() override;

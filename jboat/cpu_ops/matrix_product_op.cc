@@ -1,4 +1,5 @@
 #include <dnnl.hpp>
+#include <limits>
 
 #include "executor.h"
 #include "matrix_product_op.h"
@@ -10,10 +11,15 @@ namespace jittor {
 // oneDNN fills its vectors along the rows of c, 16 numbers each, or 8. A product with few columns, such as one for each
 // class, leaves much of them empty; its transpose does not. With less than 16 rows oneDNN reads op(a) where it lies,
 // instead of copying it first, and is fastest with 12.
+//
+// With vectors of 16 numbers, oneDNN reads a right factor row by row faster than column by column, which pays for turning
+// one that is small beside the left one.
 #ifdef __AVX512F__
 static const int64 few_columns = 24;
+static const int64 rows_a_column_to_turn = 16;
 #else
 static const int64 few_columns = 12;
+static const int64 rows_a_column_to_turn = std::numeric_limits<int64>::max();
 #endif
 static const int64 rows_at_once = 12;
 
@@ -65,8 +71,13 @@ void MatrixProductOp::run() {
     const int64 row_a = trans_a ? n : m;
     const float* left = a->ptr<float>();
     const float* right = b->ptr<float>();
-    if (k > few_columns || n < 4 * k)
-        return multiply(trans_a, trans_b, n, k, m, left, row_a, right, trans_b ? m : k, c->ptr<float>());
+    if (k > few_columns || n < 4 * k) {
+        if (trans_a || !trans_b || n / k < rows_a_column_to_turn)
+            return multiply(trans_a, trans_b, n, k, m, left, row_a, right, trans_b ? m : k, c->ptr<float>());
+        Allocation turned = exe.alloc_temp(m * k * sizeof(float));
+        transpose(right, k, m, (float*)turned.ptr);
+        return multiply(false, false, n, k, m, left, m, (float*)turned.ptr, k, c->ptr<float>());
+    }
 
     Allocation scratch = exe.alloc_temp((n + m) * k * sizeof(float));
     float* transposed = (float*)scratch.ptr;

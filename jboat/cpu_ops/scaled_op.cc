@@ -21,8 +21,8 @@ void ScaledOp::infer_shape() {
 
 VarPtr ScaledOp::grad(Var* out, Var* dout, Var* v, int v_index) {
     static auto scaled = get_op_info("scaled").get_constructor<VarPtr, Var*, Var*>();
-    static auto inner_product = get_op_info("inner_product").get_constructor<VarPtr, vector<Var*>&&>();
-    return v_index == 0 ? scaled(dout, s) : inner_product({dout, x});
+    static auto inner_product = get_op_info("inner_product").get_constructor<VarPtr, vector<Var*>&&, bool>();
+    return v_index == 0 ? scaled(dout, s) : inner_product({dout, x}, false);
 }
 
 void ScaledOp::run() {

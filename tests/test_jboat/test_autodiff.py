@@ -23,6 +23,22 @@ def test_a_repeated_input_gets_its_gradient_every_time():
     assert (first.item(), second.item()) == (6.0, 6.0)
 
 
+def test_a_variable_by_itself():
+    for _ in range(2):
+        x, v = leaf([3.0]), leaf([5.0])
+        (one,), (product,) = autodiff.grad(x, [x]), autodiff.vjp([x], [x], [v])
+        one.assign(one + 1.0)  # a result is the caller's own
+        assert (one.item(), product.item(), v.item()) == (2.0, 5.0, 5.0)
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_loss_of_any_shape_with_one_number(shape, dtype):
+    x = jt.array(np.array([1.5, -2.0]), dtype=dtype)
+    (got,) = autodiff.grad((x * x).sum().reshape(shape), [x])
+    assert (got.dtype, got.numpy().tolist()) == (dtype, [3.0, -4.0])
+
+
 def test_nan_stays_nan():
     x = leaf([0.0, 1.0])
     (got,) = autodiff.grad(((x / x) * x).sum(), [x])
