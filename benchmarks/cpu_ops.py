@@ -1,14 +1,17 @@
 """jboat's operations for CPUs beside what Jittor makes of the same: products, convolutions, cross entropy.
 
-Both are measured in turn in one process; medians.
+Both are measured in turn in one process; medians. Before them comes what the processor can do at most (peak.cc).
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 
 import jboat  # noqa: F401  (before Jittor)
@@ -24,6 +27,16 @@ FILTERS = 32
 SCORES = [(1000, 20), (5000, 10)]
 Call = Callable[[], list[jt.Var]]
 Value = Callable[[], jt.Var]
+
+
+def peak() -> str:
+    """Billions of operations a second with data in registers, in words."""
+    source = Path(__file__).with_name("peak.cc")
+    with tempfile.TemporaryDirectory() as folder:
+        program = str(Path(folder) / "peak")
+        subprocess.run(["g++", "-O2", "-march=native", "-fopenmp", str(source), "-o", program], check=True)
+        found, threads, _ = subprocess.run([program], check=True, capture_output=True, text=True).stdout.split()
+    return f"The processor does at most {found} GFLOP/s with {threads} threads."
 
 
 def in_turn(jittors: Call, ours: Call, repeat: int) -> tuple[float, float]:
@@ -50,7 +63,7 @@ def main() -> None:
         sys.exit("jboat's operations for CPUs cannot be had here; see the warning above, or python -m jboat doctor")
     rng = np.random.default_rng(0)
 
-    print("| product | Jittor ms | jboat ms |\n| --- | --- | --- |")
+    print(f"{peak()}\n\n| product | Jittor ms | jboat ms | jboat GFLOP/s |\n| --- | --- | --- | --- |")
     for n, m, k in SHAPES:
         x, w, g = (jt.array(rng.normal(size=s).astype("float32")) for s in [(n, m), (k, m), (n, k)])
         cases: dict[str, tuple[Call, Call]] = {
@@ -65,7 +78,7 @@ def main() -> None:
         }
         for name, calls in cases.items():
             ms = in_turn(*calls, args.repeat)
-            print(f"| {name} | {ms[0]:.2f} | {ms[1]:.2f} |", flush=True)
+            print(f"| {name} | {ms[0]:.2f} | {ms[1]:.2f} | {2e-6 * n * m * k / ms[1]:.0f} |", flush=True)
 
     print("\n| 3 x 3 convolution of 64 images | derivative | Jittor ms | jboat ms |\n| --- | --- | --- | --- |")
     for channels, size, stride in CONVOLUTIONS:

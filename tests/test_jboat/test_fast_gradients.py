@@ -256,7 +256,7 @@ def test_derivatives_belong_to_the_values_at_the_time_of_the_product():
     close(autodiff.hvp(value, w, leaves(V)), hessian_vector_product())
 
 
-SIZES = [(3, 4, 5), (40, 7, 3), (90, 5, 14), (200, 6, 23), (130, 4, 30), (420, 5, 26)]
+SIZES = [(3, 4, 5), (40, 7, 3), (90, 5, 14), (200, 6, 23), (130, 4, 30), (420, 5, 26), (700, 1500, 3)]
 
 
 @pytest.mark.parametrize("trans_a", [False, True])
