@@ -50,9 +50,13 @@ def buffers(module: jt.Module) -> list[jt.Var]:
     return [p for p in module.parameters() if p.is_stop_grad() or not is_float(p)]
 
 
-@contextlib.contextmanager
-def preserved(variables: Sequence[jt.Var]) -> Iterator[None]:
+def preserved(variables: Sequence[jt.Var]) -> contextlib.AbstractContextManager[None]:
     """Give ``variables`` back the values they had when the block was entered."""
+    return _preserved(variables) if variables else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _preserved(variables: Sequence[jt.Var]) -> Iterator[None]:
     before = [alias(v) for v in variables]
     try:
         yield
