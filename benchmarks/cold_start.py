@@ -46,7 +46,8 @@ def main() -> None:
         interpreter(name)  # pip reads its settings in the user's own home
     HOME.mkdir(parents=True, exist_ok=True)
     os.environ["HOME"] = str(HOME)
-    subprocess.run([sys.executable, "-c", "import jboat"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([sys.executable, "-c", "import jboat"], check=True, **quiet)
 
     heads = [f"{name}, {what}" for name in CONTESTANTS for what in ("empty s", "full s", "kernels")]
     print(f"| problem | chain | {' | '.join(heads)} |\n{'| --- ' * (2 + len(heads))}|")
