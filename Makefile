@@ -33,6 +33,7 @@ bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/logging_overhead.py
 	$(BIN)/python benchmarks/replay_memory.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/cold_start.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/peers.py --problems l2 --lower-iters 50 --name k50_
 	$(BIN)/python benchmarks/peers.py --problems l2 --chains CG NS --iterations 5 --slow --name solver5_
