@@ -262,7 +262,9 @@ def upper_step(optimizer: jt.optim.Optimizer, variables: list[jt.Var], gradients
 
     Jittor's optimizers take gradients from a loss alone; the loss ``<x, g>`` has the gradient g.
     """
-    optimizer.step(functional.start_of_gradient(variables, functional.detached(gradients)))
+    jittors = type(optimizer).__module__ == jt.optim.__name__  # others might scale the loss
+    loss = functional.start_of_gradient if jittors else functional.dot
+    optimizer.step(loss(variables, functional.detached(gradients)))
     lists = [values for group in optimizer.param_groups for values in group.values() if isinstance(values, list)]
     jt.sync([v for values in lists for v in values if isinstance(v, jt.Var)])
 

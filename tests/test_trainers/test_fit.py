@@ -68,6 +68,20 @@ def test_upper_adam_moves_x_exactly_as_jittors_adam():
     assert trainer.ul_optimizer.n_step == 4
 
 
+class Halved(jt.optim.SGD):
+    """An optimizer of a user's own, which scales its loss."""
+
+    def step(self, loss=None, retain_graph=False):
+        super().step(0.5 * loss, retain_graph)
+
+
+def test_an_upper_optimizer_may_scale_its_loss():
+    trainer, whole = make(ul_optimizer=lambda params: Halved(params, 0.2)), make()
+    for each in (trainer, whole):
+        each.fit({}, {}, max_steps=3)
+    np.testing.assert_allclose(values(trainer)[0], values(whole)[0], rtol=1e-6)
+
+
 def test_di_learns_the_initialisation_and_starts_from_it():
     problem = Quadratic()
     trainer = make(problem, gm_op=("DI", "NGD"), solver_config={"DI": {"lr": 0.3}})
