@@ -36,7 +36,7 @@ def grad(loss: jt.Var, inputs: Sequence[jt.Var]) -> list[jt.Var]:
 
 @functools.cache
 def _one() -> jt.Var:
-    # of two axes at first: Jittor compiles a kernel for every array of shape [1]
+    # of two axes at first: an array of shape [1] would be a kernel of its own
     return jt.array(np.ones((1, 1), np.float32)).reshape(1).stop_grad()
 
 

@@ -225,7 +225,6 @@ class Trajectory:
         self._objectives.append(objective)
         start = kept.start if kept else step
         self._kept.append(_Kept(start, graph.outputs) if keep_graph else None)
-        del graph  # what nobody holds is let go while the step is computed
         self._unsettled += 1
         if loss is not None:
             self._unsettled_losses.append(loss)

@@ -123,11 +123,10 @@ class FirstOrder:
         loss = value(y)
         wanted = [*(self.ul_var if by_x else []), *(y if by_y else [])]
         found = functional.detached(autodiff.grad(loss, wanted))
-        loss = loss.detach()  # what nobody holds is let go while the rest is computed
         if not self._small:
             jt.sync([loss, *found])
         count = len(self.ul_var) if by_x else 0
-        return Gradients(loss, found[:count], found[count:])
+        return Gradients(loss.detach(), found[:count], found[count:])
 
     def descend(
         self, value: Value, y: Sequence[jt.Var], *, lr: float, steps: int, first: Sequence[jt.Var] | None = None

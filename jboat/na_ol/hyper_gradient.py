@@ -91,10 +91,11 @@ class HyperGradient:
 
         with functional.preserved(functional.buffers(self.ul_model)):
             loss = trajectory.evaluate(objective)
-        found = functional.detached(autodiff.grad(loss, [*self.ul_var, *parameters]))
-        loss = loss.detach()  # what nobody holds is let go while the rest is computed
-        jt.sync([loss, *found])
-        return loss, found[: len(self.ul_var)], found[len(self.ul_var) :]
+        gradients = autodiff.grad(loss, [*self.ul_var, *parameters])
+        by_x = functional.detached(gradients[: len(self.ul_var)])
+        by_y = functional.detached(gradients[len(self.ul_var) :])
+        jt.sync([loss, *by_x, *by_y])
+        return loss, by_x, by_y
 
     def _lower(
         self,

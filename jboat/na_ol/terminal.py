@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jboat import functional
 from jboat.lower_objective import Batch
 from jboat.na_ol.hyper_gradient import HyperGradientOperator
 from jboat.trajectory import Trajectory
@@ -67,5 +66,4 @@ class Terminal(HyperGradientOperator):
         loss, by_x, by_y = self._upper(auxiliary_model, ul_feed_dict)
         upper = UpperGradients(by_x, by_y)
         gradient, diagnostics = self.total(auxiliary_model, upper, ll_feed_dict, ul_feed_dict, hparams)
-        gradient = functional.detached(gradient)  # what nobody holds is let go while it is computed
         return self._result(auxiliary_model, loss, gradient, by_y, diagnostics=diagnostics)
