@@ -49,7 +49,7 @@ _OPERATIONS = (
     "scaled",
     "inner_product",
 )
-_SOURCES = tuple(f"{name}_op.{kind}" for name in _OPERATIONS for kind in ("h", "cc"))
+_SOURCES = (*(f"{name}_op.{kind}" for name in _OPERATIONS for kind in ("h", "cc")), "thin_product.h", "thin_product.cc")
 
 
 @functools.cache
