@@ -24,7 +24,7 @@ PARTS = {
     "python": "Python",
     "graphs": "Jittor: building graphs, `grad`",
     "start": "Jittor: starting kernels",
-    "products": "oneDNN's products and convolutions",
+    "products": "products and convolutions",
     "kernels": "other kernels",
 }
 CELLS = [
@@ -56,6 +56,8 @@ def part(frames: list[tuple[str, str]]) -> str:
     for place, (_, file) in enumerate(frames):
         name = file.rsplit("/", 1)[-1]
         if "dnnl" in name or name.startswith(("mkl_", "perf-")):  # the last is what oneDNN generates
+            return "products"
+        if "/custom_ops/" in file and any("MatrixProductOp::run" in symbol for symbol, _ in frames[place:]):
             return "products"
         if "/jit/" in file or "/custom_ops/" in file:
             return "kernels"

@@ -2,8 +2,10 @@
 
 * ``matrix_product``: the product of two float32 matrices. Jittor writes it as a sum over a three-dimensional array,
   four operations that it hands to oneDNN where it recognises them, which it does not in second derivatives. Here it is
-  one operation, whose derivatives are products again, and products with few columns take a quarter to a third less
-  time.
+  one operation, whose derivatives are products again, and products with few columns or rows have kernels of their own
+  (thin_product.cc), since oneDNN leaves much of the processor's vectors empty there.
+* ``biased``, a matrix with a bias added to its rows, and ``column_sums``, which is the derivative by the bias: Jittor's
+  kernels for both use one core.
 * ``convolution``, with the addition of a bias: one operation instead of five, and no copies that oneDNN does not need.
 * ``channels``: one number per channel in every place of a batch of images, as a convolution adds its bias, or the sums
   over all other axes, which is the derivative, and for which Jittor's kernel has no vector code.
@@ -41,6 +43,8 @@ _FOR_VECTOR_CODE = (
 )
 _OPERATIONS = (
     "matrix_product",
+    "biased",
+    "column_sums",
     "convolution",
     "channels",
     "rectified",

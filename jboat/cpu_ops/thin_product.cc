@@ -17,10 +17,11 @@ typedef int Order __attribute__((vector_size(lanes * sizeof(int))));
 
 // So many sums, and what they are made of, fit the processor's registers.
 #ifdef __AVX512F__
-static const int inner_rows = 5, most_inner_columns = 5, most_outer_columns = 10;
+static const int inner_rows = 5, most_outer_columns = 10;
 #else
-static const int inner_rows = 3, most_inner_columns = 4, most_outer_columns = 6;
+static const int inner_rows = 2, most_outer_columns = 6;
 #endif
+static const int most_inner_columns = 5;
 static const int outer_vectors = 2;
 static const int64 part_rows = 4 * inner_rows; // which are read for every block of columns, and stay in the core's cache
 static const int64 rows_at_once = 32; // of outer_vectors each

@@ -256,7 +256,8 @@ def test_derivatives_belong_to_the_values_at_the_time_of_the_product():
     close(autodiff.hvp(value, w, leaves(V)), hessian_vector_product())
 
 
-SIZES = [(3, 4, 5), (40, 7, 3), (90, 5, 14), (200, 6, 23), (130, 4, 30), (420, 5, 26), (700, 1500, 3)]
+# n, m, k: few columns, so many that they are read in blocks, too many; few rows; sums shorter and longer than a vector
+SIZES = [(3, 4, 5), (40, 27, 3), (90, 50, 14), (200, 64, 23), (7, 33, 90), (130, 40, 30), (420, 5, 26), (700, 1500, 3)]
 
 
 @pytest.mark.parametrize("trans_a", [False, True])
@@ -283,6 +284,57 @@ def test_products_of_all_forms_and_their_derivatives(n, m, k, trans_a, trans_b):
     got = cpu_ops.load().matrix_product(*at, trans_a, trans_b)
     close([got], [out])
     close(autodiff.hvp((jt.array(weight.astype("float32")) * got * got).sum(), at, along), wanted)
+
+
+@pytest.mark.parametrize("shape", [(40, 7), (660, 101)])  # Jittor's own addition, and jboat's for large matrices
+def test_biases_and_their_derivatives(shape):
+    rng = np.random.default_rng(11)
+    (x, b), (dx, db) = ([rng.normal(size=s) for s in (shape, shape[1])] for _ in range(2))
+    out, change = x + b, dx + db
+
+    def value(at):
+        return ((at[0] + at[1]) ** 3).sum()
+
+    def gradient_along(at):
+        return autodiff.vjp(autodiff.grad(value(at), at), at, along)
+
+    def by_both(by_out):
+        return [by_out, by_out.sum(0)]
+
+    with fast_gradients():
+        at, along = leaves([x, b]), leaves([dx, db])
+        close([at[0] + at[1]], [out])
+        close(autodiff.grad(value(at), at), by_both(3 * out**2))
+        close(gradient_along(at), by_both(6 * out * change))
+        close(autodiff.vjp(gradient_along(at), at, along), by_both(6 * change**2))
+
+
+def test_gradients_by_the_bias_of_a_large_matrix_need_no_kernel_that_sums():
+    x, layer = jt.array(RNG.normal(size=(660, 3)).astype("float32")), nn.Linear(3, 101)
+
+    def gradient():
+        return autodiff.grad((layer(x) ** 2).sum(), [layer.bias])
+
+    def sums_over_rows(names):
+        return [n for n in names if "reduce" in n and "DIM=2" in n and "REDUCE=1" in n]
+
+    wanted = gradient()[0].numpy()
+    assert sums_over_rows(kernels_of(gradient))
+    with fast_gradients():
+        assert not sums_over_rows(kernels_of(gradient))
+        np.testing.assert_allclose(gradient()[0].numpy(), wanted, rtol=1e-5)
+
+
+def test_other_additions_are_jittors():
+    large, row, column = (jt.array(RNG.normal(size=s).astype("float32")) for s in [(660, 101), 101, (660, 1)])
+    pairs = [(large, column), (row, large), (large, 2), (large, large), (large, row.int32()), (large, row.float64())]
+    wanted = [a + b for a, b in pairs]
+    with fast_gradients():
+        for (a, b), sums in zip(pairs, wanted, strict=True):
+            assert (a + b).dtype == sums.dtype
+            np.testing.assert_array_equal((a + b).numpy(), sums.numpy())
+        with pytest.raises(RuntimeError):
+            jt.sync([large + row[:-1]])
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (6, 5, 24, 32)])
