@@ -37,7 +37,7 @@ _EXPONENTIAL = ("exp", "sigmoid", "tanh", "erf")
 _SHIFTED = ((jt.nn, "cross_entropy_loss"), (jt.nn, "softmax"), (jt.Var, "softmax"))
 
 _LARGE = 1 << 16
-"""Numbers of a matrix, for which an operation on all cores takes less time than a kernel that Jittor fuses with others."""
+"""Numbers of a matrix, from which on an operation on all cores beats a kernel that Jittor fuses with others."""
 
 
 @contextlib.contextmanager
@@ -152,9 +152,9 @@ def _by_operations(
         return losses.sum() if reduction == "sum" else losses
 
     def add(a: jt.Var, b: Any) -> jt.Var:
-        if isinstance(b, jt.Var) and b.ndim == 1 and _is_plain(b) and _is_matrix(a) and a.numel() >= _LARGE:
-            if a.shape[1] == b.shape[0]:
-                return operations.biased(a, b)
+        row = isinstance(b, jt.Var) and b.ndim == 1 and _is_plain(b)
+        if row and _is_matrix(a) and a.shape[1] == b.shape[0] and a.numel() >= _LARGE:
+            return operations.biased(a, b)
         return other_add(a, b)
 
     def broadcast(x: jt.Var, shape: Any, dims: Sequence[int] = ()) -> jt.Var:
