@@ -1,4 +1,6 @@
 #include <dnnl.hpp>
+
+#include <cstring>
 #include <map>
 
 #include "convolution_op.h"
@@ -68,6 +70,14 @@ struct Plan {
     memory::desc given[3], wanted[3];
     dnnl::primitive turn[3], compute;
 };
+
+// On processors with AVX-512 some of oneDNN's programs write past the caches, where an address that is no multiple of 64
+// ends the process. Jittor's are multiples of 32.
+const size_t cache_line = 64;
+
+bool is_aligned(const void* memory) { return (size_t)memory % cache_line == 0; }
+
+void* aligned(void* memory) { return (char*)memory + (cache_line - (size_t)memory % cache_line) % cache_line; }
 
 dnnl::engine& engine() {
     static dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
@@ -144,9 +154,10 @@ void ConvolutionOp::run() {
     memory given[3], used[3];
     for (int role : {x, k, y}) {
         used[role] = given[role] = memory(plan.given[role], engine(), vars[role]->mem_ptr);
-        if (!plan.turn[role]) continue;
-        scratch.push_back(exe.alloc_temp(plan.wanted[role].get_size()));
-        used[role] = memory(plan.wanted[role], engine(), scratch.back().ptr);
+        const bool in_place = role != result || is_aligned(vars[role]->mem_ptr);
+        if (!plan.turn[role] && in_place) continue;
+        scratch.push_back(exe.alloc_temp(plan.wanted[role].get_size() + cache_line));
+        used[role] = memory(plan.wanted[role], engine(), aligned(scratch.back().ptr));
         if (role != result) plan.turn[role].execute(stream, {{DNNL_ARG_FROM, given[role]}, {DNNL_ARG_TO, used[role]}});
     }
     std::unordered_map<int, memory> arguments{
@@ -162,6 +173,8 @@ void ConvolutionOp::run() {
     if (plan.turn[result])
         plan.turn[result].execute(stream, {{DNNL_ARG_FROM, used[result]}, {DNNL_ARG_TO, given[result]}});
     stream.wait();
+    if (!plan.turn[result] && used[result].get_data_handle() != vars[result]->mem_ptr)
+        memcpy(vars[result]->mem_ptr, used[result].get_data_handle(), plan.wanted[result].get_size());
 }
 
 } // jittor

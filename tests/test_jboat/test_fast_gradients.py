@@ -442,6 +442,19 @@ def test_convolutions_and_their_derivatives(inputs, outputs, kernel, stride, pad
         close(autodiff.hvp(loss, at, along), wanted[: len(at)])
 
 
+def test_gradients_of_convolutions_wherever_their_memory_lies():
+    rng = np.random.default_rng(12)
+    convolve = Convolution((3, 3), (1, 1), (1, 1), (1, 1), (4, 4))
+    kept = []  # so that every gradient, and what oneDNN lays out anew for it, is somewhere else
+    with fast_gradients():
+        for count in range(100, 200, 4):
+            x, y = rng.normal(size=(2, count, 8, 4, 4))
+            images, kernel, cotangent = leaves([x, rng.normal(size=(8, 8, 3, 3)), y])
+            found = autodiff.grad((nn.conv2d(images, kernel, padding=1) * cotangent).sum(), [images, kernel])
+            close(found, [convolve.by_x(kernel.numpy(), y), convolve.by_k(x, y)])
+            kept += found
+
+
 def test_layers_of_convolutions_have_the_same_values_and_errors():
     rng = np.random.default_rng(9)
     images, row = (jt.array(rng.normal(size=s).astype("float32")) for s in [(2, 4, 6, 6), (2, 4, 9)])
