@@ -330,9 +330,12 @@ class Trajectory:
             return totals, adjoint if by_start else []
         adjoint += [jt.zeros_like(slot) for slot in _flat(self._states[0])]
         jt.sync([*totals, *adjoint])
+        through, end = by_start, self.last
         for step, graph in self._graphs(start):
+            # after other joined steps, one more product compiles nothing, where leaving it out takes kernels
+            through, end = through or (step > start and end - step > 1), step
             tracked = list(wrt) if step >= self.first else []
-            inputs = graph.inputs if by_start or step > start else []
+            inputs = graph.inputs if through or step > start else []
             products = autodiff.vjp(graph.outputs, [*tracked, *inputs], adjoint)
             if tracked:
                 totals = functional.detached(functional.axpy(1.0, products[: len(tracked)], totals))
