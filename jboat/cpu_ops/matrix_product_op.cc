@@ -18,6 +18,8 @@ static const int64 rows_a_column_to_turn = 16;
 #else
 static const int64 rows_a_column_to_turn = std::numeric_limits<int64>::max();
 #endif
+// From so many columns on, oneDNN computes what outer_product_with_few does just as fast.
+static const int64 enough_columns = 13;
 static const int64 worth_two_threads = 1 << 14;
 
 static VarPtr product(Var* a, Var* b, bool trans_a, bool trans_b) {
@@ -49,7 +51,7 @@ static bool multiply_by_few(
     const float* large, bool large_turned, const float* few, bool few_turned, int64 rows, int64 few_rows, int64 m, float* result,
     int64 along_i, int64 along_j
 ) {
-    if (m < lanes || (large_turned && along_i == 1 && few_rows > 12)) return false;
+    if (m < lanes || (large_turned && along_i == 1 && few_rows >= enough_columns)) return false;
     const bool turn = few_turned != large_turned;
     const int64 for_sums = large_turned ? outer_product_scratch(rows, few_rows) : 0;
     Allocation scratch = exe.alloc_temp((for_sums + (turn ? few_rows * m : 1)) * sizeof(float));
