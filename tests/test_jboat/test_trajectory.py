@@ -1,5 +1,6 @@
 """The trajectory as the model that objectives see, at its iterates and away from them."""
 
+from jboat import autodiff
 from jboat.trajectory import Trajectory
 import jittor as jt
 from jittor import nn
@@ -113,6 +114,22 @@ def test_joined_steps_have_the_same_derivative_also_in_their_midst(first, last):
         found.append([v.numpy() for v in [*by_x, *by_start, *trajectory.parameters(last)]])
     for apart, together in zip(*found, strict=True):
         np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("join", "inputs"), [(True, [3, 3]), (False, [*[3] * 11, 1])])  # x, weight and bias
+def test_the_first_step_is_not_differentiated_by_its_start_unless_joined_steps_share_their_kernels(
+    join, inputs, monkeypatch
+):
+    trajectory, x = joined(12, join=join)
+    vjp, taken = autodiff.vjp, []
+
+    def noted(outputs, variables, cotangents):
+        taken.append(len(variables))
+        return vjp(outputs, variables, cotangents)
+
+    monkeypatch.setattr(autodiff, "vjp", noted)
+    trajectory.pullback([jt.ones_like(p) for p in trajectory.parameters(0)], x, by_start=False)
+    assert taken == inputs
 
 
 def test_steps_of_a_big_model_are_not_joined(monkeypatch):
