@@ -10,13 +10,13 @@ Six things make gradients slow there, most of all second derivatives:
 * Exponentials are fused into every kernel that reads them, and computed again in each. Where such a kernel sums along
   rows, g++ makes no vector code of it either.
 * Softmax and cross entropy subtract the largest entry of a row, and are differentiated by it, which gives zero.
-* Kernels use one core. A bias added to a large matrix, and the sums of columns, its gradient, take a tenth of the time
-  of the product before it.
+* Kernels use one core. The bias of a linear layer, its gradient, a sum of columns, and what that adds to second
+  derivatives take a tenth of the time of the product before it.
 * A convolution is planned anew every time, and copies its result. The gradient by its bias is a sum over images and
   places without vector code.
 
 Inside :func:`fast_gradients` conditions are stored as bytes, exponentials have a kernel of their own, the largest entry
-is a constant, and products of matrices, biases of large ones, convolutions without groups, what is broadcast to the
+is a constant, and products of matrices, linear layers, convolutions without groups, what is broadcast to the
 channels of images, ReLU, softmax and cross entropy are operations of :mod:`jboat.cpu_ops`. Values and gradients are the
 same up to rounding.
 """
@@ -35,9 +35,6 @@ Function = Callable[..., jt.Var]
 _CONDITIONAL = ("ternary", "ternary_out_hint", "where")
 _EXPONENTIAL = ("exp", "sigmoid", "tanh", "erf")
 _SHIFTED = ((jt.nn, "cross_entropy_loss"), (jt.nn, "softmax"), (jt.Var, "softmax"))
-
-_LARGE = 1 << 16
-"""Numbers of a matrix, from which on an operation on all cores beats a kernel that Jittor fuses with others."""
 
 
 @contextlib.contextmanager
@@ -61,11 +58,12 @@ def fast_gradients() -> Iterator[None]:
             multiply_transposed=jt.nn.matmul_transpose,
             other_softmax=replacements[jt.nn, "softmax"],
             other_entropy=replacements[jt.nn, "cross_entropy_loss"],
-            other_add=jt.Var.__add__,
+            other_linear=jt.nn.linear,
+            other_linear_layer=jt.nn.Linear.execute,
             other_broadcast=jt.Var.broadcast,
             other_relu=jt.nn.relu,
             other_conv2d=jt.nn.conv2d,
-            other_layer=jt.nn.Conv.execute,
+            other_convolution_layer=jt.nn.Conv.execute,
         )
     originals = {(owner, name): getattr(owner, name) for owner, name in replacements}
     for (owner, name), replacement in replacements.items():
@@ -114,11 +112,12 @@ def _by_operations(
     multiply_transposed: Function,
     other_softmax: Function,
     other_entropy: Function,
-    other_add: Function,
+    other_linear: Function,
+    other_linear_layer: Function,
     other_broadcast: Function,
     other_relu: Function,
     other_conv2d: Function,
-    other_layer: Function,
+    other_convolution_layer: Function,
 ) -> dict[tuple[Any, str], Function]:
     """Functions by owner and name that use :mod:`jboat.cpu_ops` where their arguments allow it, else those given."""
 
@@ -151,11 +150,19 @@ def _by_operations(
             return operations.cross_entropy([losses, labels], cpu_ops.MEAN, classes)
         return losses.sum() if reduction == "sum" else losses
 
-    def add(a: jt.Var, b: Any) -> jt.Var:
-        row = isinstance(b, jt.Var) and b.ndim == 1 and _is_plain(b)
-        if row and _is_matrix(a) and a.shape[1] == b.shape[0] and a.numel() >= _LARGE:
-            return operations.biased(a, b)
-        return other_add(a, b)
+    def with_bias(x: jt.Var, weight: jt.Var, bias: Any) -> jt.Var | None:
+        matrices = _is_matrix(x) and _is_matrix(weight) and x.shape[1] == weight.shape[1]
+        if matrices and _is_plain(bias) and list(bias.shape) == [weight.shape[0]]:
+            return operations.linear(x, weight, bias)
+        return None
+
+    def linear(x: jt.Var, weight: jt.Var, bias: Any = None) -> jt.Var:
+        found = with_bias(x, weight, bias)
+        return other_linear(x, weight, bias) if found is None else found
+
+    def linear_layer(layer: jt.nn.Linear, x: jt.Var) -> jt.Var:
+        found = with_bias(x, layer.weight, layer.bias)
+        return other_linear_layer(layer, x) if found is None else found
 
     def broadcast(x: jt.Var, shape: Any, dims: Sequence[int] = ()) -> jt.Var:
         wanted = shape.shape if isinstance(shape, jt.Var) else shape
@@ -183,21 +190,22 @@ def _by_operations(
         found = convolved(x, weight, bias, stride, padding, dilation, groups=groups)
         return other_conv2d(x, weight, bias, stride, padding, dilation, groups) if found is None else found
 
-    def convolve(layer: jt.nn.Conv, x: jt.Var) -> jt.Var:
+    def convolution_layer(layer: jt.nn.Conv, x: jt.Var) -> jt.Var:
         sizes = (layer.stride, layer.padding, layer.dilation)
         found = convolved(x, layer.weight, layer.bias, *sizes, groups=layer.groups)
-        return other_layer(layer, x) if found is None else found
+        return other_convolution_layer(layer, x) if found is None else found
 
     def relu(x: jt.Var) -> jt.Var:
         return operations.rectified([x]) if _is_plain(x) else other_relu(x)
 
     return {
-        (jt.Var, "__add__"): add,
         (jt.Var, "broadcast"): broadcast,
+        (jt.nn, "linear"): linear,
+        (jt.nn.Linear, "execute"): linear_layer,
         (jt.nn, "relu"): relu,
         (jt.nn, "conv2d"): conv2d,
         (jt.nn, "conv"): conv2d,
-        (jt.nn.Conv, "execute"): convolve,
+        (jt.nn.Conv, "execute"): convolution_layer,
         (jt.nn.ReLU, "execute"): lambda self, x: relu(x),
         **{(owner, "matmul"): matmul for owner in (jt, jt.nn, jt.Var)},
         (jt.Var, "__matmul__"): matmul,

@@ -31,8 +31,8 @@ def logits(weights: Sequence[jt.Var], x: jt.Var) -> jt.Var:
         if x.ndim == 4:
             x = nn.relu(nn.conv2d(x, weight, bias, stride=2, padding=1))
         else:
-            x = nn.relu(nn.matmul_transpose(x, weight) + bias)
-    return nn.matmul_transpose(x.reshape(x.shape[0], -1), weights[-2]) + weights[-1]
+            x = nn.relu(nn.linear(x, weight, bias))
+    return nn.linear(x.reshape(x.shape[0], -1), weights[-2], weights[-1])
 
 
 class Upper(jt.Module):

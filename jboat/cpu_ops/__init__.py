@@ -4,8 +4,8 @@
   four operations that it hands to oneDNN where it recognises them, which it does not in second derivatives. Here it is
   one operation, whose derivatives are products again, and products with few columns or rows have kernels of their own
   (thin_product.cc), since oneDNN leaves much of the processor's vectors empty there.
-* ``biased``, a matrix with a bias added to its rows, and ``column_sums``, which is the derivative by the bias: Jittor's
-  kernels for both use one core.
+* ``linear``, a product with a bias, and ``linear_gradients``, its derivatives by both at once: Jittor's kernels for the
+  bias, its gradient and what that adds to a second derivative use one core.
 * ``convolution``, with the addition of a bias: one operation instead of five, and no copies that oneDNN does not need.
 * ``channels``: one number per channel in every place of a batch of images, as a convolution adds its bias, or the sums
   over all other axes, which is the derivative, and for which Jittor's kernel has no vector code.
@@ -43,8 +43,8 @@ _FOR_VECTOR_CODE = (
 )
 _OPERATIONS = (
     "matrix_product",
-    "biased",
-    "column_sums",
+    "linear",
+    "linear_gradients",
     "convolution",
     "channels",
     "rectified",
@@ -53,7 +53,8 @@ _OPERATIONS = (
     "scaled",
     "inner_product",
 )
-_SOURCES = (*(f"{name}_op.{kind}" for name in _OPERATIONS for kind in ("h", "cc")), "thin_product.h", "thin_product.cc")
+_SHARED = ("onednn.h", "product.h", "product.cc", "thin_product.h", "thin_product.cc")
+_SOURCES = (*(f"{name}_op.{kind}" for name in _OPERATIONS for kind in ("h", "cc")), *_SHARED)
 
 
 @functools.cache

@@ -1,10 +1,9 @@
-#include <dnnl.hpp>
-
 #include <cstring>
 #include <map>
 
 #include "convolution_op.h"
 #include "executor.h"
+#include "onednn.h"
 #include "ops/op_register.h"
 #include "var.h"
 
@@ -12,8 +11,6 @@ namespace jittor {
 
 enum Part { convolved, by_x, by_k };
 enum Role { x, k, y };
-
-static const size_t most_plans = 1000; // as oneDNN's own cache
 
 // Winograd's algorithm, which oneDNN prefers, pads channels to vectors: forwards, with 3 it takes five times as long.
 static const int64 few_channels = 16;
@@ -70,19 +67,6 @@ struct Plan {
     memory::desc given[3], wanted[3];
     dnnl::primitive turn[3], compute;
 };
-
-// On processors with AVX-512 some of oneDNN's programs write past the caches, where an address that is no multiple of 64
-// ends the process. Jittor's are multiples of 32.
-const size_t cache_line = 64;
-
-bool is_aligned(const void* memory) { return (size_t)memory % cache_line == 0; }
-
-void* aligned(void* memory) { return (char*)memory + (cache_line - (size_t)memory % cache_line) % cache_line; }
-
-dnnl::engine& engine() {
-    static dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
-    return cpu;
-}
 
 Plan make_plan(const vector<NanoVector>& shapes, int part, bool bias, const vector<int>& sizes) {
     using namespace dnnl;

@@ -1,0 +1,69 @@
+#include <omp.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "linear_gradients_op.h"
+#include "ops/op_register.h"
+#include "product.h"
+#include "var.h"
+
+namespace jittor {
+
+static const int64 worth_two_threads = 1 << 14;
+static const int64 rows_at_once = 64; // whose sum single precision holds well
+
+LinearGradientsOp::LinearGradientsOp(Var* dout, Var* x) : dout(dout), x(x) {
+    flags.set(NodeFlags::_cpu);
+    flags.set(NodeFlags::_grads);
+    flags.set(NodeFlags::_manual_set_vnbb);
+    if (!dout->is_stop_grad()) x->flags.set(NodeFlags::_needed_by_backward);
+    if (!x->is_stop_grad()) dout->flags.set(NodeFlags::_needed_by_backward);
+    by_weight = create_output(nullptr, x->dtype());
+    by_bias = create_output(nullptr, x->dtype());
+}
+
+void LinearGradientsOp::infer_shape() {
+    ASSERTop(dout->shape[0],==,x->shape[0]);
+    by_weight->set_shape({dout->shape[1], x->shape[1]});
+    by_bias->set_shape({dout->shape[1]});
+}
+
+void LinearGradientsOp::grads(Var** along, VarPtr* dins) {
+    static auto product = get_op_info("matrix_product").get_constructor<VarPtr, Var*, Var*, bool, bool>();
+    static auto linear = get_op_info("linear").get_constructor<VarPtr, Var*, Var*, Var*>();
+    static auto number = get_op_info("number").get_constructor<VarPtr, float, Var*>();
+    static auto broadcast = get_op_info("broadcast_to").get_constructor<VarPtr, Var*, NanoVector, NanoVector>();
+    Var* weight = along[0], * bias = along[1];
+    // Jittor would lose what it has for an input that gets nothing
+    dins[0] = weight && bias ? linear(x, weight, bias)
+        : weight ? product(x, weight, false, true)
+        : bias ? broadcast(bias, dout->shape, {0}) : number(0.f, dout);
+    if (!x->is_stop_grad()) dins[1] = weight ? product(dout, weight, false, false) : number(0.f, x);
+}
+
+static void add_rows_up(const float* from, int64 rows, int64 columns, float* to) {
+    #pragma omp parallel if (rows * columns > worth_two_threads)
+    {
+        const int64 thread = omp_get_thread_num(), threads = omp_get_num_threads();
+        const int64 begin = columns * thread / threads, count = columns * (thread + 1) / threads - begin;
+        std::vector<double> total(count);
+        std::vector<float> part(count);
+        for (int64 start = 0; start < rows; start += rows_at_once) {
+            std::fill(part.begin(), part.end(), 0.f);
+            for (int64 i = start; i < std::min(rows, start + rows_at_once); i++)
+                for (int64 j = 0; j < count; j++) part[j] += from[i * columns + begin + j];
+            for (int64 j = 0; j < count; j++) total[j] += part[j];
+        }
+        std::copy(total.begin(), total.end(), to + begin);
+    }
+}
+
+void LinearGradientsOp::run() {
+    const int64 n = x->shape[0], m = x->shape[1], k = dout->shape[1];
+    const float* left = dout->ptr<float>(), * right = x->ptr<float>();
+    if (!by_weight->need_free()) multiply(left, right, nullptr, true, false, k, m, n, by_weight->ptr<float>());
+    if (!by_bias->need_free()) add_rows_up(left, n, k, by_bias->ptr<float>());
+}
+
+} // jittor
