@@ -154,7 +154,7 @@ static void outer_tile(
         for (int v = 0; v < vectors; v++) {
             const float* from = large + m * row + v * lanes;
             x[v] = v == vectors - 1 ? load(from, count) : load(from);
-            __builtin_prefetch(from + rows_at_once * row);
+            __builtin_prefetch(from - rows_at_once * row); // what comes next
         }
         #pragma GCC unroll 16
         for (int j = 0; j < columns; j++) {
@@ -204,18 +204,21 @@ void outer_product_with_few(
         const int64 thread = omp_get_thread_num(), threads = omp_get_num_threads();
         const int64 begin = m * thread / threads, end = m * (thread + 1) / threads;
         float* sums = scratch + thread * few_columns * sums_row;
-        for (int64 start = begin; start == begin || start < end; start += rows_at_once)
+        // from the last rows back, which an inner product with large has just left in the core's cache
+        for (int64 part = std::max((end - begin - 1) / rows_at_once, (int64)0); part >= 0; part--) {
+            const int64 start = begin + part * rows_at_once, rows = std::min(rows_at_once, end - start);
+            const bool first = start + rows_at_once >= end;
             for (int64 i = 0; i < columns; i += at_once) {
                 const int64 left = std::min(at_once, columns - i);
                 for (int64 j = 0; j < few_columns; j += block) {
                     const int64 wide = std::min(block, few_columns - j);
                     (left > lanes ? outer_tile_of<2>(wide) : outer_tile_of<1>(wide))(
-                        large + start * columns + i, columns, few + start * few_columns + j, few_columns,
-                        std::min(rows_at_once, end - start), left > lanes ? left - lanes : left, sums + j * sums_row + i,
-                        sums_row, start == begin
+                        large + start * columns + i, columns, few + start * few_columns + j, few_columns, rows,
+                        left > lanes ? left - lanes : left, sums + j * sums_row + i, sums_row, first
                     );
                 }
             }
+        }
         #pragma omp barrier
         #pragma omp for
         for (int64 j = 0; j < few_columns; j++)
