@@ -57,7 +57,7 @@ def part(frames: list[tuple[str, str]]) -> str:
         name = file.rsplit("/", 1)[-1]
         if "dnnl" in name or name.startswith(("mkl_", "perf-")):  # the last is what oneDNN generates
             return "products"
-        if "/custom_ops/" in file and any("MatrixProductOp::run" in symbol for symbol, _ in frames[place:]):
+        if "/custom_ops/" in file and any("jittor::multiply" in symbol for symbol, _ in frames[place:]):
             return "products"
         if "/jit/" in file or "/custom_ops/" in file:
             return "kernels"
