@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <cstring>
+
 #include "ops/op_register.h"
 #include "rectified_op.h"
 #include "var.h"
@@ -5,6 +8,23 @@
 namespace jittor {
 
 static const int64 worth_two_threads = 1 << 15;
+static const int64 at_once = 1 << 10; // numbers, which stay in the core's cache while terms are added
+
+// Jittor adds what reaches a variable from several operations by a kernel of its own, on one core. Where the terms are arrays
+// in any case, perhaps of another shape, they can be added with the rest. False if one is not.
+static bool find_terms(Var* sum, vector<Var*>& terms) {
+    if (sum->dtype() != ns_float32) return false;
+    Op* op = sum->is_finished() || sum->is_stop_grad() ? nullptr : sum->input();
+    if (op && strcmp(op->name(), "reshape") == 0) return find_terms(op->inputs().front(), terms);
+    if (!op || op->type() == OpType::other) {
+        terms.push_back(sum);
+        return true;
+    }
+    if (strcmp(op->name(), "binary") != 0 || op->ns != ns_add) return false;
+    for (Var* term : op->inputs())
+        if (!find_terms(term, terms)) return false;
+    return true;
+}
 
 RectifiedOp::RectifiedOp(vector<Var*>&& inputs) : in(inputs) {
     flags.set(NodeFlags::_cpu);
@@ -19,16 +39,28 @@ void RectifiedOp::infer_shape() {
 
 VarPtr RectifiedOp::grad(Var* out, Var* dout, Var* v, int v_index) {
     static auto make = get_op_info("rectified").get_constructor<VarPtr, vector<Var*>&&>();
-    if (in.size() == 1) return make({out, dout});
-    return v_index == 1 ? make({in[0], dout}) : VarPtr(nullptr);
+    static auto reshape = get_op_info("reshape").get_constructor<VarPtr, Var*, NanoVector>();
+    if (in.size() > 1 && v_index == 0) return VarPtr(nullptr);
+    Var* result = in.size() == 1 ? out : in[0];
+    vector<Var*> terms{result};
+    if (!find_terms(dout, terms)) terms = {result, dout};
+    VarPtr found = make(move(terms));
+    return v->shape == result->shape ? found : reshape(found, v->shape);
 }
 
 void RectifiedOp::run() {
-    const int64 n = out->num;
-    const float* y = in[0]->ptr<float>(), * from = in.back()->ptr<float>();
+    const int64 n = out->num, parts = (n + at_once - 1) / at_once;
+    const float* y = in[0]->ptr<float>();
     float* to = out->ptr<float>();
-    #pragma omp parallel for simd if (parallel: n > worth_two_threads)
-    for (int64 i = 0; i < n; i++) to[i] = y[i] > 0 ? from[i] : 0.f;
+    std::vector<const float*> terms;
+    for (size_t i = in.size() > 1; i < in.size(); i++) terms.push_back(in[i]->ptr<float>());
+    #pragma omp parallel for if (n > worth_two_threads)
+    for (int64 part = 0; part < parts; part++) {
+        const int64 begin = part * at_once, end = std::min(n, begin + at_once);
+        for (int64 i = begin; i < end; i++) to[i] = y[i] > 0 ? terms[0][i] : 0.f;
+        for (size_t t = 1; t < terms.size(); t++)
+            for (int64 i = begin; i < end; i++) to[i] += y[i] > 0 ? terms[t][i] : 0.f;
+    }
 }
 
 } // jittor

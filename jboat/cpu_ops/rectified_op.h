@@ -3,8 +3,8 @@
 
 namespace jittor {
 
-// x where it is positive, else 0; or, of y and z, z where y is positive, which is its derivative, y being its result;
-// float32
+// x where it is positive, else 0; or, of y and several z, the sum of these where y is positive, which is the derivative, y being
+// the result; float32
 struct RectifiedOp : Op {
     vector<Var*> in;
     Var* out;

@@ -86,11 +86,16 @@ def test_of_a_batch_without_gradients_no_factor_is_kept(layer):
     assert kept(stopped=False) - kept(stopped=True) >= one_array
 
 
-def kernels_of(call):
+def calls_of(call):
+    """How often each kernel runs, by name."""
     jt.sync_all(True)
     with jt.profile_scope(warmup=0, rerun=0) as report:
         jt.sync(call())
-    return [row[0] for row in report[1:]]
+    return {row[0]: int(row[2]) for row in report[1:]}
+
+
+def kernels_of(call):
+    return list(calls_of(call))
 
 
 def test_no_condition_is_a_bool_and_no_product_is_a_plain_loop():
@@ -538,6 +543,69 @@ def test_layers_of_convolutions_have_the_same_values_and_errors():
         for channels, size in ((5, 6), (4, 1)):
             with pytest.raises((AssertionError, RuntimeError)):
                 jt.sync([layers[0](jt.ones((2, channels, size, size)))])
+
+
+def rectified_twice(x, first, second):
+    """A ReLU with two readers, one of another shape, below and above another ReLU."""
+    hidden = nn.relu(nn.relu(x) @ first)
+    return ((hidden.reshape(-1) ** 2).reshape(hidden.shape) @ second).sum() + ((hidden @ second) ** 3).sum()
+
+
+def rectified_gradient(x, first, second):
+    """The same in numpy, float64."""
+    below = np.maximum(x, 0) @ first
+    hidden = np.maximum(below, 0)
+    out = hidden @ second
+    by_hidden = 2 * hidden * second.sum(1) + 3 * out**2 @ second.T
+    by_below = by_hidden * (below > 0)
+    by_second = (hidden**2).sum(0)[:, None] + hidden.T @ (3 * out**2)
+    return [by_below @ first.T * (x > 0), np.maximum(x, 0).T @ by_below, by_second]
+
+
+def test_derivatives_of_relu_add_up_what_reaches_it():
+    rng = np.random.default_rng(13)
+    arrays, directions = ([rng.normal(size=s) for s in [(30, 4), (4, 5), (5, 3)]] for _ in range(2))
+
+    def numpys_along(arrays, eps=1e-6):
+        moved = [[a + sign * eps * v for a, v in zip(arrays, directions, strict=True)] for sign in (1, -1)]
+        sides = [rectified_gradient(*m) for m in moved]
+        return [(a - b) / (2 * eps) for a, b in zip(*sides, strict=True)]
+
+    with fast_gradients():
+        at, along = leaves(arrays), leaves(directions)
+
+        def gradient_along():
+            return autodiff.vjp(autodiff.grad(rectified_twice(*at), at), at, along)
+
+        close(autodiff.grad(rectified_twice(*at), at), rectified_gradient(*arrays))
+        close(gradient_along(), numpys_along(arrays))
+        third = autodiff.vjp(gradient_along(), at, along)
+    wanted = autodiff.vjp(autodiff.vjp(autodiff.grad(rectified_twice(*at), at), at, along), at, along)
+    close(third, [w.numpy() for w in wanted])
+
+
+@pytest.mark.parametrize("layer", ["linear", "convolution"])
+def test_what_layers_add_to_second_derivatives_of_relu_needs_no_kernel(layer):
+    shapes = {"linear": [(9, 4), (5, 4), (3, 5)], "convolution": [(2, 3, 6, 6), (4, 3, 3, 3), (5, 4, 3, 3)]}[layer]
+    x, first, second = leaves([RNG.normal(size=s) for s in shapes])
+    biases = leaves([RNG.normal(size=s[0]) for s in shapes[1:]])
+    at = [x, first, second, *biases]
+    along = leaves([RNG.normal(size=a.shape) for a in at])
+
+    def second_derivative():
+        apply = nn.linear if layer == "linear" else nn.conv2d
+        hidden = nn.relu(apply(nn.relu(x), first, biases[0]))
+        return autodiff.hvp((nn.relu(apply(hidden, second, biases[1])) ** 3).sum(), at, along)
+
+    def sums(calls):
+        alone = "«opkey0:binary«Tx:float32«Ty:float32«Tz:float32«OP:add«JIT"
+        return sum(count for name, count in calls.items() if name.startswith(alone))
+
+    wanted = [w.numpy() for w in second_derivative()]
+    of_weights = 2  # each is met on the way forth and on the way back
+    with fast_gradients():
+        assert sums(calls_of(second_derivative)) == of_weights
+        close(second_derivative(), wanted)
 
 
 def test_relu_of_other_types_is_jittors():
