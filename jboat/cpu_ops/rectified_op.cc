@@ -48,18 +48,22 @@ VarPtr RectifiedOp::grad(Var* out, Var* dout, Var* v, int v_index) {
     return v->shape == result->shape ? found : reshape(found, v->shape);
 }
 
+// Writes, or adds to what is there, the numbers of z where y is positive, and zeros elsewhere.
+template <bool add>
+static inline void rectify(const float* y, const float* z, int64 n, float* to) {
+    #pragma omp simd
+    for (int64 i = 0; i < n; i++) to[i] = (add ? to[i] : 0.f) + (y[i] > 0 ? z[i] : 0.f);
+}
+
 void RectifiedOp::run() {
     const int64 n = out->num, parts = (n + at_once - 1) / at_once;
     const float* y = in[0]->ptr<float>();
     float* to = out->ptr<float>();
-    std::vector<const float*> terms;
-    for (size_t i = in.size() > 1; i < in.size(); i++) terms.push_back(in[i]->ptr<float>());
     #pragma omp parallel for if (n > worth_two_threads)
     for (int64 part = 0; part < parts; part++) {
-        const int64 begin = part * at_once, end = std::min(n, begin + at_once);
-        for (int64 i = begin; i < end; i++) to[i] = y[i] > 0 ? terms[0][i] : 0.f;
-        for (size_t t = 1; t < terms.size(); t++)
-            for (int64 i = begin; i < end; i++) to[i] += y[i] > 0 ? terms[t][i] : 0.f;
+        const int64 begin = part * at_once, count = std::min(at_once, n - begin);
+        rectify<false>(y + begin, in[in.size() > 1]->ptr<float>() + begin, count, to + begin);
+        for (size_t i = 2; i < in.size(); i++) rectify<true>(y + begin, in[i]->ptr<float>() + begin, count, to + begin);
     }
 }
 
