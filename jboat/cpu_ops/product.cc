@@ -108,9 +108,14 @@ static void multiply_as_layer(
 void multiply(
     const float* a, const float* b, const float* bias, bool trans_a, bool trans_b, int64 n, int64 k, int64 m, float* result
 ) {
+    if (!n || !k) return;
     const bool few_columns = k <= most_of_few && k <= n, few_rows = n <= most_of_few && n < k;
-    if (!(few_columns && multiply_by_few(a, trans_a, b, !trans_b, n, k, m, result, k, 1)) &&
-        !(few_rows && multiply_by_few(b, !trans_b, a, trans_a, k, n, m, result, 1, k))) {
+    if (!m) {
+        std::fill(result, result + n * k, 0.f);
+    } else if (
+        !(few_columns && multiply_by_few(a, trans_a, b, !trans_b, n, k, m, result, k, 1)) &&
+        !(few_rows && multiply_by_few(b, !trans_b, a, trans_a, k, n, m, result, 1, k))
+    ) {
         if (!trans_a && n / k >= rows_a_column_to_lay_out)
             return multiply_as_layer(a, b, bias, trans_b, n, k, m, result);
         auto status = dnnl_sgemm(

@@ -291,6 +291,17 @@ def test_products_of_all_forms_and_their_derivatives(n, m, k, trans_a, trans_b):
     close(autodiff.hvp((jt.array(weight.astype("float32")) * got * got).sum(), at, along), wanted)
 
 
+@pytest.mark.parametrize(("n", "m", "k"), [(0, 4, 3), (3, 4, 0), (0, 4, 300), (40, 0, 30), (600, 0, 30)])
+def test_products_and_layers_of_nothing(n, m, k):
+    x, weight, bias = jt.zeros((n, m)), jt.zeros((k, m)), jt.ones(k)
+    with fast_gradients():
+        np.testing.assert_array_equal((x @ weight.transpose()).numpy(), np.zeros((n, k)))
+        np.testing.assert_array_equal(nn.linear(x, weight, bias).numpy(), np.ones((n, k)))
+        by_weight, by_bias = autodiff.grad(nn.linear(x, weight, bias).sum(), [weight, bias])
+        np.testing.assert_array_equal(by_weight.numpy(), np.zeros((k, m)))
+        np.testing.assert_array_equal(by_bias.numpy(), np.full(k, n))
+
+
 class Cubes:
     """The sum of the cubes of a linear layer's outputs, and its derivatives, in numpy, float64."""
 
