@@ -30,7 +30,7 @@ PARTS = {
 CELLS = [
     *(f"l2/{chain}" for chain in ("RAD", "VFO", "PGDO")),
     *(f"cleaning/{chain}" for chain in ("RAD", "GDA+RAD", "VFO")),
-    *(f"mlp/{chain}" for chain in ("RAD", "IGA", "VFO")),
+    *(f"mlp/{chain}" for chain in ("RAD", "IGA", "VFO", "PGDO", "MESO")),
     *(f"cnn/{chain}" for chain in ("RAD", "VFO", "MESO")),
     "maml/IAD",
 ]
