@@ -4,13 +4,15 @@
 # make bench  time jboat beside its peers, and its parts, on this machine
 # make bench-quick  the same in a few minutes
 # make gpu-check    what runs on this machine's GPU
+# make cuda-compile  compile and load every CUDA kernel of every method, without a GPU (an hour and more)
+# make test-pythons  lint and the main tests under every Python from 3.10 to 3.12 that is found
 # make docs   the API reference, from the docstrings, in build/docs
 
-PYTHON ?= python3.11
-VENV := .venv
+PYTHON ?= python3
+VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench bench-quick gpu-check docs clean
+.PHONY: demo test test-pythons lint bench bench-quick gpu-check cuda-compile docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -26,6 +28,9 @@ lint: $(VENV)/.ready
 	rm -rf build/typed && mkdir -p build/typed/jboat
 	ln -s $(CURDIR)/jboat/* $(CURDIR)/trainers $(CURDIR)/callbacks build/typed/jboat/
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p jboat
+
+test-pythons:
+	$(PYTHON) tests/every_python.py
 
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/step_costs.py
@@ -52,6 +57,8 @@ docs: $(VENV)/.ready
 		jboat.cpu_ops
 
 $(VENV)/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 10) <= v[:2] < (3, 13) or sys.exit("jboat needs Python 3.10, \
+	3.11 or 3.12, and $(PYTHON) is %d.%d: name another one, as in make PYTHON=python3.11" % v[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[examples,test]'
 	touch $@

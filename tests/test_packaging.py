@@ -5,10 +5,14 @@ from pathlib import Path
 import shutil
 import subprocess
 import sys
-import tomllib
 import zipfile
 
 import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 SUFFIXES = (".py", ".h", ".cc")
@@ -46,13 +50,13 @@ def test_the_wheel_works(wheel, tmp_path, users_environment):
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {IMPORTS} print(jboat.__file__, BilevelTrainer.__module__)"
     )
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout.split() == [str(tmp_path / "jboat" / "__init__.py"), "jboat.trainers.bilevel_trainer"]
 
 
 def test_the_editable_install_leads_to_the_checkout(tmp_path):
     code = f"{IMPORTS} print(jboat.trainers.__file__, jboat.callbacks.__file__)"
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout.split() == [str(ROOT / "trainers" / "__init__.py"), str(ROOT / "callbacks" / "__init__.py")]
 
 

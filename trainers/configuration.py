@@ -14,7 +14,6 @@ import json
 import os
 from pathlib import Path
 import sys
-import tomllib
 from typing import TYPE_CHECKING, Any
 
 from jboat import callbacks as callback_classes
@@ -22,6 +21,11 @@ from jboat import registry
 from jboat.callbacks.callback import Callback
 from jboat.trainers import boat_configuration
 import jittor as jt
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
