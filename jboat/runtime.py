@@ -20,8 +20,9 @@ import ssl
 import sys
 import tempfile
 
-from jboat import cuda_toolkit, precompiled_headers
-from jboat.cuda_toolkit import CudaToolkit
+from jboat import precompiled_headers
+from jboat.backend import cuda_toolkit, python_config
+from jboat.backend.cuda_toolkit import CudaToolkit
 import numpy as np
 
 logger = logging.getLogger("jboat")
@@ -66,7 +67,7 @@ def require_writable_home(home: Path) -> None:
 
 
 def find_cuda(environ: Mapping[str, str] = os.environ) -> CudaToolkit:
-    """What there is of CUDA; see :mod:`jboat.cuda_toolkit`."""
+    """What there is of CUDA; see :mod:`jboat.backend.cuda_toolkit`."""
     return cuda_toolkit.find(environ, jittor_home(environ) / ".cache" / "jittor")
 
 
@@ -158,6 +159,8 @@ def start() -> None:
                 "Install it with: pip install %s",
                 ONEDNN_WHEEL,
             )
+    if "python_config_path" not in os.environ:
+        os.environ.update(python_config.settings(home / ".cache" / "jittor"))
     os.environ.update(settings(os.environ, cuda=find_cuda(), onednn=onednn))
     with _side_effects_undone():
         _import_jittor(home)

@@ -10,8 +10,9 @@ import random
 import subprocess
 import sys
 
-from jboat import cuda_toolkit, runtime
-from jboat.cuda_toolkit import CudaToolkit
+from jboat import runtime
+from jboat.backend import cuda_toolkit
+from jboat.backend.cuda_toolkit import CudaToolkit
 import numpy as np
 import pytest
 
