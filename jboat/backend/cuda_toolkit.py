@@ -1,21 +1,31 @@
 """Find a CUDA that Jittor can start with, and what Jittor has to be told about it.
 
 Jittor's import crashes, aborts or downloads where a part is missing, so that everything is looked for before it starts.
+Parts that a toolkit lacks may come from NVIDIA's wheels of the same major version; :mod:`jboat.backend.cuda_home` then
+makes one folder of both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-import ctypes
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 import re
 import shutil
+import subprocess
+import sys
 from typing import NamedTuple
+
+from jboat.backend import cuda_driver
 
 DOWNLOADS = ("cutt", "cutlass", "nccl")
 _FOLDERS = ("/usr/local/cuda", "/opt/cuda")
 _LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib")
 _HEADERS = ("/usr/include",)
+_REQUIRED = ("cudart", "cublas", "curand")
+_WITH_CUDNN = ("cudnn", "cufft", "cusparse")  # Jittor asks for all three or for none
+_HEADER = {"cudart": "cuda_runtime.h"}
+_COMPILER_HEADERS = {"CCCL": "cub/cub.cuh", "CRT": "crt/host_runtime.h"}
+_CUDNN_OF_CUDA = {8: (11, 12), 9: (11, 12, 13)}
 # cudaDeviceProp has lost two fields in CUDA 13, and its CUB wants a newer C++
 _CC_FLAGS_13 = " -std=c++20 -DclockRate=multiProcessorCount -DcomputeMode=integrated "
 
@@ -26,14 +36,21 @@ class CudaToolkit(NamedTuple):
     Attributes:
         nvcc: the compiler, or None.
         missing: what Jittor cannot start without.
-        version: major and minor version, or None where ``cuda.h`` does not tell.
+        version: major and minor version, or None where nothing tells.
         absent: optional parts that are not there: ``cutt``, ``cutlass``, ``nccl``, ``cudnn``, ``cufft``, ``cusparse``.
+        parts: the parts that were found, each with its library or header.
+        folders: what has to be joined in one home for Jittor, the toolkit first; empty where Jittor can use the toolkit
+            as it lies.
+        remarks: sentences about what was found and cannot be used.
     """
 
     nvcc: Path | None
     missing: tuple[str, ...]
     version: tuple[int, int] | None = None
     absent: tuple[str, ...] = ()
+    parts: Mapping[str, Path] = {}
+    folders: tuple[Path, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def usable(self) -> bool:
@@ -42,73 +59,193 @@ class CudaToolkit(NamedTuple):
 
 
 def find(environ: Mapping[str, str], cache: Path) -> CudaToolkit:
-    """Look for a toolkit in CUDA_HOME, on the PATH and in the usual places, and for a driver.
+    """Look for a compiler, its libraries and headers, and a driver.
+
+    The compiler may lie in CUDA_HOME, beside an ``nvcc`` on the PATH, in the usual folders, or in NVIDIA's wheels. The
+    first that is complete, by itself or with wheels, is taken; one in CUDA_HOME is taken in any case.
 
     Args:
         environ: the environment.
         cache: Jittor's folder, where its downloads would lie.
     """
-    candidates = [environ["CUDA_HOME"]] if environ.get("CUDA_HOME") else []
-    on_path = shutil.which("nvcc", path=environ.get("PATH"))
-    if on_path:
-        candidates.append(str(Path(on_path).resolve().parent.parent))
-    homes = [Path(folder) for folder in (*candidates, *_FOLDERS) if (Path(folder) / "bin" / "nvcc").is_file()]
+    chosen = environ.get("CUDA_HOME")
+    if chosen and _holds_nvcc(Path(chosen)):
+        return _examined(Path(chosen), cache)
+    homes = list(dict.fromkeys(_homes(environ)))
     if not homes:
         return CudaToolkit(None, ("nvcc",))
-    home = next((home for home in homes if _runtime(home).is_file()), homes[0])
-    missing = [] if _runtime(home).is_file() else [str(_runtime(home).relative_to(home))]
-    missing += [f"{name} with its header" for name in ("cublas", "curand") if not _has(home, name, header=True)]
-    if not _driver_has_a_device():
-        missing.append("a CUDA driver with a device")
-    absent = [name for name in DOWNLOADS if not any((cache / name).glob("*/"))]
-    absent += [name for name in ("cufft", "cusparse") if not _has(home, name, header=True)]
-    if not (_has(home, "cudnn", header=True) and _has(home, "cudnn_ops_infer")):  # which cuDNN 9 has no more
-        absent.append("cudnn")
-    return CudaToolkit(home / "bin" / "nvcc", tuple(missing), _version(home), tuple(absent))
+    examined = [_examined(home, cache) for home in homes]
+    return next((toolkit for toolkit in examined if toolkit.usable), min(examined, key=lambda t: len(t.missing)))
 
 
 def settings(toolkit: CudaToolkit) -> dict[str, str]:
     """The environment variables with which Jittor starts with this toolkit, or without CUDA, and downloads nothing."""
     if not toolkit.usable:
         return {"nvcc_path": ""}
-    wanted = {"nvcc_path": str(toolkit.nvcc)}
+    # cuDNN and cuBLAS round float32 to 10 bits on recent cards unless told otherwise; they read this when they load
+    wanted = {"nvcc_path": str(toolkit.nvcc), "NVIDIA_TF32_OVERRIDE": "0"}
     wanted |= {f"use_{name}": "0" for name in DOWNLOADS if name in toolkit.absent}
-    if {"cudnn", "cufft", "cusparse"} & set(toolkit.absent):
+    if set(_WITH_CUDNN) & set(toolkit.absent):
         wanted["conv_opt"] = "1"
     if toolkit.version is not None and toolkit.version >= (13, 0):
         wanted |= {"cc_flags": _CC_FLAGS_13, "use_mpi": "0"}
     return wanted
 
 
-def _runtime(home: Path) -> Path:
-    """The library that Jittor loads from this very place, or aborts."""
-    return home / "lib64" / "libcudart.so"
+def header_folders(folder: Path) -> list[Path]:
+    """Where a toolkit or wheel keeps headers; CUDA 13 has a folder of its own for CUB, Thrust and libcudacxx."""
+    includes = [folder / "include", *sorted(folder.glob("targets/*-linux/include"))]
+    return [path for include in includes for path in (include, include / "cccl") if path.is_dir()]
 
 
-def _has(home: Path, name: str, *, header: bool = False) -> bool:
-    targets = list(home.glob("targets/*"))
-    libraries = [home / "lib64", *(target / "lib" for target in targets), *map(Path, _LIBRARIES)]
-    headers = [home / "include", *(target / "include" for target in targets), *map(Path, _HEADERS)]
-    return _any_file(libraries, f"lib{name}.so") and (not header or _any_file(headers, f"{name}.h"))
+def library_folders(folder: Path) -> list[Path]:
+    """Where a toolkit or wheel keeps libraries."""
+    folders = [folder / "lib64", folder / "lib", *sorted(folder.glob("targets/*-linux/lib"))]
+    return [path for path in folders if path.is_dir()]
+
+
+def _homes(environ: Mapping[str, str]) -> Iterator[Path]:
+    on_path = shutil.which("nvcc", path=environ.get("PATH"))
+    folders = [Path(on_path).resolve().parent.parent] if on_path else []
+    folders += map(Path, _FOLDERS)
+    folders += sorted(Path("/usr/local").glob("cuda-*"), reverse=True) if _FOLDERS else []
+    for folder in [*folders, *(wheel for site in _sites() for wheel in sorted(site.glob("cu[0-9]*"), reverse=True))]:
+        if _holds_nvcc(folder):
+            yield folder.resolve()
+
+
+def _holds_nvcc(folder: Path) -> bool:
+    """Whether this is a toolkit's folder, not one with a program that calls nvcc elsewhere."""
+    return (folder / "bin" / "nvcc").is_file() and (folder / "bin" / "nvcc.profile").is_file()
+
+
+def _sites() -> list[Path]:
+    return [Path(place) / "nvidia" for place in sys.path if place and (Path(place) / "nvidia").is_dir()]
+
+
+def _examined(home: Path, cache: Path) -> CudaToolkit:
+    version = _version(home)
+    wheels, remarks = _wheels(version)
+    folders = [home, *wheels]
+    parts = {"nvcc": home / "bin" / "nvcc"}
+    for name in (*_REQUIRED, *_WITH_CUDNN):
+        library = _library(folders, name)
+        if library is not None and _header(folders, _HEADER.get(name, f"{name}.h")):
+            parts[name] = library
+    for name, header in _COMPILER_HEADERS.items():
+        found = _header(folders, header)
+        if found is not None:
+            parts[name] = found
+    missing = [_missing(name) for name in (*_REQUIRED, *_COMPILER_HEADERS) if name not in parts]
+    driver = cuda_driver.find().lacks(version)
+    if driver:
+        missing.append(driver)
+    generation = _cudnn_major(folders) if "cudnn" in parts else None
+    if generation is not None and not _cudnn_fits(generation, version):
+        remarks.append("cuDNN {} is not for CUDA {}.{}".format(generation, *(version or (0, 0))))
+        del parts["cudnn"]
+    absent = [name for name in DOWNLOADS if not any((cache / name).glob("*/"))]
+    absent += [name for name in _WITH_CUDNN if name not in parts]
+    as_it_lies = _is_as_jittor_wants_it(home, version, parts, generation)
+    return CudaToolkit(
+        nvcc=parts["nvcc"],
+        missing=tuple(missing),
+        version=version,
+        absent=tuple(absent),
+        parts=parts,
+        folders=() if as_it_lies else tuple(folders),
+        remarks=tuple(remarks),
+    )
+
+
+def _missing(name: str) -> str:
+    return f"the headers of {name}" if name in _COMPILER_HEADERS else f"{name} with its header"
+
+
+def _is_as_jittor_wants_it(
+    home: Path, version: tuple[int, int] | None, parts: Mapping[str, Path], cudnn: int | None
+) -> bool:
+    """Whether every part lies where Jittor looks, under the name that it looks for, and compiles as it is."""
+    if version is None or version >= (13, 0) or cudnn == 9 or not (home / "include" / "npp.h").is_file():
+        return False
+    near = [*library_folders(home), *map(Path, _LIBRARIES)]
+    names = [name for name in (*_REQUIRED, *_WITH_CUDNN) if name in parts]
+    return (home / "lib64" / "libcudart.so").is_file() and all(_any_file(near, f"lib{name}.so") for name in names)
+
+
+def _wheels(version: tuple[int, int] | None) -> tuple[list[Path], list[str]]:
+    """Folders of NVIDIA's wheels of a major version, and a remark for each that is of another one."""
+    folders, remarks = [], []
+    for site in _sites():
+        for folder in sorted(site.iterdir()):
+            majors = _majors_of(folder)
+            if not library_folders(folder) and not header_folders(folder):
+                continue
+            if version is None or not majors or version[0] in majors:
+                folders.append(folder)
+            else:
+                remarks.append(f"{folder} is of CUDA {' and '.join(map(str, sorted(majors)))}, and left out")
+    return folders, remarks
+
+
+def _majors_of(folder: Path) -> set[int]:
+    """The versions of CUDA that a wheel's folder is of: ``cu13``, or by its package, ``nvidia-cublas-cu12``."""
+    own = re.fullmatch(r"cu(\d+)", folder.name)
+    if own:
+        return {int(own[1])}
+    packages = folder.parent.parent.glob(f"nvidia_{folder.name}_cu*-*.dist-info")
+    return {int(found[1]) for path in packages if (found := re.search(r"_cu(\d+)-", path.name))}
+
+
+def _library(folders: Iterable[Path], name: str) -> Path | None:
+    for folder in [*(place for folder in folders for place in library_folders(folder)), *map(Path, _LIBRARIES)]:
+        for path in (folder / f"lib{name}.so", *sorted(folder.glob(f"lib{name}.so.*"))):
+            if path.is_file():
+                return path
+    return None
+
+
+def _header(folders: Iterable[Path], name: str) -> Path | None:
+    for folder in [*(place for folder in folders for place in header_folders(folder)), *map(Path, _HEADERS)]:
+        if (folder / name).is_file():
+            return folder / name
+    return None
 
 
 def _any_file(folders: Iterable[Path], name: str) -> bool:
     return any((folder / name).is_file() for folder in folders)
 
 
+def _cudnn_major(folders: Iterable[Path]) -> int | None:
+    folders = list(folders)
+    for name in ("cudnn_version.h", "cudnn.h"):
+        found = _number(_header(folders, name), "CUDNN_MAJOR")
+        if found is not None:
+            return found
+    return None
+
+
+def _cudnn_fits(generation: int, version: tuple[int, int] | None) -> bool:
+    return version is None or version[0] in _CUDNN_OF_CUDA.get(generation, ())
+
+
 def _version(home: Path) -> tuple[int, int] | None:
+    for folder in header_folders(home):
+        found = _number(folder / "cuda.h", "CUDA_VERSION")
+        if found is not None:
+            return found // 1000, found % 1000 // 10  # 11080 is 11.8
     try:
-        text = (home / "include" / "cuda.h").read_text(errors="replace")
+        said = subprocess.run([home / "bin" / "nvcc", "--version"], capture_output=True, text=True, check=False).stdout
     except OSError:
         return None
-    found = re.search(r"#define\s+CUDA_VERSION\s+(\d+)", text)
-    return divmod(int(found[1]) // 10, 100) if found else None  # 11080 is 11.8
+    release = re.search(r"release (\d+)\.(\d+)", said)
+    return (int(release[1]), int(release[2])) if release else None
 
 
-def _driver_has_a_device() -> bool:
+def _number(header: Path | None, macro: str) -> int | None:
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
+        text = header.read_text(errors="replace") if header is not None else ""
     except OSError:
-        return False
-    count = ctypes.c_int(0)
-    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+        return None
+    found = re.search(rf"#define\s+{macro}\s+(\d+)", text)
+    return int(found[1]) if found else None
