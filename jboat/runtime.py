@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 import contextlib
+from importlib import metadata
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ import sys
 import tempfile
 
 from jboat import precompiled_headers
-from jboat.backend import cuda_toolkit, python_config
+from jboat.backend import core_build, cuda_home, cuda_toolkit, python_config
 from jboat.backend.cuda_toolkit import CudaToolkit
 import numpy as np
 
@@ -67,8 +68,9 @@ def require_writable_home(home: Path) -> None:
 
 
 def find_cuda(environ: Mapping[str, str] = os.environ) -> CudaToolkit:
-    """What there is of CUDA; see :mod:`jboat.backend.cuda_toolkit`."""
-    return cuda_toolkit.find(environ, jittor_home(environ) / ".cache" / "jittor")
+    """What there is of CUDA, as Jittor can use it; see :mod:`jboat.backend.cuda_toolkit`."""
+    cache = jittor_home(environ) / ".cache" / "jittor"
+    return cuda_home.prepared(cuda_toolkit.find(environ, cache), cache)
 
 
 def find_onednn() -> Path | None:
@@ -143,7 +145,7 @@ def start() -> None:
     """Prepare the environment and import Jittor; does nothing when Jittor is imported already.
 
     Raises:
-        RuntimeError: if Jittor's home cannot be written, or Jittor rebuilt itself and has to be started again.
+        RuntimeError: if Jittor's home cannot be written, Python's headers are missing, or Jittor does not compile.
     """
     if "jittor" in sys.modules:
         return
@@ -169,12 +171,13 @@ def start() -> None:
 def _import_jittor(home: Path) -> None:
     with _home_where_jittor_can_write(home):
         import jittor_utils
-    if not list(Path(jittor_utils.cache_path).glob("**/jittor_core*.so")):
-        logger.warning("Jittor compiles its core for this environment: once, for two to five minutes.")
+    beginning = core_build.Start(Path(jittor_utils.cache_path), metadata.version("jittor"))
+    beginning.compile_what_is_missing()
     try:
         import jittor
     except SystemExit as stop:
-        raise RuntimeError("Jittor rebuilt its core for changed settings. Run the program again.") from stop
+        raise RuntimeError("Jittor ended its import; `python -m jboat doctor` says what is missing.") from stop
+    beginning.write_down()
     precompiled_headers.use(jittor)
     from jboat import cpu_ops  # it needs Jittor
 

@@ -19,7 +19,7 @@ from jboat.backend import cuda_driver
 
 DOWNLOADS = ("cutt", "cutlass", "nccl")
 _FOLDERS = ("/usr/local/cuda", "/opt/cuda")
-_LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib")
+SYSTEM_LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib")
 _HEADERS = ("/usr/include",)
 _REQUIRED = ("cudart", "cublas", "curand")
 _WITH_CUDNN = ("cudnn", "cufft", "cusparse")  # Jittor asks for all three or for none
@@ -88,7 +88,8 @@ def settings(toolkit: CudaToolkit) -> dict[str, str]:
     if set(_WITH_CUDNN) & set(toolkit.absent):
         wanted["conv_opt"] = "1"
     if toolkit.version is not None and toolkit.version >= (13, 0):
-        wanted |= {"cc_flags": _CC_FLAGS_13, "use_mpi": "0"}
+        # a cache of its own, since Jittor would build a part of its core anew after every start with other flags
+        wanted |= {"cc_flags": _CC_FLAGS_13, "use_mpi": "0", "cache_name": "cuda13"}
     return wanted
 
 
@@ -102,6 +103,12 @@ def library_folders(folder: Path) -> list[Path]:
     """Where a toolkit or wheel keeps libraries."""
     folders = [folder / "lib64", folder / "lib", *sorted(folder.glob("targets/*-linux/lib"))]
     return [path for path in folders if path.is_dir()]
+
+
+def header(folders: Iterable[Path], name: str) -> Path | None:
+    """The first header of this name in folders of toolkits and wheels, or in the system's."""
+    places = [place for folder in folders for place in header_folders(folder)]
+    return next((place / name for place in [*places, *map(Path, _HEADERS)] if (place / name).is_file()), None)
 
 
 def _homes(environ: Mapping[str, str]) -> Iterator[Path]:
@@ -130,10 +137,10 @@ def _examined(home: Path, cache: Path) -> CudaToolkit:
     parts = {"nvcc": home / "bin" / "nvcc"}
     for name in (*_REQUIRED, *_WITH_CUDNN):
         library = _library(folders, name)
-        if library is not None and _header(folders, _HEADER.get(name, f"{name}.h")):
+        if library is not None and header(folders, _HEADER.get(name, f"{name}.h")):
             parts[name] = library
-    for name, header in _COMPILER_HEADERS.items():
-        found = _header(folders, header)
+    for name, file in _COMPILER_HEADERS.items():
+        found = header(folders, file)
         if found is not None:
             parts[name] = found
     missing = [_missing(name) for name in (*_REQUIRED, *_COMPILER_HEADERS) if name not in parts]
@@ -168,7 +175,7 @@ def _is_as_jittor_wants_it(
     """Whether every part lies where Jittor looks, under the name that it looks for, and compiles as it is."""
     if version is None or version >= (13, 0) or cudnn == 9 or not (home / "include" / "npp.h").is_file():
         return False
-    near = [*library_folders(home), *map(Path, _LIBRARIES)]
+    near = [*library_folders(home), *map(Path, SYSTEM_LIBRARIES)]
     names = [name for name in (*_REQUIRED, *_WITH_CUDNN) if name in parts]
     return (home / "lib64" / "libcudart.so").is_file() and all(_any_file(near, f"lib{name}.so") for name in names)
 
@@ -198,17 +205,11 @@ def _majors_of(folder: Path) -> set[int]:
 
 
 def _library(folders: Iterable[Path], name: str) -> Path | None:
-    for folder in [*(place for folder in folders for place in library_folders(folder)), *map(Path, _LIBRARIES)]:
-        for path in (folder / f"lib{name}.so", *sorted(folder.glob(f"lib{name}.so.*"))):
+    places = [place for folder in folders for place in library_folders(folder)]
+    for place in [*places, *map(Path, SYSTEM_LIBRARIES)]:
+        for path in (place / f"lib{name}.so", *sorted(place.glob(f"lib{name}.so.*"))):
             if path.is_file():
                 return path
-    return None
-
-
-def _header(folders: Iterable[Path], name: str) -> Path | None:
-    for folder in [*(place for folder in folders for place in header_folders(folder)), *map(Path, _HEADERS)]:
-        if (folder / name).is_file():
-            return folder / name
     return None
 
 
@@ -219,7 +220,7 @@ def _any_file(folders: Iterable[Path], name: str) -> bool:
 def _cudnn_major(folders: Iterable[Path]) -> int | None:
     folders = list(folders)
     for name in ("cudnn_version.h", "cudnn.h"):
-        found = _number(_header(folders, name), "CUDNN_MAJOR")
+        found = _number(header(folders, name), "CUDNN_MAJOR")
         if found is not None:
             return found
     return None
@@ -242,9 +243,9 @@ def _version(home: Path) -> tuple[int, int] | None:
     return (int(release[1]), int(release[2])) if release else None
 
 
-def _number(header: Path | None, macro: str) -> int | None:
+def _number(file: Path | None, macro: str) -> int | None:
     try:
-        text = header.read_text(errors="replace") if header is not None else ""
+        text = file.read_text(errors="replace") if file is not None else ""
     except OSError:
         return None
     found = re.search(rf"#define\s+{macro}\s+(\d+)", text)

@@ -1,0 +1,160 @@
+"""Compile Jittor's core in a process of its own, with progress, before this process imports Jittor.
+
+Where settings have changed, Jittor's import compiles a part of its core, prints that the program has to be started
+again, and ends it. What a start needs is written down after each successful one; where that no longer holds, another
+process imports Jittor first, as often as it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import json
+import logging
+import os
+from pathlib import Path
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+
+from tqdm import tqdm
+
+logger = logging.getLogger("jboat")
+
+_SETTINGS = re.compile(r"(cc|nvcc|kernel|python_config|mpicc|mkl|use|cuda|conv|cutt|cutlass|nccl)_\w+|debug|enable_lto")
+_OF_MPI = ("OMPI_", "PMIX_", "PMI_")
+_PROGRESS = re.compile(r"Compiling (\w+)\((\d+)/(\d+)\) used: [\d.]+s eta: ([\d.]+)s")
+_ATTEMPTS = 3
+_SECONDS_BETWEEN_LINES = 30.0
+_LINES_OF_AN_ERROR = 15
+_IMPORT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import jittor"
+
+
+class Start:
+    """A start of Jittor with the settings of this moment's environment.
+
+    Args:
+        cache: the folder of this environment in Jittor's cache (``jittor_utils.cache_path``).
+        jittor_version: the version of Jittor that is installed.
+    """
+
+    def __init__(self, cache: Path, jittor_version: str) -> None:
+        settings = {name: value for name, value in sorted(os.environ.items()) if _SETTINGS.fullmatch(name)}
+        key = zlib.crc32(json.dumps([jittor_version, settings]).encode())
+        self._cache = cache
+        self._record = cache / "jboat" / f"started-{key:08x}.json"
+
+    def compile_what_is_missing(self) -> None:
+        """Compile whatever the import of Jittor would have to compile.
+
+        Raises:
+            RuntimeError: if Jittor cannot be compiled, with the end of what it said.
+        """
+        if not sys.executable or self._is_as_written_down():
+            return
+        if not self._core():
+            logger.warning("Jittor compiles its core for this environment: once, for two to five minutes.")
+        for _ in range(_ATTEMPTS):
+            status, said = _import_elsewhere()
+            if status != 0:
+                end = "\n".join(said.splitlines()[-_LINES_OF_AN_ERROR:])
+                raise RuntimeError(
+                    f"Jittor could not be compiled; `python -m jboat doctor` says what is missing:\n{end}"
+                )
+            if "please rerun" not in said:
+                return
+
+    def write_down(self) -> None:
+        """Note what this start, which succeeded, has found, so that the next one needs no other process."""
+        if self._is_as_written_down():
+            return
+        try:
+            self._record.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._record.parent) as scratch:
+                fresh = Path(scratch) / self._record.name
+                fresh.write_text(json.dumps(self._core()))
+                fresh.replace(self._record)
+        except OSError as error:
+            logger.debug("the next start looks for changes again: %s", error)
+
+    def _is_as_written_down(self) -> bool:
+        try:
+            return bool(json.loads(self._record.read_text()) == self._core())
+        except (OSError, ValueError):
+            return False
+
+    def _core(self) -> dict[str, int]:
+        """When each library of the core was built; another program with other settings may have built it anew."""
+        patterns = ("jit_utils_core*.so", "jittor_core*.so", "*/jittor_core*.so")
+        found = [path for pattern in patterns for path in self._cache.glob(pattern)]
+        return {str(path.relative_to(self._cache)): path.stat().st_mtime_ns for path in sorted(found)}
+
+
+def _import_elsewhere() -> tuple[int, str]:
+    """Import Jittor in another process; its exit status and what it said."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_OF_MPI)}
+    environment |= {"log_silent": "0", "PYTHONUNBUFFERED": "1"}  # Jittor counts files only where it is not silent
+    said: list[str] = []
+    process = subprocess.Popen(
+        [sys.executable, "-c", _IMPORT, json.dumps(sys.path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+    )
+    with _Progress() as progress:
+        for line in _lines(process):
+            if not progress.tells(line):
+                said.append(line)
+    return process.wait(), "\n".join(said)
+
+
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
+    """What a process writes, by lines that end with a line feed or a carriage return."""
+    assert process.stdout is not None
+    pending = b""
+    while block := os.read(process.stdout.fileno(), 65536):
+        *whole, pending = re.split(rb"[\r\n]", pending + block)
+        yield from (line.decode(errors="replace") for line in whole if line)
+    if pending:
+        yield pending.decode(errors="replace")
+
+
+class _Progress:
+    """A bar on a terminal, or a line in the log every so often."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+        self._name = ""
+        self._last = time.monotonic()
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def tells(self, line: str) -> bool:
+        """Whether a line tells how far Jittor is, which is shown then."""
+        found = _PROGRESS.search(line)
+        if found is None:
+            return False
+        name, done, total, left = found[1], int(found[2]), int(found[3]), float(found[4])
+        if name != self._name:
+            self._close()
+            self._name = name
+            self._bar = tqdm(total=total, desc=f"compiling {name}", unit="file", disable=None, leave=False)
+        assert self._bar is not None
+        self._bar.update(done - self._bar.n)
+        now = time.monotonic()
+        if self._bar.disable and now - self._last > _SECONDS_BETWEEN_LINES:
+            self._last = now
+            logger.warning("Jittor compiles %s: %d of %d files, about %.0f s left", name, done, total, left)
+        return True
