@@ -1,6 +1,6 @@
-"""Jittor operations in forms whose gradients run fast on a CPU.
+"""Jittor operations in forms whose gradients run fast.
 
-Six things make gradients slow there, most of all second derivatives:
+Six things make gradients slow on a CPU, most of all second derivatives:
 
 * The gradient of everything made of ``jt.ternary``, ReLU among it, selects by a stored ``bool``, and g++ makes no
   vector code of a loop that loads one: 12 ms for 1.5 million numbers, where the same loop over bytes takes 0.7 ms.
@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 import contextlib
 from typing import Any
 
-from jboat import cpu_ops
+from jboat import cpu_ops, cuda_gradients
 import jittor as jt
 
 Function = Callable[..., jt.Var]
@@ -41,12 +41,20 @@ _SHIFTED = ((jt.nn, "cross_entropy_loss"), (jt.nn, "softmax"), (jt.Var, "softmax
 def fast_gradients() -> Iterator[None]:
     """Let operations of Jittor build graphs whose gradients are fast, inside the block.
 
-    ``fit``, ``hypergradient`` and ``evaluate`` of the trainer run in such a block. It does nothing on a GPU, for other
-    types than float32, or for products of other than matrices, and may be nested.
+    ``fit``, ``hypergradient`` and ``evaluate`` of the trainer run in such a block, which may be nested. On a CPU it
+    does nothing for other types than float32, or for products of other than matrices. On a GPU other operations are
+    replaced, those of :mod:`jboat.cuda_gradients`.
     """
-    if jt.flags.use_cuda:
+    with _replaced(_for_cuda() if jt.flags.use_cuda else _for_cpus()):
         yield
-        return
+
+
+def _for_cuda() -> dict[tuple[Any, str], Function]:
+    shifted = {(owner, name): _by_constant_shift(getattr(owner, name)) for owner, name in _SHIFTED}
+    return shifted | cuda_gradients.replacements()
+
+
+def _for_cpus() -> dict[tuple[Any, str], Function]:
     replacements = {(jt, name): _by_bytes(getattr(jt, name)) for name in _CONDITIONAL}
     replacements |= {(owner, n): _computed_once(getattr(owner, n)) for owner in (jt, jt.Var) for n in _EXPONENTIAL}
     replacements |= {(owner, name): _by_constant_shift(getattr(owner, name)) for owner, name in _SHIFTED}
@@ -65,14 +73,22 @@ def fast_gradients() -> Iterator[None]:
             other_conv2d=jt.nn.conv2d,
             other_convolution_layer=jt.nn.Conv.execute,
         )
-    originals = {(owner, name): getattr(owner, name) for owner, name in replacements}
+    return replacements
+
+
+@contextlib.contextmanager
+def _replaced(replacements: dict[tuple[Any, str], Function]) -> Iterator[None]:
+    originals = {(owner, name): vars(owner).get(name) for owner, name in replacements}
     for (owner, name), replacement in replacements.items():
         setattr(owner, name, replacement)
     try:
         yield
     finally:
         for (owner, name), original in originals.items():
-            setattr(owner, name, original)
+            if original is None:  # it was inherited
+                delattr(owner, name)
+            else:
+                setattr(owner, name, original)
 
 
 def _by_bytes(operation: Function) -> Function:
