@@ -12,6 +12,7 @@ from jboat import runtime
 if TYPE_CHECKING:
     from jboat.registry import register_operator as register_operator
     from jboat.trainers.bilevel_trainer import BilevelTrainer as BilevelTrainer
+    from jboat.trainers.errors import DeviceMemoryError as DeviceMemoryError
     from jboat.trainers.errors import NonFiniteError as NonFiniteError
     from jboat.trainers.errors import SecondOrderError as SecondOrderError
     from jboat.trainers.history import History as History
@@ -24,6 +25,7 @@ __version__ = version("jboat-trainer")
 
 _HOMES = {
     "BilevelTrainer": "jboat.trainers.bilevel_trainer",
+    "DeviceMemoryError": "jboat.trainers.errors",
     "History": "jboat.trainers.history",
     "HyperGradientResult": "jboat.trainers.hypergradient_result",
     "NonFiniteError": "jboat.trainers.errors",

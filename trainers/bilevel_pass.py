@@ -15,6 +15,7 @@ from jboat.gm_ol.sequential_ds import SequentialDS, makes_functional_dynamical_s
 from jboat.lower_objective import Objective
 from jboat.na_ol.sequential_hg import SequentialHG, makes_functional_na_operation
 from jboat.optim import OptimizerState
+from jboat.trainers import device_memory
 from jboat.trainers.errors import NonFiniteError
 from jboat.trainers.hypergradient_result import HyperGradientResult
 from jboat.trainers.step_batches import Pair
@@ -135,7 +136,8 @@ def bilevel_pass(
     config = problem.solver_config()
     events.call("on_lower_loop_start")
     begun = time.perf_counter()
-    lower = _lower_loop(problem, problem.lower_chain, pair, initial, ll_state, reseed, events.on_lower_step)
+    with device_memory.named(problem.gm_op[-1], step):
+        lower = _lower_loop(problem, problem.lower_chain, pair, initial, ll_state, reseed, events.on_lower_step)
     trajectory: Trajectory = lower["auxiliary_model"]
     lower_loss = float(lower["lower_loss"].item())
     failure = _lower_loop_failure(problem.gm_op[-1], step, lower_loss, trajectory)

@@ -17,7 +17,7 @@ import jboat.gm_ol
 from jboat.lower_objective import Objective
 import jboat.na_ol  # noqa: F401
 from jboat.optim import UpdateRule
-from jboat.trainers import checkpoint, configuration, seeding, validation
+from jboat.trainers import checkpoint, configuration, device_memory, seeding, validation
 from jboat.trainers import device as devices
 from jboat.trainers.bilevel_pass import Events, Problem, bilevel_pass, failure_of, unrolled_value
 from jboat.trainers.callback_list import CallbackList
@@ -441,6 +441,10 @@ class BilevelTrainer:
 
     def run_pass(self, pair: Pair, events: Events, task: int = 0) -> HyperGradientResult:
         """Lower loop and hypergradient chain for one pair of batches."""
+        with device_memory.named(self.problem.finisher, self.state.step + 1):
+            return self._run_pass(pair, events, task)
+
+    def _run_pass(self, pair: Pair, events: Events, task: int) -> HyperGradientResult:
         if self.fo_op is not None:
             auxiliary = self.auxiliary or None
             return first_order_pass(self.problem, pair, step=self.state.step + 1, auxiliary=auxiliary, events=events)

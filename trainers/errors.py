@@ -7,6 +7,20 @@ class SecondOrderError(RuntimeError):
     """An operation in the lower objective has a wrong second derivative, which the chosen chain needs."""
 
 
+class DeviceMemoryError(RuntimeError):
+    """The memory of the GPU did not suffice; the trainer is as it was after the last outer step.
+
+    Attributes:
+        operator: the operator at work, such as ``"NGD"`` or ``"RAD"``.
+        step: the outer step, counted from 1.
+    """
+
+    def __init__(self, advice: str, *, operator: str, step: int) -> None:
+        super().__init__(f"{operator}: out of GPU memory at outer step {step}. {advice}")
+        self.operator = operator
+        self.step = step
+
+
 class NonFiniteError(ArithmeticError):
     """A loss or a gradient became NaN or infinite.
 

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jboat import functional, registry
-from jboat.trainers import seeding
+from jboat.trainers import device_memory, seeding
 from jboat.trainers.bilevel_pass import Events, failure_of
 from jboat.trainers.first_batch import check_first_batch
 from jboat.trainers.hypergradient_result import HyperGradientResult, mean
@@ -184,7 +184,8 @@ class FitLoop:
             self.ll_stream.commit()
         if pairs is not None and not self._first_batch_checked:
             first = trainer.next_initial()
-            check_first_batch(trainer.problem, pairs[0], first, check_second_order=self._check_second_order)
+            with device_memory.named(trainer.problem.finisher, self._state.step + 1):
+                check_first_batch(trainer.problem, pairs[0], first, check_second_order=self._check_second_order)
             self._first_batch_checked = True
         return pairs
 

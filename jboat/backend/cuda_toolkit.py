@@ -25,6 +25,7 @@ _REQUIRED = ("cudart", "cublas", "curand")
 _WITH_CUDNN = ("cudnn", "cufft", "cusparse")  # Jittor asks for all three or for none
 _HEADER = {"cudart": "cuda_runtime.h"}
 _COMPILER_HEADERS = {"CCCL": "cub/cub.cuh", "CRT": "crt/host_runtime.h"}
+PARTS = ("nvcc", *_REQUIRED, *_COMPILER_HEADERS, *_WITH_CUDNN)
 _CUDNN_OF_CUDA = {8: (11, 12), 9: (11, 12, 13)}
 # cudaDeviceProp has lost two fields in CUDA 13, and its CUB wants a newer C++
 _CC_FLAGS_13 = " -std=c++20 -DclockRate=multiProcessorCount -DcomputeMode=integrated "

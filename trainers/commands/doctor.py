@@ -11,8 +11,17 @@ import subprocess
 import sys
 
 from jboat import runtime
+from jboat.backend import cuda_driver, cuda_toolkit
+from jboat.backend.cuda_toolkit import CudaToolkit
 
 _LABEL = 12
+_JOIN_WHEELS = "pip install 'jboat-trainer[cuda13]'"
+_WHEELS = {"cudart": "cuda-runtime", "CCCL": "cuda-cccl", "CRT": "cuda-nvcc"}
+_WITHOUT = {
+    "cudnn": "not used; convolutions are products of matrices, slower",
+    "cufft": "not found; cuDNN is not used without it",
+    "cusparse": "not found; cuDNN is not used without it",
+}
 
 
 def main() -> int:
@@ -29,7 +38,8 @@ def main() -> int:
 
 
 def _line(label: str, text: str, mend: str = "") -> None:
-    print(f"{label + ':':<{_LABEL}} {text}")
+    if label:
+        print(f"{label + ':':<{_LABEL}} {text}")
     if mend:
         print(f"{'':<{_LABEL}} mend it: {mend}")
 
@@ -72,17 +82,48 @@ def _report_cuda() -> None:
     if chosen is not None:
         _line("CUDA", f"nvcc_path={chosen!r}, as the environment says")
         return
+    driver = cuda_driver.find()
+    runs = "not found" if driver.version is None else f"{driver.devices} devices, CUDA {_dotted(driver.version)}"
+    _line("CUDA driver", runs)
     toolkit = runtime.find_cuda()
-    version = "" if toolkit.version is None else " {}.{}".format(*toolkit.version)
     if toolkit.usable:
-        _line("CUDA", f"toolkit{version}, {toolkit.nvcc}")
+        _line("CUDA", f"{_version(toolkit)}, {toolkit.nvcc}")
+    elif toolkit.nvcc is None:
+        _line("CUDA", "not used: there is no nvcc", _JOIN_WHEELS if driver.devices else "")
+        return
     else:
         _line("CUDA", f"not used: missing {', '.join(toolkit.missing)}")
-    if toolkit.nvcc is not None:
-        others = [name for name in toolkit.absent if name != "cudnn"]
-        _line("CUDA parts", f"without {', '.join(others)}" if others else "all optional ones found")
-    has_cudnn = toolkit.nvcc is not None and "cudnn" not in toolkit.absent
-    _line("cuDNN", "found" if has_cudnn else "not found; Jittor uses version 8, and its own convolutions without it")
+    commands = {}
+    for name in cuda_toolkit.PARTS:
+        if name in toolkit.parts:
+            _line(f"  {name}", str(toolkit.parts[name]))
+        else:
+            _line(f"  {name}", _WITHOUT.get(name, "missing"))
+            commands[_package(name, toolkit.version)] = None
+    if commands and driver.devices:
+        _line("", "", "; ".join(commands))
+    downloads = [name for name in cuda_toolkit.DOWNLOADS if name in toolkit.absent]
+    if downloads:
+        _line("  optional", f"without {', '.join(downloads)}")
+    for remark in toolkit.remarks:
+        _line("  remark", remark)
+    if toolkit.usable and os.environ.get("NVIDIA_TF32_OVERRIDE", "0") == "0":
+        _line("  TF32", "off, for exact float32; NVIDIA_TF32_OVERRIDE=1 in the environment turns it on")
+
+
+def _version(toolkit: CudaToolkit) -> str:
+    return "toolkit" if toolkit.version is None else f"toolkit {_dotted(toolkit.version)}"
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return "{}.{}".format(*version)
+
+
+def _package(part: str, version: tuple[int, int] | None) -> str:
+    """The command that brings a part of a toolkit."""
+    if version is None or version[0] >= 13:
+        return _JOIN_WHEELS
+    return f"pip install nvidia-{_WHEELS.get(part, part)}-cu{version[0]}"
 
 
 def _report_mpi() -> None:
@@ -116,6 +157,23 @@ def _report_second_derivative() -> int:
         _line("derivatives", f"Jittor failed: {type(error).__name__}: {error}")
         return 1
     right = all(abs(got - exact) < 1e-4 for got, exact in zip(values, [3.0, -120.0], strict=True))
-    device = "CUDA" if jt.flags.use_cuda else "the CPU"
-    _line("derivatives", f"second derivative on {device} is {'right' if right else f'WRONG: {values}'}")
-    return 0 if right else 1
+    _line("derivatives", f"second derivative on the CPU is {'right' if right else f'WRONG: {values}'}")
+    return _report_device_derivatives() if right and jt.has_cuda else int(not right)
+
+
+def _report_device_derivatives() -> int:
+    from jboat.trainers.commands import device_derivatives
+
+    failed = False
+    for name in device_derivatives.OPERATIONS:
+        try:
+            found = device_derivatives.differences(name, "cuda")
+        except Exception as error:
+            failed = True
+            _line(f"  {name}", f"FAILED on CUDA: {type(error).__name__}: {error}")
+            continue
+        right = max(found) <= device_derivatives.TOLERANCE
+        failed = failed or not right
+        text = "value {:.0e}, first derivative {:.0e}, second {:.0e} from the CPU's".format(*found)
+        _line(f"  {name}", text if right else f"WRONG on CUDA: {text}")
+    return int(failed)
