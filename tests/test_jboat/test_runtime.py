@@ -10,8 +10,9 @@ import random
 import subprocess
 import sys
 
+import fake_cuda
+from fake_cuda import touch
 from jboat import runtime
-from jboat.backend import cuda_toolkit
 from jboat.backend.cuda_toolkit import CudaToolkit
 import numpy as np
 import pytest
@@ -20,85 +21,10 @@ LAB = Path.home()
 COMPUTE = "import jboat, jittor as jt; print('product', (jt.ones((8, 8)) @ jt.ones((8, 8))).sum().item())"
 
 
-def touch(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    return path
-
-
-def toolkit(folder, *, cudart, parts=()):
-    nvcc = touch(folder / "bin" / "nvcc")
-    nvcc.chmod(0o755)
-    if cudart:
-        touch(folder / "lib64" / "libcudart.so")
-        for part in ("cublas", "curand", *parts):
-            touch(folder / "lib64" / f"lib{part}.so")
-            touch(folder / "include" / f"{part}.h")
-    return {"PATH": str(folder / "bin")}
-
-
-@pytest.fixture
-def no_system_cuda(monkeypatch):
-    monkeypatch.setattr(cuda_toolkit, "_FOLDERS", ())
-    monkeypatch.setattr(cuda_toolkit, "_LIBRARIES", ())
-    monkeypatch.setattr(cuda_toolkit, "_HEADERS", ())
-
-
 def onednn(prefix):
     touch(prefix / "lib" / "libmkldnn.so")
     touch(prefix / "include" / "dnnl.hpp")
     return prefix
-
-
-@pytest.mark.usefixtures("no_system_cuda")
-def test_cuda_needs_nvcc_the_runtime_library_and_a_driver(tmp_path, monkeypatch):
-    assert runtime.find_cuda({"PATH": str(tmp_path)}).missing == ("nvcc",)
-    monkeypatch.setattr(cuda_toolkit, "_driver_has_a_device", lambda: True)
-    bare = runtime.find_cuda(toolkit(tmp_path / "bare", cudart=False))
-    assert bare.missing == ("lib64/libcudart.so", "cublas with its header", "curand with its header")
-    assert not bare.usable
-    whole = runtime.find_cuda(toolkit(tmp_path / "whole", cudart=True))
-    assert whole.usable
-    assert whole.nvcc == tmp_path / "whole" / "bin" / "nvcc"
-    monkeypatch.setattr(cuda_toolkit, "_driver_has_a_device", lambda: False)
-    assert not runtime.find_cuda(toolkit(tmp_path / "whole", cudart=True)).usable
-
-
-@pytest.mark.usefixtures("no_system_cuda")
-def test_cuda_home_is_looked_at_before_the_path(tmp_path, monkeypatch):
-    monkeypatch.setattr(cuda_toolkit, "_driver_has_a_device", lambda: True)
-    toolkit(tmp_path / "home", cudart=True)
-    found = runtime.find_cuda({**toolkit(tmp_path / "path", cudart=True), "CUDA_HOME": str(tmp_path / "home")})
-    assert found.nvcc == tmp_path / "home" / "bin" / "nvcc"
-
-
-@pytest.mark.usefixtures("no_system_cuda")
-def test_what_is_absent_of_cuda_is_switched_off(tmp_path, monkeypatch):
-    monkeypatch.setattr(cuda_toolkit, "_driver_has_a_device", lambda: True)
-    parts = ("cudnn", "cudnn_ops_infer", "cufft", "cusparse")
-    for name in cuda_toolkit.DOWNLOADS:
-        (tmp_path / "home" / ".cache" / "jittor" / name / "unpacked").mkdir(parents=True)
-    environ = {**toolkit(tmp_path / "whole", cudart=True, parts=parts), "JITTOR_HOME": str(tmp_path / "home")}
-    touch(tmp_path / "whole" / "include" / "cuda.h").write_text("#define CUDA_VERSION 11080\n")
-    whole = runtime.find_cuda(environ)
-    assert (whole.version, whole.absent) == ((11, 8), ())
-    assert cuda_toolkit.settings(whole) == {"nvcc_path": str(tmp_path / "whole" / "bin" / "nvcc")}
-
-    environ = {**toolkit(tmp_path / "new", cudart=True, parts=("cudnn",)), "JITTOR_HOME": str(tmp_path)}
-    touch(tmp_path / "new" / "include" / "cuda.h").write_text("/* */\n#define CUDA_VERSION 13000\n")
-    new = runtime.find_cuda(environ)
-    assert (new.version, new.usable) == ((13, 0), True)
-    assert new.absent == ("cutt", "cutlass", "nccl", "cufft", "cusparse", "cudnn")  # cuDNN 9 has other libraries
-    chosen = cuda_toolkit.settings(new)
-    assert {name: chosen[name] for name in ("use_cutt", "use_cutlass", "use_nccl", "use_mpi", "conv_opt")} == {
-        "use_cutt": "0",
-        "use_cutlass": "0",
-        "use_nccl": "0",
-        "use_mpi": "0",
-        "conv_opt": "1",
-    }
-    assert "-std=c++20" in chosen["cc_flags"]
-    assert runtime.settings({"conv_opt": "0"}, cuda=new, onednn=True).get("conv_opt") is None
 
 
 def test_the_home_of_an_earlier_program_is_found_as_jittor_finds_it(tmp_path, monkeypatch):
@@ -210,8 +136,7 @@ def test_two_processes_may_import_at_once(lab):
 
 
 def test_an_nvcc_without_libcudart(lab, tmp_path):
-    fake = toolkit(tmp_path, cudart=False)["PATH"]
-    Path(fake, "nvcc").write_text("#!/bin/sh\necho 'Cuda compilation tools, release 12.2, V12.2.140'\n")
+    fake = fake_cuda.compiler(tmp_path, (12, 2)) / "bin"
     assert_computes(run(PATH=f"{fake}{os.pathsep}{os.environ['PATH']}"))
 
 
@@ -258,7 +183,7 @@ def test_the_users_environment_wins(lab):
 def test_doctor_reports_and_its_status_tells(lab):
     healthy = run(["-m", "jboat", "doctor"])
     assert healthy.returncode == 0, healthy.stdout + healthy.stderr
-    for word in ("compiler:", "jittor:", "oneDNN:", "CUDA:", "cuDNN:", "MPI:", "cache:", "is right"):
+    for word in ("compiler:", "jittor:", "oneDNN:", "CUDA driver:", "CUDA:", "MPI:", "cache:", "is right"):
         assert word in healthy.stdout
     broken = run(["-m", "jboat", "doctor"], cc_path="/nowhere/g++")
     assert broken.returncode == 1
