@@ -94,8 +94,8 @@ def _merged(folders: list[Path], within: str = "") -> Iterator[tuple[str, Path]]
 def _named_libraries(toolkit: CudaToolkit) -> dict[str, Path]:
     found: dict[str, Path] = {}
     near = [place for folder in toolkit.folders for place in library_folders(folder)]
-    for folder in (*near, *cuda_toolkit.SYSTEM_LIBRARIES):
-        for path in sorted(Path(folder).glob("lib*")):
+    for folder in [*near, *map(Path, cuda_toolkit.SYSTEM_LIBRARIES)]:
+        for path in sorted(folder.glob("lib*")):
             if not _LIBRARY.fullmatch(path.name) or (folder not in near and not _OF_CUDA.match(path.name)):
                 continue
             if "cudnn" in toolkit.absent and path.name.startswith("libcudnn"):

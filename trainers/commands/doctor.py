@@ -93,7 +93,7 @@ def _report_cuda() -> None:
         return
     else:
         _line("CUDA", f"not used: missing {', '.join(toolkit.missing)}")
-    commands = {}
+    commands: dict[str, None] = {}
     for name in cuda_toolkit.PARTS:
         if name in toolkit.parts:
             _line(f"  {name}", str(toolkit.parts[name]))
