@@ -175,8 +175,9 @@ def _import_jittor(home: Path) -> None:
     beginning.compile_what_is_missing()
     try:
         import jittor
-    except SystemExit as stop:
-        raise RuntimeError("Jittor ended its import; `python -m jboat doctor` says what is missing.") from stop
+    except SystemExit:  # its own files have changed, and it has rebuilt a library that it had loaded
+        core_build.forget_the_import()
+        import jittor
     beginning.write_down()
     precompiled_headers.use(jittor)
     from jboat import cpu_ops  # it needs Jittor

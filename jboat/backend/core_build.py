@@ -92,6 +92,16 @@ class Start:
         return {str(path.relative_to(self._cache)): path.stat().st_mtime_ns for path in sorted(found)}
 
 
+def forget_the_import() -> None:
+    """Let the next ``import jittor`` begin anew, and load the library that the last one has rebuilt."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("jittor", "jittor_core", "jit_utils_core"):
+            del sys.modules[name]
+    import jittor_utils
+
+    jittor_utils.cc = None
+
+
 def _import_elsewhere() -> tuple[int, str]:
     """Import Jittor in another process; its exit status and what it said."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_OF_MPI)}

@@ -161,6 +161,14 @@ def test_no_onednn_wheel_gives_one_warning_and_works(lab, tmp_path):
     assert_computes(run())
 
 
+def test_what_jittors_import_rebuilds_does_not_end_the_program(lab):
+    """Jittor rebuilds a library where its own files have changed, asks for a rerun, and ends the process."""
+    (key,) = LAB.glob(".cache/jittor/jt*/*/*/*/*/*/default/jit_utils_core*.so.key")
+    key.unlink()
+    assert_computes(run())
+    assert key.exists()
+
+
 def test_a_home_that_cannot_be_written_is_reported(tmp_path):
     obstacle = touch(tmp_path / "a-file")
     done = run("import jboat", HOME=str(obstacle))
