@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -91,13 +92,22 @@ def tour_table(rows: Sequence[dict[str, Any]]) -> str:
     """The operations in Markdown: how far off each is, or why it failed.
 
     Args:
-        rows: of :mod:`operation_tour`.
+        rows: of :func:`tour_rows`, without the heading.
     """
     lines = ["| operation | as | value | first derivative | second derivative | seconds |", "| --- " * 6 + "|"]
     for row in rows:
         results = " | ".join(_cell(row.get(order, "")) for order in ("value", "first", "second"))
         lines.append(f"| {row['operation']} | {row['form']} | {results} | {row.get('seconds', 0.0):.1f} |")
     return "\n".join(lines)
+
+
+def tour_rows(path: Path) -> list[dict[str, Any]]:
+    """The heading of a tour, and the newest row of every operation and form; nothing where it has not begun."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):  # of a process that was killed
+            rows.append(json.loads(line))
+    return [*rows[:1], *{(row["operation"], row["form"]): row for row in rows[1:]}.values()]
 
 
 def write(path: Path, text: str) -> None:
@@ -111,9 +121,7 @@ def write(path: Path, text: str) -> None:
 
 
 def _tour(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = tour_rows(path)
     return ["", "## Operations", "", rows[0]["heading"], "", tour_table(rows[1:])] if rows else []
 
 
