@@ -55,7 +55,8 @@ ITERATIONS = 10
 WARM_UP = 3
 STEPS_OF_A_TURN = 2
 REST = {"cpu": 0.3, "cuda": 0.02}  # seconds
-TURNS = 15.0  # seconds of a limit that are kept for them while contestants start
+TURNS = 5.0  # seconds of a limit that are kept for them while contestants start
+ENDING = 20.0  # seconds for its last answer
 LINES = 30  # of what a contestant that failed wrote
 ON_A_GPU = ("resnet",)  # a step takes minutes on two cores
 
@@ -91,7 +92,7 @@ def run_cell(
         for name in args.only:
             if chain not in CONTESTANTS[name] or (chain in COMPILES_LONG.get(name, ()) and not args.slow):
                 continue
-            patience = min(args.patience, deadline - time.monotonic() - (TURNS if running else 0.0))
+            patience = min(args.patience, deadline - time.monotonic() - TURNS)
             if name in absent or patience <= 0.0:
                 rows[name] = {"failed": absent.get(name, "no time left")}
                 continue
@@ -124,8 +125,9 @@ def run_cell(
             for name, process in list(running.items()):
                 time.sleep(REST[args.device])
                 untimed = 1 if number else WARM_UP
+                patience = min(args.patience, max(TURNS, deadline - time.monotonic()))
                 try:
-                    taken = [process.ask("step", args.patience)["ms"] for _ in range(untimed + STEPS_OF_A_TURN)]
+                    taken = [process.ask("step", patience)["ms"] for _ in range(untimed + STEPS_OF_A_TURN)]
                 except RuntimeError as error:
                     _give_up(rows[name], process, name, f"turn {number + 1}: {error}")
                     del running[name]
@@ -136,7 +138,7 @@ def run_cell(
             yield result
         for name, process in running.items():
             try:
-                rows[name].update(process.ask("end", args.patience))
+                rows[name].update(process.ask("end", ENDING))
             except RuntimeError as error:
                 _give_up(rows[name], process, name, f"at its end: {error}")
         _compare(result, gradients)
