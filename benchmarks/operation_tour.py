@@ -28,6 +28,8 @@ HERE = Path(__file__).parent
 UNHEALTHY = 75  # the status of a process that asks for another one to go on after it
 TOGETHER = 6  # operations whose kernels are compiled at once
 NO_LIMIT = 1e9  # seconds
+LOG = "operations.log"
+LINES = 20  # of it where nothing starts
 
 
 def tour(worker: list[str], rows: Path, patience: float) -> bool:
@@ -38,7 +40,7 @@ def tour(worker: list[str], rows: Path, patience: float) -> bool:
         rows: the file that it writes; its output goes to ``operations.log`` beside it.
         patience: seconds without a row after which it is stopped.
     """
-    log = rows.with_name("operations.log")
+    log = rows.with_name(LOG)
     for file in (rows, log):
         file.unlink(missing_ok=True)
     alone = 0
@@ -91,11 +93,13 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=HERE / "results" / "gpu", help="folder (default: %(default)s)")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    rows = args.output / "tour.jsonl"
+    rows = args.output.resolve() / "tour.jsonl"
     signal.signal(signal.SIGTERM, _end)
     worker = [sys.executable, str(HERE / "operation_check.py"), "--rows", str(rows), "--device", args.device]
     worker += ["--reference", args.reference, *(["--only", *args.only] if args.only else [])]
     complete = tour(worker, rows, args.patience)
+    if not complete:
+        print(*rows.with_name(LOG).read_text(errors="replace").splitlines()[-LINES:], sep="\n")
     found = tour_rows(rows)[1:]
     print(tour_table(found))
     wrong = [row["operation"] for row in found if row["form"] == "jboat" and not row.get("right")]
