@@ -3,7 +3,7 @@
 # make lint   ruff and mypy
 # make bench  time jboat beside its peers, and its parts, on this machine
 # make bench-quick  the same in a few minutes
-# make gpu-check    what runs on this machine's GPU
+# make gpu-check    what runs on this machine's GPU, in 9 minutes; a part of it: make gpu-check STEPS="tour l2" LIMIT=300
 # make cuda-compile  compile and load every CUDA kernel of every method, without a GPU (an hour and more)
 # make test-pythons  lint and the main tests under every Python from 3.10 to 3.12 that is found
 # make docs   the API reference, from the docstrings, in build/docs
@@ -48,7 +48,7 @@ bench-quick: $(VENV)/.ready
 	$(BIN)/python benchmarks/logging_overhead.py --steps 100
 
 gpu-check: $(VENV)/.ready
-	$(BIN)/python benchmarks/gpu_check.py
+	$(BIN)/python benchmarks/gpu_check.py $(if $(STEPS),--steps $(STEPS)) $(if $(LIMIT),--limit $(LIMIT))
 
 docs: $(VENV)/.ready
 	$(BIN)/python -c "import jboat, pdoc.__main__ as p; p.cli()" --docformat google --output-directory build/docs \

@@ -15,7 +15,8 @@ import sys
 import tempfile
 import time
 
-from peers import LOWER_ITERS, PEERS, Process, interpreter
+from contestant_process import PEERS, Process, interpreter
+from peers import LOWER_ITERS
 
 CONTESTANTS = ("jboat", "jittor", "boat_jit")
 HOME = PEERS.parent / "cold"

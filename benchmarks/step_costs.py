@@ -42,7 +42,7 @@ def lower_steps(p: Problem, count: int) -> Callable[[], object]:
     def run() -> object:
         y = [v.detach() for v in p.lower_model.parameters()]
         for _ in range(count):
-            gradient = jt.grad(p.lower(p.train[0], p.upper_model, Functional(y)), y)
+            gradient = jt.grad(p.lower(p.train[0], p.upper_model, Functional(p.lower_model, y)), y)
             y = [(v - p.definition.rate * g).detach() for v, g in zip(y, gradient, strict=True)]
             jt.sync(y)
         return y

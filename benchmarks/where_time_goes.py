@@ -18,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 
-from peers import COMPILES_LONG, CONTESTANTS, LOWER_ITERS, Process
+from contestant_process import Process
+from peers import COMPILES_LONG, CONTESTANTS, LOWER_ITERS
 
 PARTS = {
     "python": "Python",

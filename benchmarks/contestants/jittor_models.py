@@ -7,6 +7,7 @@ from typing import Any
 
 import jittor as jt
 from jittor import nn
+from jittor_resnet import ResNet
 import problems
 
 
@@ -20,7 +21,15 @@ class Network(jt.Module):
 
     def execute(self, x: jt.Var) -> jt.Var:
         """Logits."""
-        return logits([getattr(self, f"weight{i}") for i in range(self.count)], x)
+        return logits(self.weights(), x)
+
+    def called_with(self, weights: Sequence[jt.Var], x: jt.Var) -> jt.Var:
+        """Logits with other weights than the network's own."""
+        return logits(weights, x)
+
+    def weights(self) -> list[jt.Var]:
+        """The weights in their order."""
+        return [getattr(self, f"weight{i}") for i in range(self.count)]
 
 
 def logits(weights: Sequence[jt.Var], x: jt.Var) -> jt.Var:
@@ -47,7 +56,7 @@ class Problem:
 
     def __init__(self, definition: problems.Problem) -> None:
         self.definition = definition
-        self.lower_model = Network(definition.weights)
+        self.lower_model = (ResNet if definition.name == "resnet" else Network)(definition.weights)
         maml = definition.name == "maml"
         self.upper_model = Network(definition.upper) if maml else Upper(definition.upper[0])
         self.train, self.val = (

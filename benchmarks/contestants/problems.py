@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import resnet_layout
 
 IMAGE = (3, 32, 32)
 CHANNELS = 32
@@ -22,7 +23,8 @@ class Problem(NamedTuple):
     Attributes:
         name: one of :data:`SIZES`.
         pairs: (lower batch, upper batch) of every task, data and targets; one pair where there are no tasks.
-        weights: y_0, in the order of the network's parameters; convolutions and linear layers as [out, in, ...].
+        weights: y_0, in the order of the network's parameters; convolutions and linear layers as [out, in, ...]; those
+            of ``resnet`` as in :mod:`resnet_layout`.
         upper: x: a row of log weights (``l2``), logits of sample weights, or the weights' initialisation (``maml``).
         rate: the lower learning rate.
         upper_rate: the upper learning rate.
@@ -43,21 +45,29 @@ SIZES: dict[str, tuple[int, tuple[int, ...], int]] = {
     "mlp": (5000, (784,), 10),
     "cnn": (64, IMAGE, 10),
     "maml": (25, IMAGE, 5),
+    "resnet": (256, IMAGE, 10),
 }
-LOWER_ITERS = {"l2": 10, "cleaning": 10, "mlp": 10, "cnn": 5, "maml": 5}
+LOWER_ITERS = {"l2": 10, "cleaning": 10, "mlp": 10, "cnn": 5, "maml": 5, "resnet": 3}
 
 
-def make(name: str, *, samples: int | None = None, features: int | None = None) -> Problem:
+def make(name: str, *, samples: int | None = None, features: int | None = None, pixels: int | None = None) -> Problem:
     """The problem of this name, of another size if wanted.
 
     Classes are Gaussian clouds that overlap, so that both levels have something to learn.
+
+    Args:
+        name: one of :data:`SIZES`.
+        samples: a batch.
+        features: of a sample that is a row of numbers.
+        pixels: height and width of a sample that is an image.
     """
     size, shape, classes = SIZES[name]
     size = samples or size
     shape = (features,) if features else shape
+    shape = (shape[0], pixels, pixels) if pixels and len(shape) == 3 else shape
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(classes, *shape))
-    scale = 1.0 if name in ("cnn", "maml") else np.sqrt(np.prod(shape))
+    scale = 1.0 if len(shape) == 3 else np.sqrt(np.prod(shape))
 
     def batch() -> Batch:
         target = rng.integers(0, classes, size).astype(np.int32)
@@ -72,7 +82,7 @@ def make(name: str, *, samples: int | None = None, features: int | None = None) 
         upper = [np.full((1, *shape), PENALTY, np.float32)]
     else:
         upper = [np.zeros(size, np.float32)]
-    rate = {"cnn": 0.1, "maml": 0.1}.get(name, 0.5)
+    rate = {"cnn": 0.1, "maml": 0.1, "resnet": 0.05}.get(name, 0.5)
     return Problem(name, pairs, weights, upper, rate, 0.1)
 
 
@@ -87,6 +97,8 @@ def _weights(name: str, shape: tuple[int, ...], classes: int, rng: np.random.Gen
             rng.normal(size=(classes, HIDDEN)) / np.sqrt(HIDDEN),
             np.zeros(classes),
         ]
+    if name == "resnet":
+        return resnet_layout.weights(shape[0], classes, rng)
     weights = []
     inputs = shape[0]
     for _ in range(LAYERS):

@@ -12,6 +12,7 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
+import problems
 
 FIRST_ORDER = ("VFO", "PGDO", "MESO")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -26,13 +27,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class Task(NamedTuple):
-    """What to run: problem, chain, K, iterations of CG and NS, and ``"cpu"`` or ``"cuda"``."""
+    """What to run: problem, chain, K, iterations of CG and NS, ``"cpu"`` or ``"cuda"``, and sizes other than usual."""
 
     problem: str
     chain: str
     lower_iters: int
     iterations: int
     device: str = "cpu"
+    samples: int | None = None
+    pixels: int | None = None
+
+    def definition(self) -> problems.Problem:
+        """The problem's arrays."""
+        return problems.make(self.problem, samples=self.samples, pixels=self.pixels)
 
     @property
     def operators(self) -> dict[str, Any]:
@@ -55,8 +62,8 @@ class Task(NamedTuple):
 class Session:
     """The commands ``gradient PATH``, ``step`` and ``end``, a line each, and their answers, a line of JSON each."""
 
-    def __init__(self, kernels: Callable[[], int]) -> None:
-        self._kernels = kernels
+    def __init__(self, at_end: Callable[[], dict[str, float]]) -> None:
+        self._at_end = at_end
         self._answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)  # what a library prints must not be taken for an answer
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -74,7 +81,7 @@ class Session:
             self._begun = time.perf_counter()
             return True
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        self.answer(peak_mb=peak, kernels=float(self._kernels()))
+        self.answer(peak_mb=peak, **self._at_end())
         return False
 
     def done(self) -> None:
@@ -101,12 +108,17 @@ class Contestant:
             session.done()
 
 
-def serve(make: Callable[[Task], Contestant], kernels: Callable[[], int] = lambda: 0) -> None:
+def serve(
+    make: Callable[[Task], Contestant],
+    kernels: Callable[[], int] = lambda: 0,
+    gpu_memory: Callable[[], int] = lambda: 0,
+) -> None:
     """Build a contestant, compute its hypergradient, then take steps when told to.
 
     Args:
         make: builds the contestant.
         kernels: how many compiled kernels this process has loaded.
+        gpu_memory: the most bytes that the library has taken from the GPU, asked for on CUDA alone.
     """
     parser = argparse.ArgumentParser()
     for name in ("problem", "chain"):
@@ -114,9 +126,16 @@ def serve(make: Callable[[Task], Contestant], kernels: Callable[[], int] = lambd
     parser.add_argument("--lower-iters", type=int, required=True)
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
-    session = Session(kernels)
-    contestant = make(Task(args.problem, args.chain, args.lower_iters, args.iterations, args.device))
+    for name in ("samples", "pixels"):
+        parser.add_argument(f"--{name}", type=int)
+    task = Task(**vars(parser.parse_args()))
+
+    def at_end() -> dict[str, float]:
+        memory = {"gpu_mb": gpu_memory() / 2**20} if task.device == "cuda" else {}
+        return {"kernels": float(kernels()), **memory}
+
+    session = Session(at_end)
+    contestant = make(task)
     np.save(sys.stdin.readline().strip().removeprefix("gradient "), contestant.hypergradient())
     session.answer(saved=1.0)
     contestant.run(session)

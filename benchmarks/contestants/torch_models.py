@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import problems
 import torch
 from torch.nn import functional
+from torch_resnet import ResNet
 
 
 class Network(torch.nn.Module):
@@ -20,6 +21,15 @@ class Network(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits."""
         return logits(list(self.weights), x)
+
+    def called_with(self, weights: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        """Logits with other weights than the network's own."""
+        return logits(weights, x)
+
+
+def network(definition: problems.Problem, device: str) -> Network | ResNet:
+    """The network of a problem with its initial weights."""
+    return (ResNet if definition.name == "resnet" else Network)(definition.weights).to(device)
 
 
 def logits(weights: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
@@ -56,9 +66,15 @@ def batches(definition: problems.Problem, device: str) -> tuple[list[dict[str, A
     )
 
 
-def lower_value(name: str, batch: dict[str, Any], x: torch.Tensor, y: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The lower objective of a problem at x and y."""
-    out = logits(y, batch["data"])
+def lower_value(
+    name: str,
+    batch: dict[str, Any],
+    x: torch.Tensor,
+    y: Sequence[torch.Tensor],
+    called_with: Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor] = logits,
+) -> torch.Tensor:
+    """The lower objective of a problem at x and y, for a network that can be called with weights."""
+    out = called_with(y, batch["data"])
     if name == "maml":
         return functional.cross_entropy(out, batch["target"])
     if name == "l2":
@@ -66,6 +82,21 @@ def lower_value(name: str, batch: dict[str, Any], x: torch.Tensor, y: Sequence[t
     return (functional.cross_entropy(out, batch["target"], reduction="none") * x.sigmoid()).mean()
 
 
-def upper_value(batch: dict[str, Any], y: Sequence[torch.Tensor]) -> torch.Tensor:
+def upper_value(
+    batch: dict[str, Any],
+    y: Sequence[torch.Tensor],
+    called_with: Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor] = logits,
+) -> torch.Tensor:
     """The upper objective of every problem."""
-    return functional.cross_entropy(logits(y, batch["data"]), batch["target"])
+    return functional.cross_entropy(called_with(y, batch["data"]), batch["target"])
+
+
+def finish(device: str) -> None:
+    """Wait for what the GPU still computes."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def gpu_memory() -> int:
+    """The most bytes that PyTorch's pool has taken from the GPU, as Jittor's is counted."""
+    return torch.cuda.max_memory_reserved()

@@ -6,10 +6,9 @@ from betty.configs import Config, EngineConfig
 from betty.engine import Engine
 from betty.problems import ImplicitProblem
 import numpy as np
-import problems
 from serve import Contestant, Task, serve
 import torch
-from torch_models import Network, Upper, batches, lower_value, upper_value
+from torch_models import Network, Upper, batches, finish, gpu_memory, lower_value, upper_value
 
 TYPES = {"CG": "cg", "NS": "neumann", "FD": "darts"}
 
@@ -39,7 +38,7 @@ class Betty(Contestant):
     """See :class:`serve.Contestant`."""
 
     def __init__(self, task: Task) -> None:
-        definition = problems.make(task.problem)
+        definition = task.definition()
         rate = definition.rate
         train, val = ([(b["data"], b["target"]) for b in level] for level in batches(definition, task.device))
         network, upper = Network(definition.weights).to(task.device), Upper(definition.upper[0]).to(task.device)
@@ -56,6 +55,7 @@ class Betty(Contestant):
         sgd = torch.optim.SGD(upper.parameters(), definition.upper_rate)
         outer = Outer("outer", Config(), upper, sgd, None, val)
         self._upper = upper
+        self._device = task.device
         self._lower_iters = task.lower_iters
         engine = EngineConfig(train_iters=1, valid_step=1_000_000)
         dependencies = {"u2l": {outer: [lower]}, "l2u": {lower: [outer]}}
@@ -80,7 +80,8 @@ class Betty(Contestant):
         for _ in range(self._lower_iters):
             self._engine.global_step += 1
             self._engine.train_step()
+        finish(self._device)
 
 
 if __name__ == "__main__":
-    serve(Betty)
+    serve(Betty, gpu_memory=gpu_memory)

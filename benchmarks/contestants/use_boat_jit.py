@@ -10,10 +10,9 @@ import jboat  # noqa: F401  (starts Jittor)
 from boat import Boat, configuration
 import boat_jit
 import jittor as jt
-from jittor_kernels import kernels
+from jittor_kernels import gpu_memory, kernels
 from jittor_models import Problem, mixed, plain
 import numpy as np
-import problems
 from serve import Task, serve
 
 _PROBLEM: Any = None
@@ -42,7 +41,7 @@ class BoatJit(Boat):
     def __init__(self, task: Task) -> None:
         global _PROBLEM
         jt.flags.use_cuda = int(task.device == "cuda")
-        _PROBLEM = p = Problem(problems.make(task.problem))
+        _PROBLEM = p = Problem(task.definition())
         config = configuration(task, p.definition, p.lower_model, p.upper_model, jt.optim.SGD)
         names = {"lower_level_loss": "lower_loss", "upper_level_loss": "upper_loss", "gda_loss": "gda_loss"}
         losses = {key: {"function": f"{__name__}.{name}"} for key, name in names.items()}
@@ -59,4 +58,4 @@ class BoatJit(Boat):
 
 
 if __name__ == "__main__":
-    serve(BoatJit, kernels)
+    serve(BoatJit, kernels, gpu_memory)

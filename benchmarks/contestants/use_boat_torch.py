@@ -7,11 +7,10 @@ from typing import Any
 from boat import Boat, configuration
 import boat_torch
 import numpy as np
-import problems
 from serve import Task, serve
 import torch
 from torch.nn.functional import cross_entropy
-from torch_models import Network, Upper, batches
+from torch_models import Upper, batches, finish, gpu_memory, network
 
 _NAME = ""
 
@@ -44,8 +43,8 @@ class BoatTorch(Boat):
     def __init__(self, task: Task) -> None:
         global _NAME
         _NAME = task.problem
-        definition = problems.make(task.problem)
-        lower = Network(definition.weights).to(task.device)
+        definition = task.definition()
+        lower = network(definition, task.device)
         upper = lower if _NAME == "maml" else Upper(definition.upper[0]).to(task.device)
         config = configuration(task, definition, lower, upper, torch.optim.SGD)
         names = {"lower_level_loss": "lower_loss", "upper_level_loss": "upper_loss", "gda_loss": "gda_loss"}
@@ -61,6 +60,11 @@ class BoatTorch(Boat):
             variable.grad = None
         return found
 
+    def step(self) -> None:
+        """See :class:`serve.Contestant`."""
+        super().step()
+        finish(self._config["device"])
+
 
 if __name__ == "__main__":
-    serve(BoatTorch)
+    serve(BoatTorch, gpu_memory=gpu_memory)

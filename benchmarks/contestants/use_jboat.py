@@ -6,10 +6,9 @@ from jboat import BilevelTrainer, StopReason, TrainerState
 from jboat.callbacks import Callback
 from jboat_trainer import make_trainer
 import jittor as jt
-from jittor_kernels import kernels
+from jittor_kernels import gpu_memory, kernels
 from jittor_models import Problem
 import numpy as np
-import problems
 from serve import Contestant, Session, Task, serve
 
 
@@ -18,7 +17,7 @@ class Jboat(Contestant):
 
     def __init__(self, task: Task) -> None:
         self._turn = Turn()
-        self._problem = p = Problem(problems.make(task.problem))
+        self._problem = p = Problem(task.definition())
         self._trainer = make_trainer(
             p,
             lower_iters=task.lower_iters,
@@ -57,4 +56,4 @@ class Turn(Callback):
 
 
 if __name__ == "__main__":
-    serve(Jboat, kernels)
+    serve(Jboat, kernels, gpu_memory)

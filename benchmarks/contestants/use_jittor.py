@@ -8,10 +8,9 @@ from typing import Any
 from first_order_by_hand import Library, Step, first_order
 import jboat  # noqa: F401  (starts Jittor)
 import jittor as jt
-from jittor_kernels import kernels
-from jittor_models import Problem, logits, lower_cleaning, lower_l2, plain
+from jittor_kernels import gpu_memory, kernels
+from jittor_models import Problem, lower_cleaning, lower_l2, plain
 import numpy as np
-import problems
 from serve import FIRST_ORDER, Contestant, Task, serve
 
 Vector = list[jt.Var]
@@ -20,7 +19,8 @@ Vector = list[jt.Var]
 class Functional:
     """Parameters and a network called with them, as the objectives want a model."""
 
-    def __init__(self, weights: Vector) -> None:
+    def __init__(self, network: Any, weights: Vector) -> None:
+        self._network = network
         self._weights = weights
 
     def parameters(self) -> Vector:
@@ -29,7 +29,7 @@ class Functional:
 
     def __call__(self, x: jt.Var) -> jt.Var:
         """Logits."""
-        return logits(self._weights, x)
+        return self._network.called_with(self._weights, x)
 
 
 class Jittor(Contestant):
@@ -38,9 +38,9 @@ class Jittor(Contestant):
     def __init__(self, task: Task) -> None:
         self._task = task
         jt.flags.use_cuda = int(task.device == "cuda")
-        self._p = Problem(problems.make(task.problem))
+        self._p = Problem(task.definition())
         self._rate = self._p.definition.rate
-        self._y = self._theta = _computed(self._p.lower_model.parameters())
+        self._y = self._theta = _computed(self._p.lower_model.weights())
         self._number = 0
         self._x = _computed(self._p.upper_model.parameters())
 
@@ -85,14 +85,14 @@ class Jittor(Contestant):
         )
 
     def _lower(self, batch: dict[str, Any], y: Vector) -> jt.Var:
-        model = Functional(y)
+        model = Functional(self._p.lower_model, y)
         if self._task.problem == "maml":
             return plain(batch, None, model)
         upper = type("Upper", (), {"value": self._x[0]})
         return (lower_l2 if self._task.problem == "l2" else lower_cleaning)(batch, upper, model)
 
     def _upper(self, batch: dict[str, Any], y: Vector) -> jt.Var:
-        return plain(batch, None, Functional(y))
+        return plain(batch, None, Functional(self._p.lower_model, y))
 
     def _unrolled(self, pair: tuple[Any, Any], y: Vector) -> tuple[Vector, Vector]:
         first = "FOA" in self._task.chain
@@ -165,4 +165,4 @@ def _neumann(product: Callable[[Vector], Vector], b: Vector, rate: float, iterat
 
 
 if __name__ == "__main__":
-    serve(Jittor, kernels)
+    serve(Jittor, kernels, gpu_memory)

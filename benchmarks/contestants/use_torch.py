@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 
 from first_order_by_hand import Library, Step, first_order
 import numpy as np
-import problems
 from serve import FIRST_ORDER, OPTIONS, Contestant, Task, serve
 import torch
 from torch.autograd import grad
-from torch_models import batches, lower_value, upper_value
+from torch_models import batches, finish, gpu_memory, lower_value, network, upper_value
 
 Vector = list[torch.Tensor]
 
@@ -20,10 +19,11 @@ class Torch(Contestant):
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._definition = definition = problems.make(task.problem)
+        self._definition = definition = task.definition()
         self._pairs = list(zip(*batches(definition, task.device), strict=True))
         self._x = [torch.from_numpy(x.copy()).to(task.device).requires_grad_() for x in definition.upper]
         self._y = self._theta = [torch.from_numpy(y.copy()).to(task.device) for y in definition.weights]
+        self._called_with = network(definition, task.device).called_with
         self._number = 0
 
     def hypergradient(self) -> np.ndarray:
@@ -40,6 +40,7 @@ class Torch(Contestant):
         with torch.no_grad():
             for x, g in zip(self._x, gradient, strict=True):
                 x -= self._definition.upper_rate * g
+        finish(self._task.device)
 
     def _compute(self) -> tuple[Vector, Vector]:
         if self._task.problem == "maml":
@@ -58,14 +59,17 @@ class Torch(Contestant):
             self._task.chain,
             self._number,
             lambda y: self._lower(train, y),
-            lambda y: upper_value(val, y),
+            lambda y: self._upper(val, y),
             Step(self._x, _leaves(self._y), _leaves(self._theta)),
             lower_iters=self._task.lower_iters,
             rate=self._definition.rate,
         )
 
     def _lower(self, batch: dict[str, torch.Tensor], y: Sequence[torch.Tensor]) -> torch.Tensor:
-        return lower_value(self._task.problem, batch, self._x[0], y)
+        return lower_value(self._task.problem, batch, self._x[0], y, self._called_with)
+
+    def _upper(self, batch: dict[str, torch.Tensor], y: Sequence[torch.Tensor]) -> torch.Tensor:
+        return upper_value(batch, y, self._called_with)
 
     def _unrolled(self, pair: tuple[dict[str, torch.Tensor], ...], y: Vector) -> tuple[Vector, Vector]:
         chain = self._task.chain.split("+")
@@ -77,14 +81,14 @@ class Torch(Contestant):
             value = self._lower(pair[0], y)
             if "GDA" in chain:
                 mix = OPTIONS["GDA"]["alpha_init"] * OPTIONS["GDA"]["alpha_decay"] ** k
-                value = mix * upper_value(pair[1], y) + (1.0 - mix) * value
+                value = mix * self._upper(pair[1], y) + (1.0 - mix) * value
             gradient = grad(value, y, create_graph="FOA" not in chain and k >= truncated)
             y = [v - self._definition.rate * g for v, g in zip(y, gradient, strict=True)]
             iterates.append(y)
         chosen = y
         if "PTT" in chain:
-            chosen = max(iterates, key=lambda iterate: float(upper_value(pair[1], iterate).detach()))
-        return list(grad(upper_value(pair[1], chosen), self._x)), [v.detach() for v in y]
+            chosen = max(iterates, key=lambda iterate: float(self._upper(pair[1], iterate).detach()))
+        return list(grad(self._upper(pair[1], chosen), self._x)), [v.detach() for v in y]
 
     def _implicit(self, pair: tuple[dict[str, torch.Tensor], ...], y: Vector) -> tuple[Vector, Vector]:
         before = y
@@ -92,7 +96,7 @@ class Torch(Contestant):
             before = y
             gradient = grad(self._lower(pair[0], y), y)
             y = _leaves([v - self._definition.rate * g for v, g in zip(y, gradient, strict=True)])
-        b = list(grad(upper_value(pair[1], y), y))
+        b = list(grad(self._upper(pair[1], y), y))
         rate = self._definition.rate
         if self._task.chain == "FD":
             radius = 0.01 / _dot(b, b).sqrt()
@@ -150,4 +154,4 @@ def _neumann(product: Callable[[Vector], Vector], b: Vector, rate: float, iterat
 
 
 if __name__ == "__main__":
-    serve(Torch)
+    serve(Torch, gpu_memory=gpu_memory)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import problems
 from serve import Contestant, Task, serve
 import torch
-from torch_models import Network, Upper, batches, lower_value, upper_value
+from torch_models import Network, Upper, batches, finish, gpu_memory, lower_value, upper_value
 import torchopt
 
 
@@ -15,7 +14,7 @@ class TorchOpt(Contestant):
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._definition = definition = problems.make(task.problem)
+        self._definition = definition = task.definition()
         self._pairs = list(zip(*batches(definition, task.device), strict=True))
         self._maml = task.problem == "maml"
         self._network = Network(definition.weights).to(task.device)
@@ -42,6 +41,7 @@ class TorchOpt(Contestant):
         self._outer.step()
         if not self._maml:
             torchopt.stop_gradient(self._network)
+        finish(self._task.device)
 
     def _unrolled(self) -> torch.Tensor:
         start = torchopt.extract_state_dict(self._network, by="reference")
@@ -62,4 +62,4 @@ class TorchOpt(Contestant):
 
 
 if __name__ == "__main__":
-    serve(TorchOpt)
+    serve(TorchOpt, gpu_memory=gpu_memory)
