@@ -78,8 +78,8 @@ def function(key: str, value: Any, arguments: int) -> Made:
     return functools.partial(found, **bound), []
 
 
-def optimizer(key: str, value: Any, trained: jt.Module | None) -> Made:
-    """An optimizer of ``jt.optim`` over a model's parameters; only checked where there is no model."""
+def optimizer(key: str, value: Any, trained: Any) -> Made:
+    """An optimizer of ``jt.optim`` over a model's parameters; only checked where ``trained`` is no model."""
     if not isinstance(value, Mapping) or "class" not in value:
         return None, [f"{key!r} must be a table with a class, such as {{class = 'SGD', lr = 0.1}}, got {value!r}"]
     cls = getattr(jt.optim, str(value["class"]), None)
@@ -94,7 +94,7 @@ def optimizer(key: str, value: Any, trained: jt.Module | None) -> Made:
         for name, argument in given.items()
         if not all(isinstance(number, Real) for number in (argument if isinstance(argument, list) else [argument]))
     ]
-    if wrong or trained is None:
+    if wrong or not isinstance(trained, jt.Module):
         return None, wrong
     return _called(key, cls, trained.parameters(), **given)
 

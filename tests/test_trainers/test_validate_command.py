@@ -76,7 +76,10 @@ REFUSED = [
     ({"solver_config": {"VSO": {"z_lr": None}}}, "['VSO']['z_lr'] must be a number, got None"),
     ({"solver_config": {"PGDO": {"gamma_init": -0.1}}}, "['PGDO']['gamma_init'] must be at least 0, got -0.1"),
     ({"solver_config": {"PGDO": {"gamma_init": 0.0, "gamma_max": 0.0}}}, "['gamma_max'] must be positive, got 0"),
-    ({"callbacks": [{"class": "ModelCheckpoint", "save_top_k": -2}]}, "'callbacks[0]': save_top_k must be -1"),
+    (
+        {"callbacks": [{"class": "ModelCheckpoint", "dirpath": "m", "save_top_k": -2}]},
+        "'callbacks[0]': save_top_k must be -1",
+    ),
     ({"callbacks": [{"class": "ModelCheckpoint", "dirpath": 5}]}, "'callbacks[0]': "),
     ({"callbacks": [{"class": "GradientClipping", "max_norm": "1"}]}, "'callbacks[0]': "),
     (
@@ -110,7 +113,7 @@ def test_both_commands_refuse_alike(task, capsys, changes, sentence, kernels):
         assert main([command, "c.json"]) == 2
         printed.append(capsys.readouterr().err)
     assert printed[0] == printed[1]
-    assert f"error: {sentence}" in printed[0] or sentence in printed[0]
+    assert sentence in printed[0]
     assert not (task / "read").exists()
     assert not (task / "runs").exists()
     assert kernels.new() == []
@@ -123,7 +126,7 @@ def test_what_can_be_judged_by_itself_is_reported_together(task, capsys):
         "device": "gpu",
         "lower_batches": "frsh",
         "solver_config": {"CG": {"k": 0}, "FD": {"r": -1.0}},
-        "callbacks": [{"class": "ModelCheckpoint", "save_top_k": -2}, {"class": "LRSchedule"}],
+        "callbacks": [{"class": "ModelCheckpoint", "dirpath": "m", "save_top_k": -2}, {"class": "LRSchedule"}],
         "ll_optimizer": {"class": "SGD"},
         "ul_model": "task:upperr",
         "fit": {"max_steps": 0, "val_evry": 1},
