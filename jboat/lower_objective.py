@@ -20,37 +20,49 @@ _known: weakref.WeakKeyDictionary[Any, tuple[bool, bool]] = weakref.WeakKeyDicti
 
 
 def call(objective: Objective, *args: Any, parameters: Sequence[jt.Var]) -> jt.Var:
-    """Call an objective, and check what it returns.
-
-    It is handed the lower-level model itself, and ``params=`` where its signature takes it, by name or as one of
-    ``**kwargs``. The model can then be called with ``params=`` too, whatever its own signature is.
+    """Call an objective as :func:`result_of` does, and check what it returns.
 
     Args:
         objective: the function.
-        args: its arguments. The last is the lower-level model: a module that holds ``parameters``, or a trajectory
-            while it does.
-        parameters: what to hand on as ``params``.
+        args: its arguments, the lower-level model last.
+        parameters: what the model holds.
 
     Raises:
         TypeError: if it returns something other than a Var.
         ValueError: if it returns more than one number.
     """
-    *others, model = args
-    module, variables = (model.module, model.variables) if isinstance(model, Trajectory) else (model, parameters)
-    if any(_takes_params(objective)):
-        given = list(parameters)
-        with _accepting_params(module, variables, given):
-            loss = objective(*others, module, params=given)
-    else:
-        loss = objective(*others, module)
+    loss = result_of(objective, *args, parameters=parameters)
     name = getattr(objective, "__name__", type(objective).__name__)
     if not isinstance(loss, jt.Var):
         raise TypeError(f"{name} must return a scalar jt.Var, got {type(loss).__name__}")
     if loss.numel() != 1:
         raise ValueError(f"{name} must return a scalar, got shape {list(loss.shape)}; take its mean() or sum()")
-    if any(loss is v for v in variables):  # the variable itself, which is about to change back
-        return functional.alias(loss)
     return loss
+
+
+def result_of(function: Callable[..., Any], *args: Any, parameters: Sequence[jt.Var]) -> Any:
+    """Call a function of a batch and both models: an objective or a metric.
+
+    It is handed the lower-level model itself, and ``params=`` where its signature takes it, by name or as one of
+    ``**kwargs``. The model can then be called with ``params=`` too, whatever its own signature is.
+
+    Args:
+        function: the function.
+        args: its arguments. The last is the lower-level model: a module that holds ``parameters``, or a trajectory
+            while it does.
+        parameters: what to hand on as ``params``.
+    """
+    *others, model = args
+    module, variables = (model.module, model.variables) if isinstance(model, Trajectory) else (model, parameters)
+    if any(_takes_params(function)):
+        given = list(parameters)
+        with _accepting_params(module, variables, given):
+            result = function(*others, module, params=given)
+    else:
+        result = function(*others, module)
+    if any(result is v for v in variables):  # the variable itself, which is about to change back
+        return functional.alias(result)
+    return result
 
 
 class _Execute:

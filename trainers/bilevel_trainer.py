@@ -237,7 +237,9 @@ class BilevelTrainer:
         loss = lower_objective.call(objective, batch, self.ul_model, self.ll_model, parameters=self.ll_var)
         numbers: dict[str, Any] = {"ul_loss": loss}
         for name, metric in self.metrics.items():
-            numbers[name] = metric(batch, self.ul_model, self.ll_model)
+            numbers[name] = lower_objective.result_of(
+                metric, batch, self.ul_model, self.ll_model, parameters=self.ll_var
+            )
         return numbers
 
     def evaluate(self, loader: Any) -> dict[str, float]:

@@ -62,13 +62,11 @@ def build(
     wrong += faults + plain_settings.errors(config)  # last, since modules that are imported may register operators
     if wrong:
         raise ConfigurationError(wrong)
-    try:
-        trainer: BilevelTrainer = cls(**{**arguments, **objects})
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError([str(error)]) from error
-    except Exception as error:
-        raise ConfigurationError([f"making the trainer failed: {named_objects.described(error)}"]) from error
-    return trainer
+    trainer, faults = parts.called("trainer" if "trainer" in config else "", cls, **{**arguments, **objects})
+    if faults:
+        raise ConfigurationError(faults)
+    made: BilevelTrainer = trainer
+    return made
 
 
 def _made(config: Mapping[str, Any], objects: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -47,7 +47,7 @@ def model(key: str, value: Any) -> Made:
     found, wrong = named(key, value, named_objects.model_fault)
     if wrong or isinstance(found, jt.Module):
         return found, wrong
-    made, wrong = _called(key, found)
+    made, wrong = called(key, found)
     if not wrong and not isinstance(made, jt.Module):
         return None, [f"{key!r}: {value!r} made a {type(made).__name__}, which is no jittor Module"]
     return made, wrong
@@ -96,7 +96,7 @@ def optimizer(key: str, value: Any, trained: Any) -> Made:
     ]
     if wrong or not isinstance(trained, jt.Module):
         return None, wrong
-    return _called(key, cls, trained.parameters(), **given)
+    return called(key, cls, trained.parameters(), **given)
 
 
 def callbacks(tables: Any) -> tuple[list[Callback], list[str]]:
@@ -123,15 +123,17 @@ def _callback(where: str, table: Any) -> Made:
         cls = getattr(callback_classes, name) if name in known else None
         wrong = [] if cls else [f"{where!r}: no callback {name!r}.{registry.nearest(name, known)}"]
     wrong = wrong or [f"{where!r}: {fault}" for fault in named_objects.argument_faults(cls, arguments)]
-    return (None, wrong) if wrong else _called(where, cls, **arguments)
+    return (None, wrong) if wrong else called(where, cls, **arguments)
 
 
-def _called(where: str, maker: Callable[..., Any], *args: Any, **kwargs: Any) -> Made:
+def called(where: str, maker: Callable[..., Any], *args: Any, **kwargs: Any) -> Made:
+    """What a class or function makes, or what keeps it from it, even if it would end the program."""
+    place = f"{where!r}: " if where else ""
     try:
         return maker(*args, **kwargs), []
     except KeyboardInterrupt:
         raise
     except (TypeError, ValueError) as error:
-        return None, [f"{where!r}: {error}"]
+        return None, [f"{place}{error}"]
     except BaseException as error:
-        return None, [f"{where!r}: {described(error)}"]
+        return None, [f"{place}{described(error)}"]

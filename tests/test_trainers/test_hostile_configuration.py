@@ -151,7 +151,7 @@ PLACES = {
 }
 STRANGERS = [
     "os:system", "os:abort", "os:getcwd", "subprocess:Popen", "shutil:rmtree", "builtins:print", "builtins:breakpoint",
-    "pathlib:Path", "builtins:dict", "antigravity:geohash", "task:Stranger", "task:NeedsMore", "task:needs",
+    "pathlib:Path", "builtins:dict", "json:dumps", "task:Stranger", "task:NeedsMore", "task:needs",
     "task:values.append", "task:makes_text", "task:stranger", "task:problem", "task:marker.touch",
 ]  # fmt: skip
 
