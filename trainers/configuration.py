@@ -7,6 +7,7 @@ and all that is wrong is reported at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
+import functools
 from typing import TYPE_CHECKING, Any
 
 from jboat import registry
@@ -93,7 +94,7 @@ def _made(config: Mapping[str, Any], objects: Mapping[str, Any]) -> tuple[dict[s
             take(key, parts.optimizer(key, left[key], objects.get(model, made.get(model))))
     for key in LOADERS:
         if key in left:
-            wrong += parts.named(key, left[key], lambda found, key=key: named_objects.loader_fault(key, found))[1]
+            wrong += parts.named(key, left[key], functools.partial(named_objects.loader_fault, key))[1]
     metrics = {}
     for name, value in table(config, "metrics").items():
         metrics[name], faults = parts.function(f"metrics.{name}", value, 3)

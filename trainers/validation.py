@@ -46,7 +46,7 @@ def limits(*, max_epochs: Any, max_steps: Any, max_time: Any, val_every: Any, va
             positive_integer(name, limit)
     if max_time is not None and (not isinstance(max_time, Real) or isinstance(max_time, bool)):
         raise TypeError(f"max_time must be positive seconds, got {max_time!r}")
-    if max_time is not None and not max_time > 0:
+    if max_time is not None and not float(max_time) > 0.0:
         raise ValueError(f"max_time must be positive seconds, got {max_time!r}")
     if val_every is not None and val_loader is None:
         raise ValueError("val_every needs val_loader")
