@@ -17,7 +17,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jboat import BilevelTrainer, TrainerState, Trajectory
+from jboat import BilevelTrainer, TrainerState
 from jboat.callbacks import Callback, CSVLogger, ProgressBar, TensorBoardLogger
 import jittor as jt
 from jittor import nn
@@ -38,11 +38,11 @@ class Augmentation(jt.Module):
 class AugmentationTrainer(BilevelTrainer):
     """The task: objectives, evaluation and optimizers in one class."""
 
-    def ll_objective(self, batch: dict[str, Any], ul_model: jt.Module, ll_model: Trajectory) -> jt.Var:
+    def ll_objective(self, batch: dict[str, Any], ul_model: jt.Module, ll_model: jt.Module) -> jt.Var:
         """Loss on augmented training images."""
         return nn.cross_entropy_loss(ll_model(ul_model(batch["data"])), batch["target"])
 
-    def ul_objective(self, batch: dict[str, Any], ul_model: jt.Module, ll_model: Trajectory) -> jt.Var:
+    def ul_objective(self, batch: dict[str, Any], ul_model: jt.Module, ll_model: jt.Module) -> jt.Var:
         """Loss on validation images as they are."""
         return nn.cross_entropy_loss(ll_model(batch["data"]), batch["target"])
 

@@ -19,7 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing.add_argument("--markdown", action="store_true", help="print the page docs/operators.md instead")
     for name, text in (("train", "run a configuration file"), ("validate", "report every error of one")):
         command = commands.add_parser(name, help=text)
-        command.add_argument("config", help="a .json or .toml file, or a folder with BOAT's two files")
+        command.add_argument(
+            "config", nargs="+", help="a .json or .toml file, a folder with BOAT's two files, or these two files"
+        )
         command.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a value; repeatable"
         )

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 import functools
 import inspect
 from typing import Any
+import weakref
 
-from jboat import registry
+from jboat import functional, registry
+from jboat.trajectory import Trajectory
 import jittor as jt
 
 Objective = Callable[..., jt.Var]
 Batch = Mapping[str, Any]
 
+_known: weakref.WeakKeyDictionary[Any, tuple[bool, bool]] = weakref.WeakKeyDictionary()
+
 
 def call(objective: Objective, *args: Any, parameters: Sequence[jt.Var]) -> jt.Var:
-    """Call an objective, with ``params=`` when its signature takes it, and check what it returns.
+    """Call an objective as :func:`result_of` does, and check what it returns.
+
+    Args:
+        objective: the function.
+        args: its arguments, the lower-level model last.
+        parameters: what the model holds.
 
     Raises:
         TypeError: if it returns something other than a Var.
         ValueError: if it returns more than one number.
     """
-    keywords = {"params": list(parameters)} if _accepts_params(objective) else {}
-    loss = objective(*args, **keywords)
+    loss = result_of(objective, *args, parameters=parameters)
     name = getattr(objective, "__name__", type(objective).__name__)
     if not isinstance(loss, jt.Var):
         raise TypeError(f"{name} must return a scalar jt.Var, got {type(loss).__name__}")
@@ -31,13 +40,109 @@ def call(objective: Objective, *args: Any, parameters: Sequence[jt.Var]) -> jt.V
     return loss
 
 
-@functools.lru_cache(maxsize=128)
-def _accepts_params(objective: Objective) -> bool:
+def result_of(function: Callable[..., Any], *args: Any, parameters: Sequence[jt.Var]) -> Any:
+    """Call a function of a batch and both models: an objective or a metric.
+
+    It is handed the lower-level model itself, and ``params=`` where its signature takes it, by name or as one of
+    ``**kwargs``. The model can then be called with ``params=`` too, whatever its own signature is.
+
+    Args:
+        function: the function.
+        args: its arguments. The last is the lower-level model: a module that holds ``parameters``, or a trajectory
+            while it does.
+        parameters: what to hand on as ``params``.
+    """
+    *others, model = args
+    module, variables = (model.module, model.variables) if isinstance(model, Trajectory) else (model, parameters)
+    if any(_takes_params(function)):
+        given = list(parameters)
+        with _accepting_params(module, variables, given):
+            result = function(*others, module, params=given)
+    else:
+        result = function(*others, module)
+    if any(result is v for v in variables):  # the variable itself, which is about to change back
+        return functional.alias(result)
+    return result
+
+
+class _Execute:
+    """A module's ``execute`` that takes ``params`` besides what it takes anyway.
+
+    A copy of the module that is made while this is in place runs the copy, since this is copied with it.
+
+    Args:
+        module: the module.
+        own: the ``execute`` that the module itself has, apart from its class.
+        variables: the module's Vars that ``params`` stands for.
+        held: what they hold now; where ``params`` is that, nothing is substituted.
+    """
+
+    def __init__(
+        self, module: jt.Module, own: Callable[..., Any] | None, variables: Sequence[jt.Var], held: Sequence[jt.Var]
+    ) -> None:
+        self._module = module
+        self._own = own
+        self._variables = variables
+        self._held = held
+
+    @property
+    def own(self) -> Callable[..., Any] | None:
+        """The ``execute`` that the module itself has."""
+        return self._own
+
+    def __call__(self, *args: Any, params: Sequence[jt.Var] | None = None, **kwargs: Any) -> Any:
+        execute = self._own or functools.partial(type(self._module).execute, self._module)
+        if params is None:
+            return execute(*args, **kwargs)
+        values = list(params)
+        if len(values) != len(self._variables):
+            raise ValueError(f"params must hold {len(self._variables)} Vars, one a variable, got {len(values)}")
+        if all(value is held for value, held in zip(values, self._held, strict=True)):
+            return execute(*args, **kwargs)
+        with functional.substituted(self._variables, values):
+            result = execute(*args, **kwargs)
+            return functional.alias(result) if any(result is v for v in self._variables) else result
+
+
+@contextlib.contextmanager
+def _accepting_params(module: jt.Module, variables: Sequence[jt.Var], held: Sequence[jt.Var]) -> Iterator[None]:
+    """Let the module take ``params`` inside the block, unless it has an argument of that name itself."""
+    before = vars(module).get("execute")
+    own = before.own if isinstance(before, _Execute) else before
+    named, _ = _takes_params(own or type(module).execute)
+    if named:
+        yield
+        return
+    vars(module)["execute"] = _Execute(module, own, variables, held)
     try:
-        parameters = inspect.signature(objective).parameters
+        yield
+    finally:
+        if before is None:
+            del vars(module)["execute"]
+        else:
+            vars(module)["execute"] = before
+
+
+def _takes_params(function: Callable[..., Any]) -> tuple[bool, bool]:
+    """Whether a function has an argument ``params``, and whether it has ``**kwargs``."""
+    key = getattr(function, "__func__", function)  # a method is made anew whenever it is asked for
+    try:
+        return _known[key]
+    except (KeyError, TypeError):  # TypeError: it has no hash, or cannot be referred to weakly
+        taken = _parameters_of(function)
+    with contextlib.suppress(TypeError):
+        _known[key] = taken
+    return taken
+
+
+def _parameters_of(function: Callable[..., Any]) -> tuple[bool, bool]:
+    if isinstance(function, functools.partial) and "params" in function.keywords:
+        return False, False  # its user has said what params is
+    try:
+        parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
-        return False
-    return "params" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        return False, False
+    return "params" in parameters, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def batch_of_step(feed: Batch | Sequence[Batch], step: int) -> Batch:

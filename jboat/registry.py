@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 import difflib
 import functools
 import itertools
+from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, TypeVar
 
 Kind = Literal["gm", "na", "fo"]
@@ -170,7 +171,21 @@ def check_sections(solver_config: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"solver_config has no section {name!r}; it may have {', '.join(valid)}.{nearest(name, valid)}"
             )
-        options(solver_config, name)
+        try:
+            options(solver_config, name)
+        except TypeError as error:
+            raise TypeError(_misfit(name, solver_config[name]) or str(error)) from error
+
+
+def _misfit(name: str, section: Any) -> str:
+    """Which value of an operator's section is of a wrong kind, in a sentence; empty where none is."""
+    wanted = {"float": (Real, "a number"), "int": (Integral, "an integer"), "str": (str, "a string")}
+    options_class = _operators[name].options
+    for field in fields(options_class) if options_class is not None and isinstance(section, Mapping) else ():
+        kind, words = wanted.get(str(field.type).removesuffix(" | None"), (object, ""))
+        if field.name in section and not isinstance(section[field.name], kind):
+            return f"solver_config[{name!r}][{field.name!r}] must be {words}, got {section[field.name]!r}"
+    return ""
 
 
 def adjusted_order(names: Sequence[str], gradient_order: Sequence[Sequence[str]], argument: str) -> list[str]:

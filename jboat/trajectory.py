@@ -127,6 +127,11 @@ class Trajectory:
         return self._constant_gradients
 
     @property
+    def module(self) -> jt.Module:
+        """The lower-level model itself, which holds an iterate while :meth:`substituted` lasts."""
+        return self._module
+
+    @property
     def variables(self) -> list[jt.Var]:
         """The module's Vars that the lower level optimizes."""
         return list(self._variables)

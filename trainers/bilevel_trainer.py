@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from jboat import functional, registry
+from jboat import functional, lower_objective, registry
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.csv_logger import CSVLogger
 from jboat.callbacks.tensorboard_logger import TensorBoardLogger
@@ -32,7 +32,6 @@ from jboat.trainers.hypergradient_result import HyperGradientResult, mean
 from jboat.trainers.loaders import as_item, check_loader
 from jboat.trainers.step_batches import Pair, task_pairs
 from jboat.trainers.trainer_state import TrainerState
-from jboat.trajectory import Trajectory
 import jittor as jt
 import numpy as np
 
@@ -186,12 +185,15 @@ class BilevelTrainer:
         self._configuration = self._described()
 
     @classmethod
-    def from_config(cls, source: str | Path | Mapping[str, Any], **objects: Any) -> BilevelTrainer:
+    def from_config(
+        cls, source: configuration.Source | Sequence[configuration.Source], **objects: Any
+    ) -> BilevelTrainer:
         """Build a trainer from a configuration.
 
         Args:
-            source: a ``.json`` or ``.toml`` file, a dict, or a folder with BOAT's ``boat_config.json`` and
-                ``loss_config.json``; see docs/configuration.md.
+            source: a ``.json`` or ``.toml`` file, or a dict. Of BOAT also a folder with ``boat_config.json`` and
+                ``loss_config.json``, or with one ``boat_config_NAME.json`` and its ``loss_config_NAME.json``, and a
+                pair of such files or dicts; see docs/configuration.md.
             objects: constructor arguments, such as models, that take precedence.
 
         Raises:
@@ -217,11 +219,11 @@ class BilevelTrainer:
         """The first-order method that replaces both chains, or None."""
         return self.problem.fo_op
 
-    def ll_objective(self, batch: dict[str, Any], ul_model: jt.Module, ll_model: Trajectory) -> jt.Var:
+    def ll_objective(self, batch: dict[str, Any], ul_model: jt.Module, ll_model: jt.Module) -> jt.Var:
         """f; override it in a subclass or give the argument ``ll_objective``."""
         raise TypeError(f"{type(self).__name__} has no ll_objective")
 
-    def ul_objective(self, batch: dict[str, Any], ul_model: jt.Module, ll_model: Trajectory) -> jt.Var:
+    def ul_objective(self, batch: dict[str, Any], ul_model: jt.Module, ll_model: jt.Module) -> jt.Var:
         """F; override it in a subclass or give the argument ``ul_objective``."""
         raise TypeError(f"{type(self).__name__} has no ul_objective")
 
@@ -231,9 +233,13 @@ class BilevelTrainer:
 
     def evaluation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The numbers of one evaluation batch: the upper loss as ``ul_loss``, and ``metrics``."""
-        numbers: dict[str, Any] = {"ul_loss": self.problem.ul_objective(batch, self.ul_model, self.ll_model)}
+        objective = self.problem.ul_objective
+        loss = lower_objective.call(objective, batch, self.ul_model, self.ll_model, parameters=self.ll_var)
+        numbers: dict[str, Any] = {"ul_loss": loss}
         for name, metric in self.metrics.items():
-            numbers[name] = metric(batch, self.ul_model, self.ll_model)
+            numbers[name] = lower_objective.result_of(
+                metric, batch, self.ul_model, self.ll_model, parameters=self.ll_var
+            )
         return numbers
 
     def evaluate(self, loader: Any) -> dict[str, float]:
@@ -315,13 +321,9 @@ class BilevelTrainer:
             SecondOrderError: if the lower objective has a wrong second derivative that the operators need.
             CheckpointError: if the checkpoint cannot be used.
         """
-        for name, limit in (("max_epochs", max_epochs), ("max_steps", max_steps), ("val_every", val_every)):
-            if limit is not None:
-                validation.positive_integer(name, limit)
-        if max_time is not None and not max_time > 0:
-            raise ValueError(f"max_time must be positive seconds, got {max_time!r}")
-        if val_every is not None and val_loader is None:
-            raise ValueError("val_every needs val_loader")
+        validation.limits(
+            max_epochs=max_epochs, max_steps=max_steps, max_time=max_time, val_every=val_every, val_loader=val_loader
+        )
         check_loader(ll_loader, "ll_loader")
         check_loader(ul_loader, "ul_loader")
         if val_loader is not None:

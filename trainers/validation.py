@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from jboat import functional, registry
@@ -31,6 +32,24 @@ def positive_integer(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be an integer >= 1, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def limits(*, max_epochs: Any, max_steps: Any, max_time: Any, val_every: Any, val_loader: Any) -> None:
+    """Check the limits of ``fit``.
+
+    Raises:
+        TypeError: if one is not a number.
+        ValueError: if one is too small, or there is nothing to evaluate.
+    """
+    for name, limit in (("max_epochs", max_epochs), ("max_steps", max_steps), ("val_every", val_every)):
+        if limit is not None:
+            positive_integer(name, limit)
+    if max_time is not None and (not isinstance(max_time, Real) or isinstance(max_time, bool)):
+        raise TypeError(f"max_time must be positive seconds, got {max_time!r}")
+    if max_time is not None and not float(max_time) > 0.0:
+        raise ValueError(f"max_time must be positive seconds, got {max_time!r}")
+    if val_every is not None and val_loader is None:
+        raise ValueError("val_every needs val_loader")
 
 
 def module(name: str, value: Any) -> None:

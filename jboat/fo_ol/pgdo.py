@@ -19,8 +19,8 @@ class PGDOOptions:
     Attributes:
         penalty: ``"value"`` for ``f(x, y) - f(x, y_hat)``, ``"gradient"`` for ``||grad_y f||^2``.
         y_hat_lr: step size of the gradient steps from y to y_hat, positive.
-        gamma_init: weight of the penalty at the first outer step, positive.
-        gamma_max: weight of the penalty in the end, at least ``gamma_init``.
+        gamma_init: weight of the penalty at the first outer step, at least 0.
+        gamma_max: weight of the penalty in the end, positive and at least ``gamma_init``.
         gamma_argmax_step: outer steps over which the weight rises, at least 1.
     """
 
@@ -36,7 +36,9 @@ class PGDOOptions:
             raise ValueError(
                 f"solver_config['PGDO']['penalty'] must be 'value' or 'gradient', got {self.penalty!r}.{hint}"
             )
-        for name in ("y_hat_lr", "gamma_init"):
+        if not self.gamma_init >= 0.0:
+            raise ValueError(f"solver_config['PGDO']['gamma_init'] must be at least 0, got {self.gamma_init}")
+        for name in ("y_hat_lr", "gamma_max"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"solver_config['PGDO'][{name!r}] must be positive, got {getattr(self, name)}")
         if self.gamma_max < self.gamma_init:

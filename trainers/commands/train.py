@@ -12,18 +12,23 @@ from jboat.trainers.bilevel_trainer import BilevelTrainer
 from jboat.trainers.configuration import ConfigurationError
 
 
-def train(path: str, settings: Sequence[str]) -> int:
-    """Run a configuration; returns 0, or 2 with every error printed."""
-    config, wrong = _checked(path, settings)
-    if wrong:
+def train(paths: Sequence[str], settings: Sequence[str]) -> int:
+    """Run a configuration; returns 0, or 2 with every error printed.
+
+    Args:
+        paths: the configuration's file or folder, or BOAT's two files.
+        settings: ``key=value`` each.
+    """
+    built = _built(paths, settings, defaults={"logger_dir": "runs/train"})
+    if built is None:
         return 2
-    trainer = configuration.build({"logger_dir": "runs/train", **config}, {}, BilevelTrainer)
+    config, trainer = built
     folder = Path(str(trainer.logger_dir))
     folder.mkdir(parents=True, exist_ok=True)
     run_record.write(folder, config, trainer.seed)
-    loaders = {key: _loader(config[key]) for key in configuration.LOADERS if key in config}
-    fit = dict(config.get("fit", {}))
-    history = trainer.fit(loaders.pop("ll_loader"), loaders.pop("ul_loader"), **loaders, **fit)
+    # a function of no arguments is a generator factory, which fit calls for every pass
+    loaders = {key: configuration.resolved(config[key]) for key in configuration.LOADERS if config.get(key)}
+    history = trainer.fit(loaders.pop("ll_loader"), loaders.pop("ul_loader"), **loaders, **config.get("fit", {}))
     last = history.rows[-1]
     numbers = {name: last[name] for name in last if name in ("ll_loss", "ul_loss") or name.startswith("val_")}
     print(f"{last['step']:.0f} outer steps: " + ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
@@ -31,30 +36,25 @@ def train(path: str, settings: Sequence[str]) -> int:
     return 0
 
 
-def validate(path: str, settings: Sequence[str]) -> int:
-    """Print every error of a configuration; returns 0 if there is none, else 2."""
-    _, wrong = _checked(path, settings)
-    if wrong:
+def validate(paths: Sequence[str], settings: Sequence[str]) -> int:
+    """Print every error of a configuration; returns 0 if there is none, else 2. Arguments as those of :func:`train`."""
+    if _built(paths, settings, defaults={}) is None:
         return 2
-    print(f"{path} is valid")
+    print(f"{' with '.join(paths)} is valid")
     return 0
 
 
-def _checked(path: str, settings: Sequence[str]) -> tuple[dict[str, Any], bool]:
-    """The configuration, and whether it has errors, which are printed, as are notes on what was translated."""
+def _built(
+    paths: Sequence[str], settings: Sequence[str], defaults: dict[str, Any]
+) -> tuple[dict[str, Any], BilevelTrainer] | None:
+    """The configuration and its trainer, or None with every error printed; notes on what was translated are too."""
     try:
-        config, notes = configuration.read(path)
-        config = configuration.with_settings(config, settings)
-        wrong = configuration.errors(config)
+        config, notes = configuration.read(paths[0] if len(paths) == 1 else paths)
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+        config = {**defaults, **configuration.with_settings(config, settings)}
+        return config, configuration.build(config, {}, BilevelTrainer, with_loaders=True)
     except ConfigurationError as error:
-        config, notes, wrong = {}, [], error.errors
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-    for sentence in wrong:
-        print(f"error: {sentence}", file=sys.stderr)
-    return config, bool(wrong)
-
-
-def _loader(reference: str) -> Any:
-    """A loader; a function of no arguments is a generator factory, which ``fit`` calls for every pass."""
-    return configuration.resolved(reference)
+        for sentence in error.errors:
+            print(f"error: {sentence}", file=sys.stderr)
+        return None

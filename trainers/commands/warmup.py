@@ -48,7 +48,7 @@ def main(*, config: str | None, example: str, arguments: list[str]) -> int:
     with _short_fits(), tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         if program is not None:
             _run(program, arguments, folder)
-        elif train.train(str(config), [f"logger_dir={folder}"]) != 0:
+        elif train.train([str(config)], [f"logger_dir={folder}"]) != 0:
             return 2
     jt.sync_all(True)
     new = len(_kernels() - before)
