@@ -14,8 +14,10 @@ of the images.
 from __future__ import annotations
 
 from collections.abc import Callable
+import threading
 from typing import Any
 
+from jboat import replaced_functions
 import jittor as jt
 from jittor import nn
 from jittor.depthwise_conv import DepthwiseConv
@@ -23,13 +25,22 @@ from jittor.other import code_softmax
 
 Function = Callable[..., jt.Var]
 
+_JITTORS = replaced_functions.originals(
+    (code_softmax, "can_softmax_v1"),
+    (DepthwiseConv, "__call__"),
+    (nn.RNNBase, "execute"),
+    (nn, "matmul"),
+    (nn, "matmul_transpose"),
+)
+_cudnn_lock = threading.RLock()
+
 
 def replacements() -> dict[tuple[Any, str], Function]:
     """Functions by owner and name, for graphs that are built with ``use_cuda``."""
     found: dict[tuple[Any, str], Function] = {
         (code_softmax, "can_softmax_v1"): lambda a, dim: False,
         (DepthwiseConv, "__call__"): _depthwise,
-        (nn.RNNBase, "execute"): _without_cudnn(nn.RNNBase.execute),
+        (nn.RNNBase, "execute"): _without_cudnn(_JITTORS[nn.RNNBase, "execute"]),
     }
     cublas = getattr(jt.compile_extern, "cublas_ops", None)  # without CUDA Jittor does not set it
     if cublas:
@@ -47,7 +58,7 @@ def products(multiply: Function) -> dict[tuple[Any, str], Function]:
         multiply: the product of each pair of matrices of two Vars ``[b, n, m]`` and ``[b, m, k]``; its third and fourth
             argument tell whether the first and the second are transposed.
     """
-    other, other_transposed = nn.matmul, nn.matmul_transpose
+    other, other_transposed = _JITTORS[nn, "matmul"], _JITTORS[nn, "matmul_transpose"]
 
     def matmul(a: jt.Var, b: jt.Var) -> jt.Var:
         if _are_matrices(a, b) and a.shape[1] == b.shape[0]:
@@ -112,11 +123,12 @@ def _depthwise(layer: DepthwiseConv, x: jt.Var, weight: jt.Var) -> jt.Var:
 
 def _without_cudnn(execute: Function) -> Function:
     def recurrent(*args: Any, **kwargs: Any) -> Any:
-        cudnn, jt.cudnn = jt.cudnn, None
-        try:
-            return execute(*args, **kwargs)
-        finally:
-            jt.cudnn = cudnn
+        with _cudnn_lock:
+            cudnn, jt.cudnn = jt.cudnn, None
+            try:
+                return execute(*args, **kwargs)
+            finally:
+                jt.cudnn = cudnn
 
     return recurrent
 

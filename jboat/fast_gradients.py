@@ -18,23 +18,43 @@ Six things make gradients slow on a CPU, most of all second derivatives:
 Inside :func:`fast_gradients` conditions are stored as bytes, exponentials have a kernel of their own, the largest entry
 is a constant, and products of matrices, linear layers, convolutions without groups, what is broadcast to the
 channels of images, ReLU, softmax and cross entropy are operations of :mod:`jboat.cpu_ops`. Values and gradients are the
-same up to rounding.
+same up to rounding, but that ReLU keeps NaN, where Jittor's gives 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
+import functools
 from typing import Any
 
-from jboat import cpu_ops, cuda_gradients
+from jboat import cpu_ops, cuda_gradients, functional, replaced_functions
 import jittor as jt
 
 Function = Callable[..., jt.Var]
 
-_CONDITIONAL = ("ternary", "ternary_out_hint", "where")
-_EXPONENTIAL = ("exp", "sigmoid", "tanh", "erf")
+_CONDITIONAL = tuple((jt, name) for name in ("ternary", "ternary_out_hint", "where"))
+_EXPONENTIAL = tuple((owner, name) for owner in (jt, jt.Var) for name in ("exp", "sigmoid", "tanh", "erf"))
 _SHIFTED = ((jt.nn, "cross_entropy_loss"), (jt.nn, "softmax"), (jt.Var, "softmax"))
+_COMPUTED_IN_CPP = (
+    (jt.Var, "broadcast"),
+    (jt.nn, "linear"),
+    (jt.nn.Linear, "execute"),
+    (jt.nn, "conv2d"),
+    (jt.nn, "conv"),
+    (jt.nn.Conv, "execute"),
+    (jt, "matmul"),
+    (jt.nn, "matmul"),
+    (jt.Var, "matmul"),
+    (jt.Var, "__matmul__"),
+    (jt.nn, "matmul_transpose"),
+)
+_MOST_OF_C = 2**31  # which C++'s integers do not reach
+_RECTIFYING = ((jt.nn, "relu"), (jt.nn.ReLU, "execute"))
+_MAXIMA = ((jt, "max"), (jt.Var, "max"))
+_JITTORS = replaced_functions.originals(
+    *_CONDITIONAL, *_EXPONENTIAL, *_SHIFTED, *_COMPUTED_IN_CPP, *_RECTIFYING, *_MAXIMA
+)
 
 
 @contextlib.contextmanager
@@ -43,52 +63,40 @@ def fast_gradients() -> Iterator[None]:
 
     ``fit``, ``hypergradient`` and ``evaluate`` of the trainer run in such a block, which may be nested. On a CPU it
     does nothing for other types than float32, or for products of other than matrices. On a GPU other operations are
-    replaced, those of :mod:`jboat.cuda_gradients`.
+    replaced, those of :mod:`jboat.cuda_gradients`. Several threads may run such blocks at once; other threads keep
+    Jittor's operations. A function that was put in the place of one of Jittor's is used.
     """
-    with _replaced(_for_cuda() if jt.flags.use_cuda else _for_cpus()):
+    with replaced_functions.replaced(_for_cuda() if jt.flags.use_cuda else _for_cpus(cpu_ops.load())):
         yield
 
 
+@functools.cache
 def _for_cuda() -> dict[tuple[Any, str], Function]:
-    shifted = {(owner, name): _by_constant_shift(getattr(owner, name)) for owner, name in _SHIFTED}
-    return shifted | cuda_gradients.replacements()
+    return {place: _by_constant_shift(_JITTORS[place]) for place in _SHIFTED} | cuda_gradients.replacements()
 
 
-def _for_cpus() -> dict[tuple[Any, str], Function]:
-    replacements = {(jt, name): _by_bytes(getattr(jt, name)) for name in _CONDITIONAL}
-    replacements |= {(owner, n): _computed_once(getattr(owner, n)) for owner in (jt, jt.Var) for n in _EXPONENTIAL}
-    replacements |= {(owner, name): _by_constant_shift(getattr(owner, name)) for owner, name in _SHIFTED}
-    operations = cpu_ops.load()
+@functools.cache
+def _for_cpus(operations: Any | None) -> dict[tuple[Any, str], Function]:
+    relu = _keeping_nan(_JITTORS[jt.nn, "relu"])
+    found = {place: _by_bytes(_JITTORS[place]) for place in _CONDITIONAL}
+    found |= {place: _computed_once(_JITTORS[place]) for place in _EXPONENTIAL}
+    found |= {place: _by_constant_shift(_JITTORS[place]) for place in _SHIFTED}
+    found |= {(jt.nn, "relu"): relu, (jt.nn.ReLU, "execute"): lambda layer, x: relu(x)}
     if operations is not None:
-        replacements |= _by_operations(
+        found |= _by_operations(
             operations,
-            multiply=jt.nn.matmul,
-            multiply_transposed=jt.nn.matmul_transpose,
-            other_softmax=replacements[jt.nn, "softmax"],
-            other_entropy=replacements[jt.nn, "cross_entropy_loss"],
-            other_linear=jt.nn.linear,
-            other_linear_layer=jt.nn.Linear.execute,
-            other_broadcast=jt.Var.broadcast,
-            other_relu=jt.nn.relu,
-            other_conv2d=jt.nn.conv2d,
-            other_convolution_layer=jt.nn.Conv.execute,
+            multiply=_JITTORS[jt.nn, "matmul"],
+            multiply_transposed=_JITTORS[jt.nn, "matmul_transpose"],
+            other_softmax=found[jt.nn, "softmax"],
+            other_entropy=found[jt.nn, "cross_entropy_loss"],
+            other_linear=_JITTORS[jt.nn, "linear"],
+            other_linear_layer=_JITTORS[jt.nn.Linear, "execute"],
+            other_broadcast=_JITTORS[jt.Var, "broadcast"],
+            other_relu=relu,
+            other_conv2d=_JITTORS[jt.nn, "conv2d"],
+            other_convolution_layer=_JITTORS[jt.nn.Conv, "execute"],
         )
-    return replacements
-
-
-@contextlib.contextmanager
-def _replaced(replacements: dict[tuple[Any, str], Function]) -> Iterator[None]:
-    originals = {(owner, name): vars(owner).get(name) for owner, name in replacements}
-    for (owner, name), replacement in replacements.items():
-        setattr(owner, name, replacement)
-    try:
-        yield
-    finally:
-        for (owner, name), original in originals.items():
-            if original is None:  # it was inherited
-                delattr(owner, name)
-            else:
-                setattr(owner, name, original)
+    return found
 
 
 def _by_bytes(operation: Function) -> Function:
@@ -110,15 +118,29 @@ def _computed_once(operation: Function) -> Function:
 def _by_constant_shift(operation: Function) -> Function:
     """``operation``, which subtracts maxima without depending on them, with these maxima constants."""
 
+    def constant(largest: Function) -> Function:
+        return lambda x, *axes, **options: largest(x.detach(), *axes, **options)
+
+    constants = {place: constant(_JITTORS[place]) for place in _MAXIMA}
+
     def by_constant_shift(*args: Any, **kwargs: Any) -> jt.Var:
-        largest, largest_of = jt.max, jt.Var.max
-        jt.max = jt.Var.max = lambda x, *axes, **options: largest_of(x.detach(), *axes, **options)
-        try:
+        with replaced_functions.replaced(constants):
             return operation(*args, **kwargs)
-        finally:
-            jt.max, jt.Var.max = largest, largest_of
 
     return by_constant_shift
+
+
+def _keeping_nan(relu: Function) -> Function:
+    """``relu``, which gives 0 for NaN, with NaN for NaN, in its derivatives as well."""
+
+    def keeping_nan(x: Any) -> jt.Var:
+        result = relu(x)
+        if not isinstance(x, jt.Var) or not functional.is_float(x):
+            return result
+        constant = x.detach()
+        return result * jt.ternary_out_hint(constant.isnan(), constant, 1.0)
+
+    return keeping_nan
 
 
 def _by_operations(
@@ -160,7 +182,8 @@ def _by_operations(
         plain = weight is None and ignore_index is None
         if not plain or not _is_matrix(output) or not _are_labels(target, output.shape[0]):
             return other_entropy(output, target, weight, ignore_index, reduction)
-        labels, classes = target.int32(), output.shape[1]
+        labels = target if target.dtype == "int64" else target.int32()
+        classes = output.shape[1]
         losses = operations.cross_entropy([output, labels], cpu_ops.LOSSES, classes)
         if reduction == "mean":
             return operations.cross_entropy([losses, labels], cpu_ops.MEAN, classes)
@@ -183,7 +206,7 @@ def _by_operations(
     def broadcast(x: jt.Var, shape: Any, dims: Sequence[int] = ()) -> jt.Var:
         wanted = shape.shape if isinstance(shape, jt.Var) else shape
         of_channels = x.ndim == 1 and len(wanted) == 4 and x.shape[0] == wanted[1] and tuple(dims) == (0, 2, 3)
-        if of_channels and x.dtype == "float32":
+        if of_channels and x.dtype == "float32" and all(0 <= size < _MOST_OF_C for size in wanted):
             return operations.channels(x, wanted[0], *wanted[2:])
         return other_broadcast(x, shape, dims)
 
@@ -245,14 +268,16 @@ def _are_labels(target: Any, count: int) -> bool:
     return isinstance(target, jt.Var) and target.ndim == 1 and target.shape[0] == count and target.dtype in integers
 
 
-def _can_convolve(x: jt.Var, weight: jt.Var, bias: Any, *sizes: int) -> bool:
+def _can_convolve(x: jt.Var, weight: jt.Var, bias: Any, *sizes: Any) -> bool:
     variables = [x, weight] if bias is None else [x, weight, bias]
     if not all(_is_plain(v) for v in variables) or x.ndim != 4 or weight.ndim != 4:
         return False
     if x.shape[1] != weight.shape[1] or (bias is not None and list(bias.shape) != [weight.shape[0]]):
         return False
-    padding, dilation = sizes[2:4], sizes[4:]
+    if len(sizes) != 6 or not all(type(size) is int and size < _MOST_OF_C for size in sizes):
+        return False
+    stride, padding, dilation = sizes[:2], sizes[2:4], sizes[4:]
     return all(
-        n + 2 * p >= (k - 1) * d + 1
-        for n, k, p, d in zip(x.shape[2:], weight.shape[2:], padding, dilation, strict=True)
+        s >= 1 and p >= 0 and d >= 1 and n + 2 * p >= (k - 1) * d + 1
+        for n, k, s, p, d in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
     )

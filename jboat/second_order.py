@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import contextlib
 from typing import Any
 
-from jboat import autodiff, functional
+from jboat import autodiff, functional, replaced_functions
 import jittor as jt
 import numpy as np
 
@@ -22,6 +22,9 @@ RADII = (1e-2, 3e-3, 1e-3, 3e-4)
 SMOOTH = 0.02
 _ZERO = 1e-3
 _ROUNDING = 1e-5
+_POOLING = ((jt.pool.Pool, "execute"), (jt.pool.Pool3d, "execute"))
+_WATCHED = (*_POOLING, (jt.Function, "__call__"), (jt, "code"), (jt, "numpy_code"))
+replaced_functions.originals(*_WATCHED)
 
 
 class HandWritten:
@@ -45,16 +48,14 @@ class HandWritten:
 
 @contextlib.contextmanager
 def watched(module: jt.Module, found: HandWritten) -> Iterator[None]:
-    """Note every operation with a hand-written gradient that is called inside the block.
+    """Note every operation with a hand-written gradient that this thread calls inside the block.
 
     Args:
         module: whose submodules' names make a pooling layer recognisable.
         found: where to note them.
     """
     paths = {id(m): name for name, m in module.named_modules()}
-    pools = {cls: cls.execute for cls in (jt.pool.Pool, jt.pool.Pool3d)}
-    function = jt.Function.__call__
-    code, numpy_code = jt.code, jt.numpy_code
+    before = {place: replaced_functions.current(*place) for place in _WATCHED}
     inside: list[str] = []
 
     def named(execute: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,28 +73,22 @@ def watched(module: jt.Module, found: HandWritten) -> Iterator[None]:
         found.add(f"{type(self).__name__} (a jt.Function)")
         inside.append(type(self).__name__)
         try:
-            return function(self, *args)
+            return before[jt.Function, "__call__"](self, *args)
         finally:
             inside.pop()
 
     def coded(*args: Any, **kwargs: Any) -> Any:
         if kwargs.get("cpu_grad_src") or kwargs.get("cuda_grad_src"):
             found.add(inside[-1] if inside else "jt.code")
-        return code(*args, **kwargs)
+        return before[jt, "code"](*args, **kwargs)
 
     def numpy_coded(*args: Any, **kwargs: Any) -> Any:
         found.add(inside[-1] if inside else "jt.numpy_code (cumsum, cumprod and jt.linalg)", fatal=True)
-        return numpy_code(*args, **kwargs)
+        return before[jt, "numpy_code"](*args, **kwargs)
 
-    for cls, execute in pools.items():
-        cls.execute = named(execute)
-    jt.Function.__call__, jt.code, jt.numpy_code = call, coded, numpy_coded
-    try:
+    watching = {(jt.Function, "__call__"): call, (jt, "code"): coded, (jt, "numpy_code"): numpy_coded}
+    with replaced_functions.replaced(watching | {place: named(before[place]) for place in _POOLING}):
         yield
-    finally:
-        for cls, execute in pools.items():
-            cls.execute = execute
-        jt.Function.__call__, jt.code, jt.numpy_code = function, code, numpy_code
 
 
 def disagreements(

@@ -12,12 +12,15 @@ from contextlib import contextmanager, nullcontext
 import copy
 from typing import Any, NamedTuple
 
-from jboat import autodiff, functional
+from jboat import autodiff, functional, replaced_functions
 from jboat.optim import OptimizerState, UpdateRule
 import jittor as jt
 
 StepObjective = Callable[["Trajectory"], jt.Var]
 
+
+_RANDOM = (jt, "random")
+replaced_functions.originals(_RANDOM)
 
 JOINED_STEPS = 10
 """How many steps share a graph. More save little time and make more kernels where K is no multiple of them."""
@@ -271,17 +274,15 @@ class Trajectory:
     @contextmanager
     def _watching_random_numbers(self) -> Iterator[None]:
         """Note whether the block draws random numbers, which happens when a graph is computed, not when it is built."""
-        draw = jt.random
+        draw = replaced_functions.current(*_RANDOM)
 
         def noted(*args: Any, **kwargs: Any) -> jt.Var:
             self._draws_random_numbers = True
             return draw(*args, **kwargs)
 
-        jt.random = noted
-        try:
+        self._draws_random_numbers = not replaced_functions.is_replaceable(*_RANDOM)  # then nobody knows
+        with replaced_functions.replaced({_RANDOM: noted}):
             yield
-        finally:
-            jt.random = draw
 
     def _state(self, step: int, flat: list[jt.Var]) -> OptimizerState:
         remaining = iter(flat)

@@ -54,7 +54,7 @@ _OPERATIONS = (
     "scaled",
     "inner_product",
 )
-_SHARED = ("onednn.h", "product.h", "product.cc", "thin_product.h", "thin_product.cc")
+_SHARED = ("checks.h", "onednn.h", "product.h", "product.cc", "thin_product.h", "thin_product.cc")
 _SOURCES = (*(f"{name}_op.{kind}" for name in _OPERATIONS for kind in ("h", "cc")), *_SHARED)
 
 

@@ -1,4 +1,5 @@
 #include "channels_op.h"
+#include "checks.h"
 #include "ops/op_register.h"
 #include "var.h"
 
@@ -7,9 +8,12 @@ namespace jittor {
 static const int64 worth_two_threads = 1 << 14;
 
 ChannelsOp::ChannelsOp(Var* x, int n, int h, int w) : x(x), n(n), h(h), w(w) {
+    if (x->shape.size() == 1) check_array(x, "channels", "x", {any});
+    else check_array(x, "channels", "x", {n, any, h, w});
+    check_sizes("channels", {n, x->shape[x->shape.size() == 4], h, w});
     flags.set(NodeFlags::_cpu);
     flags.set(NodeFlags::_manual_set_vnbb);
-    out = create_output(nullptr, x->dtype());
+    out = create_output(nullptr, ns_float32);
 }
 
 void ChannelsOp::infer_shape() {
@@ -19,7 +23,7 @@ void ChannelsOp::infer_shape() {
 
 VarPtr ChannelsOp::grad(Var* out, Var* dout, Var* v, int v_index) {
     static auto make = get_op_info("channels").get_constructor<VarPtr, Var*, int, int, int>();
-    return make(dout, n, h, w);
+    return make(cotangent(dout, out), n, h, w);
 }
 
 void ChannelsOp::run() {

@@ -1,3 +1,4 @@
+#include "checks.h"
 #include "combination_op.h"
 #include "ops/op_register.h"
 #include "var.h"
@@ -8,20 +9,23 @@ static const int64 worth_two_threads = 1 << 16;
 
 CombinationOp::CombinationOp(vector<Var*>&& inputs, float64 scale, float64 other_scale)
     : in(inputs), scale(scale), other_scale(other_scale) {
+    REQUIRE(in.size() == 1 || in.size() == 2, "combination: inputs must be one or two, but are ", in.size());
+    for (Var* v : in) check_float32(v, "combination", "an input");
+    check_same_shape(in[0], in.back(), "combination");
     flags.set(NodeFlags::_cpu);
     flags.set(NodeFlags::_manual_set_vnbb);
     out = create_output(nullptr, ns_float32);
 }
 
 void CombinationOp::infer_shape() {
-    ASSERTop(in[0]->num,==,in.back()->num);
     out->set_shape(in[0]->shape);
 }
 
 VarPtr CombinationOp::grad(Var* out, Var* dout, Var* v, int v_index) {
     static auto make = get_op_info("combination").get_constructor<VarPtr, vector<Var*>&&, float64, float64>();
     const float64 of_this = v_index ? other_scale : scale;
-    return of_this == 1.0 ? VarPtr(dout) : make({dout}, of_this, 0.0);
+    VarPtr by_out = cotangent(dout, out);
+    return of_this == 1.0 ? by_out : make({by_out}, of_this, 0.0);
 }
 
 void CombinationOp::run() {

@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <cstring>
 #include <map>
 
+#include "checks.h"
 #include "convolution_op.h"
 #include "executor.h"
 #include "onednn.h"
@@ -20,8 +22,52 @@ static VarPtr make_part(vector<Var*>&& inputs, Part part, const vector<int>& siz
     return make(move(inputs), part, vector<int>(sizes));
 }
 
+// How many places the result has along an axis.
+static int64 places_along(const vector<int>& sizes, int axis) {
+    const int64 reach = (int64)(sizes[2 + axis] - 1) * sizes[8 + axis] + 1;
+    return (sizes[axis] + 2 * (int64)sizes[6 + axis] - reach) / sizes[4 + axis] + 1;
+}
+
+// Of the shapes that convolution_op.h gives.
+static void check_inputs(const vector<Var*>& in, int part, const vector<int>& sizes) {
+    const char* const name = "convolution";
+    REQUIRE(part >= convolved && part <= by_k, name, ": there is no part ", part);
+    REQUIRE(in.size() == 2 || (part == convolved && in.size() == 3), name, ": part ", part, " has no ", in.size(), " inputs");
+    REQUIRE(sizes.size() == 10, name, ": there must be 10 sizes, but are ", sizes.size());
+    for (int i = 0; i < 10; i++) {
+        const int least = (i >= 4 && i < 6) || i >= 8;
+        REQUIRE(sizes[i] >= least, name, ": a size, stride, padding or dilation must be at least ", least, ", not ", sizes[i]);
+    }
+    int64 places[2];
+    for (int axis = 0; axis < 2; axis++) {
+        places[axis] = places_along(sizes, axis);
+        const int64 padded = sizes[axis] + 2 * (int64)sizes[6 + axis];
+        const int64 reach = (int64)(sizes[2 + axis] - 1) * sizes[8 + axis] + 1;
+        REQUIRE(reach <= padded, name, ": a kernel that reaches over ", reach, " places does not fit into ", padded);
+    }
+    Var* const first = in[0], * const second = in[1];
+    check_array(first, name, "the first input", {any, any, any, any});
+    check_array(second, name, "the second input", {any, any, any, any});
+    const int64 h = sizes[0], w = sizes[1], a = sizes[2], b = sizes[3];
+    if (part == convolved) {
+        check_shape(first, name, "the images", {any, any, h, w});
+        check_shape(second, name, "the kernel", {any, first->shape[1], a, b});
+        if (in.size() == 3) check_array(in[2], name, "the bias", {second->shape[0]});
+        check_sizes(name, {first->shape[0], second->shape[0], places[0], places[1]});
+    } else if (part == by_x) {
+        check_shape(first, name, "the kernel", {any, any, a, b});
+        check_shape(second, name, "the derivative by the result", {any, first->shape[0], places[0], places[1]});
+        check_sizes(name, {second->shape[0], first->shape[1], h, w});
+    } else {
+        check_shape(first, name, "the images", {any, any, h, w});
+        check_shape(second, name, "the derivative by the result", {first->shape[0], any, places[0], places[1]});
+        check_sizes(name, {second->shape[1], first->shape[1], a, b});
+    }
+}
+
 ConvolutionOp::ConvolutionOp(vector<Var*>&& inputs, int part, vector<int>&& sizes)
     : in(inputs), part(part), sizes(sizes) {
+    check_inputs(in, part, this->sizes);
     flags.set(NodeFlags::_cpu);
     flags.set(NodeFlags::_manual_set_vnbb);
     for (int i = 0; i < 2; i++)
@@ -35,17 +81,12 @@ void ConvolutionOp::infer_shape() {
     } else if (part == by_x) {
         out->set_shape({in[1]->shape[0], in[0]->shape[1], sizes[0], sizes[1]});
     } else {
-        int64 places[2];
-        for (int i = 0; i < 2; i++) {
-            const int64 reach = (int64)(sizes[2 + i] - 1) * sizes[8 + i] + 1;
-            places[i] = (sizes[i] + 2 * sizes[6 + i] - reach) / sizes[4 + i] + 1;
-        }
-        ASSERTop(in[0]->shape[1],==,in[1]->shape[1]);
-        out->set_shape({in[0]->shape[0], in[1]->shape[0], places[0], places[1]});
+        out->set_shape({in[0]->shape[0], in[1]->shape[0], places_along(sizes, 0), places_along(sizes, 1)});
     }
 }
 
-VarPtr ConvolutionOp::grad(Var* out, Var* dout, Var* v, int v_index) {
+VarPtr ConvolutionOp::grad(Var* out, Var* from_out, Var* v, int v_index) {
+    VarPtr dout = cotangent(from_out, out);
     if (v_index == 2) {
         static auto channels = get_op_info("channels").get_constructor<VarPtr, Var*, int, int, int>();
         return channels(dout, dout->shape[0], dout->shape[2], dout->shape[3]);
@@ -112,6 +153,14 @@ Plan make_plan(const vector<NanoVector>& shapes, int part, bool bias, const vect
 
 } // namespace
 
+// The result where there is nothing to add up.
+static void fill_with_bias(const float* bias, Var* out) {
+    float* to = out->ptr<float>();
+    const int64 channels = out->shape[1], places = out->shape[2] * out->shape[3];
+    for (int64 i = 0; i < out->shape[0] * channels; i++)
+        std::fill(to + i * places, to + (i + 1) * places, bias ? bias[i % channels] : 0.f);
+}
+
 void ConvolutionOp::run() {
     static std::map<vector<int64>, Plan> plans;
     static dnnl::stream stream(engine());
@@ -120,6 +169,10 @@ void ConvolutionOp::run() {
     vars[k] = part == convolved ? in[1] : part == by_x ? in[0] : out;
     vars[y] = part == convolved ? out : in[1];
     const bool bias = in.size() == 3;
+    if (!vars[x]->num || !vars[k]->num || !vars[y]->num) { // oneDNN knows no sums over nothing
+        fill_with_bias(bias ? in[2]->ptr<float>() : nullptr, out);
+        return;
+    }
     vector<int64> key{part, bias};
     vector<NanoVector> shapes;
     for (Var* v : vars) {

@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "checks.h"
 #include "cross_entropy_op.h"
 #include "executor.h"
 #include "ops/op_register.h"
@@ -7,9 +8,10 @@
 
 namespace jittor {
 
-enum Part { losses, mean, softmax, by_scores, by_losses, along, spread, scaled_rows, row_products };
+enum Part { losses, mean, softmax, by_scores, by_losses, along, spread, scaled_rows, row_products, number_of_parts };
 
 static const int64 worth_two_threads = 1 << 14;
+static const int none = -1;
 
 static VarPtr make_part(vector<Var*>&& inputs, Part part, int k) {
     static auto make = get_op_info("cross_entropy").get_constructor<VarPtr, vector<Var*>&&, int, int>();
@@ -21,7 +23,42 @@ static VarPtr combine(Var* a, Var* b, NanoString operation) {
     return make(a, b, operation);
 }
 
+// Which input holds labels, or none.
+static int labels_of(int part, size_t inputs) {
+    if (part == along) return 2;
+    if (part == losses || part == mean || part == by_losses || part == spread) return 1;
+    return part == softmax && inputs == 2 ? 1 : none;
+}
+
+// Of the shapes that cross_entropy_op.h gives.
+static void check_inputs(const vector<Var*>& in, int part, int k) {
+    const char* const name = "cross_entropy";
+    REQUIRE(part >= 0 && part < number_of_parts, name, ": there is no part ", part);
+    const size_t fewest = part == softmax ? 1 : part == by_losses || part == along ? 3 : 2, most = std::max<size_t>(fewest, 2);
+    REQUIRE(in.size() >= fewest && in.size() <= most, name, ": part ", part, " has no ", in.size(), " inputs");
+    REQUIRE(k >= 0, name, ": classes must not be negative, but are ", k);
+    const int labels = labels_of(part, in.size());
+    const bool of_losses = part == mean || part == spread;
+    Var* const per_row = in[of_losses ? labels : 0];
+    REQUIRE(per_row->shape.size(), name, ": an input has no axes");
+    const int64 n = per_row->shape[0];
+    for (int i = 0; i < (int)in.size(); i++) {
+        if (i == labels) {
+            const bool integers = in[i]->dtype() == ns_int32 || in[i]->dtype() == ns_int64;
+            REQUIRE(integers, name, ": labels must be int32 or int64, but are ", in[i]->dtype().to_cstring());
+            check_shape(in[i], name, "labels", {n});
+        } else if (part == spread) {
+            check_array(in[i], name, "the derivative by a mean", {1});
+        } else if (part == mean || (part == by_losses && i == 2) || (part == scaled_rows && i == 1)) {
+            check_array(in[i], name, "numbers of rows", {n});
+        } else {
+            check_array(in[i], name, "rows of classes", {n, k});
+        }
+    }
+}
+
 CrossEntropyOp::CrossEntropyOp(vector<Var*>&& inputs, int part, int k) : in(inputs), part(part), k(k) {
+    check_inputs(in, part, k);
     flags.set(NodeFlags::_cpu);
     flags.set(NodeFlags::_manual_set_vnbb);
     out = create_output(nullptr, ns_float32);
@@ -38,7 +75,8 @@ void CrossEntropyOp::infer_shape() {
     else out->set_shape(in[0]->shape);
 }
 
-VarPtr CrossEntropyOp::grad(Var* out, Var* dout, Var* v, int v_index) {
+VarPtr CrossEntropyOp::grad(Var* out, Var* from_out, Var* v, int v_index) {
+    VarPtr dout = cotangent(from_out, out);
     if (part == losses && v_index == 0) {
         VarPtr p = make_part({in[0], in[1]}, softmax, k);
         return make_part({p, in[1], dout}, by_losses, k);
@@ -76,10 +114,24 @@ VarPtr CrossEntropyOp::grad(Var* out, Var* dout, Var* v, int v_index) {
     return nullptr;
 }
 
+// The label of a row, or none of 0..k-1.
+struct Labels {
+    const int* narrow;
+    const int64* wide;
+    int64 k;
+
+    Labels(Var* t, int64 k)
+        : narrow(t && t->dtype() == ns_int32 ? t->ptr<int>() : nullptr), wide(t && !narrow ? t->ptr<int64>() : nullptr), k(k) {}
+
+    int64 operator[](int64 i) const { return narrow ? narrow[i] : wide[i]; }
+
+    bool count(int64 i) const { return !(narrow || wide) || ((*this)[i] >= 0 && (*this)[i] < k); }
+};
+
 // Exponentials of the rows of z with the largest entry subtracted, which is returned for every row.
 static void exponentials(const float* z, int64 rows, int64 k, float* e, float* largest) {
     for (int64 i = 0; i < rows; i++) {
-        float most = z[i * k];
+        float most = k ? z[i * k] : 0.f;
         for (int64 j = 1; j < k; j++) most = z[i * k + j] > most ? z[i * k + j] : most;
         for (int64 j = 0; j < k; j++) e[i * k + j] = z[i * k + j] - most;
         largest[i] = most;
@@ -89,31 +141,31 @@ static void exponentials(const float* z, int64 rows, int64 k, float* e, float* l
 
 void CrossEntropyOp::run() {
     const int64 n = in[part == spread ? 1 : 0]->shape[0], k = this->k;
-    const bool has_labels = in.size() > 1 && part != by_scores && part != scaled_rows && part != row_products;
-    const int* t = has_labels ? in[part == along ? 2 : 1]->ptr<int>() : nullptr;
+    const int labels = labels_of(part, in.size());
+    const Labels t(labels == none ? nullptr : in[labels], k);
     const float* first = in[0]->ptr<float>();
     float* to = out->ptr<float>();
-    auto is_label = [=](int64 i) { return !t || (t[i] >= 0 && t[i] < k); };
 
+    // A row that does not count is multiplied by zero, which leaves NaN, as everywhere below.
     if (part == mean || part == spread) {
         int64 count = 0;
         double sum = 0;
-        for (int64 i = 0; i < n; i++)
-            if (is_label(i)) {
-                count++;
-                if (part == mean) sum += first[i];
-            }
+        for (int64 i = 0; i < n; i++) {
+            count += t.count(i);
+            if (part == mean) sum += t.count(i) ? first[i] : 0.f * first[i];
+        }
+        const float share = part == mean ? 0.f : first[0] / count;
         if (part == mean) to[0] = sum / count;
-        else for (int64 i = 0; i < n; i++) to[i] = is_label(i) ? first[0] / count : 0.f;
+        else for (int64 i = 0; i < n; i++) to[i] = t.count(i) ? share : 0.f * share;
         return;
     }
-    Allocation scratch = exe.alloc_temp((part == losses ? n * (k + 1) : n) * sizeof(float));
+    Allocation scratch = exe.alloc_temp(((part == losses ? n * (k + 1) : n) + 1) * sizeof(float));
     float* const largest = (float*)scratch.ptr;
     float* const e = part == softmax ? to : largest + n;
     const bool has_second = part == by_scores || part == along || part == row_products;
     const float* const second = has_second ? in[1]->ptr<float>() : nullptr;
     const float* const s = part == by_losses || part == scaled_rows ? in.back()->ptr<float>() : nullptr;
-    const int64 rows = std::max<int64>(1, 4096 / k);
+    const int64 rows = std::max<int64>(1, 4096 / std::max<int64>(1, k));
     #pragma omp parallel for if (n * k > worth_two_threads)
     for (int64 start = 0; start < n; start += rows) {
         const int64 end = std::min(n, start + rows);
@@ -126,11 +178,12 @@ void CrossEntropyOp::run() {
             switch (part) {
             case losses:
                 for (int64 j = 0; j < k; j++) sum += exps[j];
-                to[i] = is_label(i) ? std::log(sum) + largest[i] - x[t[i]] : 0.f;
+                to[i] = std::log(sum) + largest[i];
+                to[i] = t.count(i) ? to[i] - x[t[i]] : 0.f * to[i];
                 break;
             case softmax:
                 for (int64 j = 0; j < k; j++) sum += exps[j];
-                sum = is_label(i) ? 1.f / sum : 0.f;
+                sum = t.count(i) ? 1.f / sum : 0.f;
                 for (int64 j = 0; j < k; j++) row[j] *= sum;
                 break;
             case by_scores:
@@ -139,7 +192,7 @@ void CrossEntropyOp::run() {
                 break;
             case by_losses:
                 for (int64 j = 0; j < k; j++) row[j] = s[i] * x[j];
-                if (is_label(i)) row[t[i]] -= s[i];
+                if (t.count(i)) row[t[i]] -= s[i];
                 break;
             case scaled_rows:
                 for (int64 j = 0; j < k; j++) row[j] = s[i] * x[j];
@@ -150,7 +203,7 @@ void CrossEntropyOp::run() {
                 break;
             case along:
                 for (int64 j = 0; j < k; j++) sum += x[j] * y[j];
-                to[i] = is_label(i) ? sum - x[t[i]] : sum;
+                to[i] = t.count(i) ? sum - x[t[i]] : sum;
                 break;
             }
         }

@@ -3,8 +3,8 @@
 
 namespace jittor {
 
-// Softmax and cross entropy of the rows of z[n, k], float32, against labels t[n], int32, in parts that are derivatives
-// of each other. Rows whose label is none of 0..k-1 do not count. p is the softmax of z, zero in such rows, and e has a
+// Softmax and cross entropy of the rows of z[n, k], float32, against labels t[n], int32 or int64, in parts that are
+// derivatives of each other. Rows whose label is none of 0..k-1 do not count, unless there is NaN in them. p is the softmax of z, zero in such rows, and e has a
 // one where the label is:
 //   0 losses[n]         -log(p) at the label                    (z, t)
 //   1 mean[1]           of v in the rows that count             (v[n], t)

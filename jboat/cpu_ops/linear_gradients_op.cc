@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "checks.h"
 #include "linear_gradients_op.h"
 #include "ops/op_register.h"
 #include "product.h"
@@ -14,17 +15,19 @@ static const int64 worth_two_threads = 1 << 14;
 static const int64 rows_at_once = 64; // whose sum single precision holds well
 
 LinearGradientsOp::LinearGradientsOp(Var* dout, Var* x) : dout(dout), x(x) {
+    check_array(dout, "linear_gradients", "dout", {any, any});
+    check_array(x, "linear_gradients", "x", {dout->shape[0], any});
+    check_sizes("linear_gradients", {dout->shape[1], x->shape[1]});
     flags.set(NodeFlags::_cpu);
     flags.set(NodeFlags::_grads);
     flags.set(NodeFlags::_manual_set_vnbb);
     if (!dout->is_stop_grad()) x->flags.set(NodeFlags::_needed_by_backward);
     if (!x->is_stop_grad()) dout->flags.set(NodeFlags::_needed_by_backward);
-    by_weight = create_output(nullptr, x->dtype());
-    by_bias = create_output(nullptr, x->dtype());
+    by_weight = create_output(nullptr, ns_float32);
+    by_bias = create_output(nullptr, ns_float32);
 }
 
 void LinearGradientsOp::infer_shape() {
-    ASSERTop(dout->shape[0],==,x->shape[0]);
     by_weight->set_shape({dout->shape[1], x->shape[1]});
     by_bias->set_shape({dout->shape[1]});
 }
@@ -34,7 +37,7 @@ void LinearGradientsOp::grads(Var** along, VarPtr* dins) {
     static auto linear = get_op_info("linear").get_constructor<VarPtr, Var*, Var*, Var*>();
     static auto number = get_op_info("number").get_constructor<VarPtr, float, Var*>();
     static auto broadcast = get_op_info("broadcast_to").get_constructor<VarPtr, Var*, NanoVector, NanoVector>();
-    Var* weight = along[0], * bias = along[1];
+    VarPtr weight = cotangent(along[0], by_weight), bias = cotangent(along[1], by_bias);
     // Jittor would lose what it has for an input that gets nothing
     dins[0] = weight && bias ? linear(x, weight, bias)
         : weight ? product(x, weight, false, true)

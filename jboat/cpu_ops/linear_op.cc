@@ -1,3 +1,4 @@
+#include "checks.h"
 #include "linear_op.h"
 #include "ops/op_register.h"
 #include "product.h"
@@ -6,17 +7,19 @@
 namespace jittor {
 
 LinearOp::LinearOp(Var* x, Var* weight, Var* bias) : x(x), weight(weight), bias(bias) {
+    check_array(x, "linear", "x", {any, any});
+    check_array(weight, "linear", "weight", {any, x->shape[1]});
+    check_array(bias, "linear", "bias", {weight->shape[0]});
+    check_sizes("linear", {x->shape[0], weight->shape[0]});
     flags.set(NodeFlags::_cpu);
     flags.set(NodeFlags::_grads);
     flags.set(NodeFlags::_manual_set_vnbb);
     if (!weight->is_stop_grad() || !bias->is_stop_grad()) x->flags.set(NodeFlags::_needed_by_backward);
     if (!x->is_stop_grad()) weight->flags.set(NodeFlags::_needed_by_backward);
-    out = create_output(nullptr, x->dtype());
+    out = create_output(nullptr, ns_float32);
 }
 
 void LinearOp::infer_shape() {
-    ASSERTop(x->shape[1],==,weight->shape[1]);
-    ASSERTop(bias->shape[0],==,weight->shape[0]);
     out->set_shape({x->shape[0], weight->shape[0]});
 }
 
@@ -24,7 +27,7 @@ void LinearOp::grads(Var** douts, VarPtr* dins) {
     static auto product = get_op_info("matrix_product").get_constructor<VarPtr, Var*, Var*, bool, bool>();
     static auto number = get_op_info("number").get_constructor<VarPtr, float, Var*>();
     static auto gradients = get_op_info("linear_gradients").get_constructor<vector<VarPtr>, Var*, Var*>();
-    Var* dout = douts[0];
+    VarPtr dout = cotangent(douts[0], out);
     if (!dout) { // Jittor would lose what it has for an input that gets nothing
         for (int i = 0; i < 3; i++) dins[i] = number(0.f, i == 0 ? x : i == 1 ? weight : bias);
         return;

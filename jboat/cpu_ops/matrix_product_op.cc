@@ -1,3 +1,4 @@
+#include "checks.h"
 #include "matrix_product_op.h"
 #include "ops/op_register.h"
 #include "product.h"
@@ -12,23 +13,26 @@ static VarPtr product(Var* a, Var* b, bool trans_a, bool trans_b) {
 
 MatrixProductOp::MatrixProductOp(Var* a, Var* b, bool trans_a, bool trans_b)
     : a(a), b(b), trans_a(trans_a), trans_b(trans_b) {
+    check_array(a, "matrix_product", "a", {any, any});
+    check_array(b, "matrix_product", "b", {trans_b ? any : a->shape[!trans_a], trans_b ? a->shape[!trans_a] : any});
+    check_sizes("matrix_product", {a->shape[trans_a], b->shape[!trans_b]});
     flags.set(NodeFlags::_cpu);
     // unless told, Jittor keeps the product and both factors until there can be no gradient any more
     flags.set(NodeFlags::_manual_set_vnbb);
     if (!b->is_stop_grad()) a->flags.set(NodeFlags::_needed_by_backward);
     if (!a->is_stop_grad()) b->flags.set(NodeFlags::_needed_by_backward);
-    c = create_output(nullptr, a->dtype());
+    c = create_output(nullptr, ns_float32);
 }
 
 void MatrixProductOp::infer_shape() {
-    ASSERTop(a->shape[!trans_a],==,b->shape[trans_b]);
     c->set_shape({a->shape[trans_a], b->shape[!trans_b]});
 }
 
 VarPtr MatrixProductOp::grad(Var* out, Var* dout, Var* v, int v_index) {
+    VarPtr by_c = cotangent(dout, out);
     if (v_index == 0)
-        return trans_a ? product(b, dout, trans_b, true) : product(dout, b, false, !trans_b);
-    return trans_b ? product(dout, a, true, trans_a) : product(a, dout, !trans_a, false);
+        return trans_a ? product(b, by_c, trans_b, true) : product(by_c, b, false, !trans_b);
+    return trans_b ? product(by_c, a, true, trans_a) : product(a, by_c, !trans_a, false);
 }
 
 void MatrixProductOp::run() {

@@ -4,7 +4,7 @@
 namespace jittor {
 
 // x where it is positive, else 0; or, of y and several z, the sum of these where y is positive, which is the derivative, y being
-// the result; float32
+// the result; float32. NaN in x or y gives NaN.
 struct RectifiedOp : Op {
     vector<Var*> in;
     Var* out;

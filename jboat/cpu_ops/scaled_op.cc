@@ -1,3 +1,4 @@
+#include "checks.h"
 #include "ops/op_register.h"
 #include "scaled_op.h"
 #include "var.h"
@@ -7,6 +8,8 @@ namespace jittor {
 static const int64 worth_two_threads = 1 << 16;
 
 ScaledOp::ScaledOp(Var* x, Var* s) : x(x), s(s) {
+    check_float32(x, "scaled", "x");
+    check_array(s, "scaled", "s", {1});
     flags.set(NodeFlags::_cpu);
     flags.set(NodeFlags::_manual_set_vnbb);
     x->flags.set(NodeFlags::_needed_by_backward);
@@ -15,14 +18,14 @@ ScaledOp::ScaledOp(Var* x, Var* s) : x(x), s(s) {
 }
 
 void ScaledOp::infer_shape() {
-    ASSERTop(s->num,==,1);
     out->set_shape(x->shape);
 }
 
 VarPtr ScaledOp::grad(Var* out, Var* dout, Var* v, int v_index) {
     static auto scaled = get_op_info("scaled").get_constructor<VarPtr, Var*, Var*>();
     static auto inner_product = get_op_info("inner_product").get_constructor<VarPtr, vector<Var*>&&, bool>();
-    return v_index == 0 ? scaled(dout, s) : inner_product({dout, x}, false);
+    VarPtr by_out = cotangent(dout, out);
+    return v_index == 0 ? scaled(by_out, s) : inner_product({by_out, x}, false);
 }
 
 void ScaledOp::run() {

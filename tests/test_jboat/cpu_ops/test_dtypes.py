@@ -1,0 +1,164 @@
+"""Operations in C++ beside Vars of every other type: their derivatives are those of the numbers, whatever the type."""
+
+from graph_checks import close
+from jboat import autodiff, cpu_ops
+import jittor as jt
+import numpy as np
+import pytest
+
+DTYPES = ["float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool", "float32"]
+COUNT = 12  # numbers of the one array that all inputs of an operation are made of
+
+
+def softmax_of(z):
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def losses_of(z, labels):
+    return -np.log(softmax_of(z)[range(len(z)), labels])
+
+
+LABELS = np.array([2, 0, 1, 2])
+
+# by name: of the array v in Jittor, with the operations, and in numpy
+OPERATIONS = {
+    "matrix_product": (
+        lambda o, v: o.matrix_product(v.reshape((4, 3)), v.reshape((4, 3)), False, True),
+        lambda v: v.reshape(4, 3) @ v.reshape(4, 3).T,
+    ),
+    "linear": (
+        lambda o, v: o.linear(v.reshape((4, 3)), v.reshape((4, 3)), v.reshape((4, 3))[:, 1]),
+        lambda v: v.reshape(4, 3) @ v.reshape(4, 3).T + v.reshape(4, 3)[:, 1],
+    ),
+    "linear_gradients by weight": (
+        lambda o, v: o.linear_gradients(v.reshape((4, 3)), v.reshape((4, 3)))[0],
+        lambda v: v.reshape(4, 3).T @ v.reshape(4, 3),
+    ),
+    "linear_gradients by bias": (
+        lambda o, v: o.linear_gradients(v.reshape((4, 3)), v.reshape((4, 3)))[1],
+        lambda v: v.reshape(4, 3).sum(0),
+    ),
+    "convolution": (
+        lambda o, v: o.convolution(
+            [v.reshape((1, 1, 3, 4)), v.reshape((12, 1, 1, 1)), v], cpu_ops.CONVOLVED, [3, 4, 1, 1, 1, 1, 0, 0, 1, 1]
+        ),
+        lambda v: v[:, None] * v + v[:, None],
+    ),
+    "channels": (lambda o, v: o.channels(v, 2, 1, 2), lambda v: np.repeat(np.tile(v, 2), 2)),
+    "sums of channels": (
+        lambda o, v: o.channels(v.reshape((2, 3, 1, 2)), 2, 1, 2),
+        lambda v: v.reshape(2, 3, 2).sum((0, 2)),
+    ),
+    "softmax": (
+        lambda o, v: o.cross_entropy([v.reshape((4, 3))], cpu_ops.SOFTMAX, 3),
+        lambda v: softmax_of(v.reshape(4, 3)),
+    ),
+    "losses": (
+        lambda o, v: o.cross_entropy([v.reshape((4, 3)), jt.array(LABELS.astype("int32"))], cpu_ops.LOSSES, 3),
+        lambda v: losses_of(v.reshape(4, 3), LABELS),
+    ),
+    "mean": (
+        lambda o, v: o.cross_entropy([v * v, jt.array(np.zeros(COUNT, "int32"))], cpu_ops.MEAN, 3),
+        lambda v: (v * v).mean(),
+    ),
+    "rectified": (lambda o, v: o.rectified([v]), lambda v: np.maximum(v, 0)),
+    "combination": (lambda o, v: o.combination([v, v], 2.0, -0.5), lambda v: 1.5 * v),
+    "combination of one": (lambda o, v: o.combination([v], 1.0, 0.0), lambda v: v),
+    "scaled": (lambda o, v: o.scaled(v, o.inner_product([v, v])), lambda v: (v @ v) * v),
+    "inner_product": (lambda o, v: o.inner_product([v, v]), lambda v: v @ v),
+}
+
+
+def derivatives(function, start, along):
+    """The first three derivatives of a smooth function at ``start``, by a polynomial through its values around it."""
+    steps = 0.02 * np.arange(-5, 6)
+    coefficients = np.polynomial.polynomial.polyfit(steps, [function(start + t * along) for t in steps], len(steps) - 1)
+    return coefficients[1:4] * [1, 2, 6]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("in_jittor", "in_numpy"), OPERATIONS.values(), ids=OPERATIONS)
+def test_derivatives_beside_other_types(in_jittor, in_numpy, dtype):
+    rng = np.random.default_rng(0)
+    start = rng.uniform(0.5, 1.0, COUNT) * rng.choice([-1, 1], COUNT)
+    numbers = rng.integers(0, 2 if dtype == "bool" else 3, 200)
+    direction = jt.array(numbers[:COUNT].astype("float32")).cast(dtype)
+    size = in_numpy(start).size
+    weights = numbers[-size:]
+    v = jt.array(start.astype("float32"))
+    weighted = in_jittor(cpu_ops.load(), v).reshape((-1,)) * jt.array(weights.astype("float32")).cast(dtype)
+    value, got = (weighted * weighted * weighted).sum(), []
+    for _ in range(3):
+        (gradient,) = autodiff.grad(value, [v])
+        assert gradient.shape == v.shape
+        value = (gradient * direction).sum()
+        got.append(value.item())
+    wanted = derivatives(lambda v: np.sum((weights * in_numpy(v).ravel()) ** 3), start, numbers[:COUNT])
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4 * abs(wanted).max())
+
+
+def test_weights_of_another_type_in_a_loss_of_a_model():
+    """As in a lower objective: per-sample weights in float64 give the gradients of those in float32."""
+    rng = np.random.default_rng(1)
+    x, weights = rng.normal(size=(4, 3)), np.linspace(1, 2, 4)
+    layer = rng.normal(size=(3, 3))
+    o = cpu_ops.load()
+
+    def gradient(dtype):
+        w = jt.array(layer.astype("float32"))
+        scores = o.matrix_product(jt.array(x.astype("float32")), w, False, True)
+        losses = o.cross_entropy([scores, jt.array(LABELS.astype("int32"))], cpu_ops.LOSSES, 3)
+        return autodiff.grad((losses * jt.array(weights, dtype=dtype)).mean(), [w])
+
+    p = softmax_of(x @ layer.T)
+    by_scores = weights[:, None] * (p - np.eye(3)[LABELS]) / 4
+    for dtype in ("float32", "float64"):
+        close(gradient(dtype), [by_scores.T @ x])
+
+
+FLOATS, WIDE = jt.ones((2, 3)), jt.ones((2, 3)).float64()
+INTEGERS = jt.array(np.array([0, 1], "int32"))
+IMAGES, KERNEL = jt.ones((1, 2, 3, 3)), jt.ones((2, 2, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda o: o.matrix_product(WIDE, FLOATS, False, True), "matrix_product: a must be float32, but is float64"),
+        (
+            lambda o: o.matrix_product(FLOATS, FLOATS, False, False),
+            r"b must have the shape \[3, any\], but has \[2, 3\]",
+        ),
+        (
+            lambda o: o.matrix_product(FLOATS, jt.ones(3), False, False),
+            r"b must have the shape \[3, any\], but has \[3\]",
+        ),
+        (lambda o: o.linear(FLOATS, FLOATS, jt.ones(3)), r"linear: bias must have the shape \[2\], but has \[3\]"),
+        (lambda o: o.linear(FLOATS, FLOATS, INTEGERS), "linear: bias must be float32, but is int32"),
+        (lambda o: o.linear_gradients(FLOATS, IMAGES), r"linear_gradients: x must have the shape \[2, any\]"),
+        (lambda o: o.channels(FLOATS, 1, 1, 1), r"channels: x must have the shape \[1, any, 1, 1\], but has \[2, 3\]"),
+        (lambda o: o.channels(jt.ones(3), 1, -1, 1), "channels: sizes of arrays are not negative, but one is -1"),
+        (lambda o: o.channels(jt.ones(3), 2**30, 2**30, 1), "channels: an array of the shape .* is too large"),
+        (lambda o: o.rectified([]), "rectified: there must be an input"),
+        (lambda o: o.rectified([FLOATS, jt.ones(5)]), r"as many numbers as the first, of the shape \[2, 3\]"),
+        (lambda o: o.combination([FLOATS, jt.ones((3, 2))], 1.0, 1.0), r"have \[2, 3\] and \[3, 2\]"),
+        (lambda o: o.scaled(FLOATS, FLOATS), r"scaled: s must have the shape \[1\]"),
+        (lambda o: o.inner_product([FLOATS]), "inner_product: inputs must be pairs, but are 1"),
+        (
+            lambda o: o.cross_entropy([FLOATS, INTEGERS], cpu_ops.LOSSES, 2),
+            r"rows of classes must have the shape \[2, 2\]",
+        ),
+        (
+            lambda o: o.cross_entropy([FLOATS, jt.ones(2)], cpu_ops.LOSSES, 3),
+            "labels must be int32 or int64, but are float32",
+        ),
+        (lambda o: o.cross_entropy([FLOATS, INTEGERS], 9, 3), "cross_entropy: there is no part 9"),
+        (lambda o: o.convolution([IMAGES, KERNEL], 0, [3, 3, 2, 2, 0, 1, 0, 0, 1, 1]), "at least 1, not 0"),
+        (lambda o: o.convolution([IMAGES, KERNEL], 0, [3, 3, 2, 2]), "there must be 10 sizes, but are 4"),
+        (lambda o: o.convolution([IMAGES, KERNEL], 0, [3, 3, 2, 2, 1, 1, 0, 0, 3, 1]), "does not fit into 3"),
+    ],
+)
+def test_what_an_operation_cannot_take_is_refused_in_words(call, message):
+    with pytest.raises(RuntimeError, match=message):
+        call(cpu_ops.load())
