@@ -9,6 +9,8 @@ import functools
 import itertools
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from jboat.plain_numbers import plain
+
 Kind = Literal["gm", "na", "fo"]
 _C = TypeVar("_C", bound=type)
 
@@ -152,7 +154,7 @@ def options(solver_config: Mapping[str, Any], name: str) -> Any:
             raise ValueError(
                 f"solver_config[{name!r}] has no key {key!r}; it has {', '.join(valid)}.{nearest(key, valid)}"
             )
-    return options_class(**section)
+    return options_class(**{key: plain(value) for key, value in section.items()})
 
 
 def check_sections(solver_config: Mapping[str, Any]) -> None:
