@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 import math
 from typing import Any
@@ -81,7 +81,7 @@ def detached(variables: Sequence[jt.Var]) -> list[jt.Var]:
     return [v.detach() for v in variables]
 
 
-def of_dtypes(variables: Sequence[jt.Var], like: Sequence[jt.Var]) -> list[jt.Var]:
+def of_dtypes(variables: Sequence[jt.Var], like: Iterable[jt.Var]) -> list[jt.Var]:
     """The variables, each with the dtype of its counterpart in ``like``."""
     return [v if v.dtype == other.dtype else v.cast(str(other.dtype)) for v, other in zip(variables, like, strict=True)]
 

@@ -25,7 +25,8 @@ class VSOOptions:
         slack: what is added to the lower value besides the regulariser at the first outer step, at least 0.
         reg_decay: d: in outer step k all weights are divided by ``1 + d k``; at least 0.
         boundary: distance to infeasibility below which the logarithm is continued by a parabola, positive.
-        warm_start: whether y goes on from where the last outer step left it, as its authors let it, or starts at z.
+        warm_start: whether y goes on from where the last outer step left it, as its authors let it, or starts at z, as it
+            does in the first one.
     """
 
     z_loop: int = 10
@@ -95,7 +96,7 @@ class VSO(FirstOrder):
             upper = self.upper_value(v, ul_feed_dict) + 0.5 * options.ul_l2_reg * decay * functional.dot(v, v)
             return upper + tau * _barrier(f_val - self.lower_value(v, ll_feed_dict), options.boundary)
 
-        y, state = self.start() if options.warm_start else z, self.rule.load()
+        y, state = self.start() if options.warm_start and auxiliary else z, self.rule.load()
         for _ in range(self.lower_loop):
             y, state = self.lower_step(y, autodiff.grad(value(y), y), state)
         at_y = self.gradients(value, y, by_y=False)

@@ -30,7 +30,7 @@ def checked(caplog, trainer):
     with caplog.at_level(logging.INFO, logger="jboat"):
         history = trainer.fit({}, {}, max_steps=1)
     (line,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("HypergradientCheck")]
-    return history[0], line
+    return next(iter(history)), line
 
 
 def test_a_right_gradient(caplog):

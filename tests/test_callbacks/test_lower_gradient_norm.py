@@ -34,7 +34,8 @@ CASES = {
     "GDA": {"gm_op": ["GDA", "NGD"]},
     "DI": {"gm_op": ["DI", "NGD"]},
     "DM": {"gm_op": ["DM"]},
-    **{name: {"fo_op": name} for name in ("VFO", "MESO", "PGDO", "GAFFO", "VSO", "ALTO")},
+    **{name: {"fo_op": name} for name in ("VFO", "MESO", "PGDO", "GAFFO", "ALTO")},
+    "VSO": {"fo_op": "VSO", "ll_lr": 0.01, "solver_config": {"VSO": {"boundary": 0.5}}},
 }
 
 

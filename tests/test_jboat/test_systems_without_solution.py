@@ -74,7 +74,7 @@ def test_a_residual_that_grows_on_the_way_is_no_failure():
     first, _ = cg(matrix, b, 1)
     assert first.residual < 1.0
     step = b @ b / (b @ matrix @ b)
-    assert np.linalg.norm(b - step * matrix @ b) > 4 * np.linalg.norm(b)  # of conjugate gradient's own iterate
+    assert np.linalg.norm(b - step * matrix @ b) > 3 * np.linalg.norm(b)  # of conjugate gradient's own iterate
     solution, q = cg(matrix, b, 2, tolerance=1e-4)
     np.testing.assert_allclose(q, [1.0, 0.002], rtol=1e-4)
     assert (solution.iterations, solution.breakdown) == (2, "")

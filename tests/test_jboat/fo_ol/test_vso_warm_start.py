@@ -49,11 +49,11 @@ def exact(problem, warm_start, steps):
         return problem.A @ y - problem.B @ x - problem.c
 
     x, y, z = problem.x0, problem.y0, problem.y0
-    for _ in range(steps):
+    for step in range(steps):
         for _ in range(3):
             z = z - 0.3 * (f_y(x, z) + 0.1 * z)
         f_val = f(x, z) + 0.05 * z @ z + 20.0
-        y = y if warm_start else z
+        y = y if warm_start and step else z
         for _ in range(2):
             gap = f_val - f(x, y)
             assert gap > 0.02
