@@ -48,11 +48,11 @@ def conjugate_gradient(
     """Conjugate gradient from zero (Hestenes and Stiefel 1952), for a positive definite A.
 
     It breaks down where a direction has no positive curvature, ``p . A p <= 0`` to within rounding, where the residual
-    has grown beyond recovery, or where the last one is no smaller than ``b``. ``A q = b`` may have no solution then, as where an
-    objective does not see some variables. What is returned is the best iterate: the mean of all of them weighted by
-    ``1 / ||r_j||^2``, whose residual is the smallest of all their means, because the residuals r_j are orthogonal
-    (minimal residual smoothing, Weiss 1994). A residual that grows for a while is no failure: with A positive definite
-    it may be far above ``b`` right before the iteration that solves the system.
+    has grown beyond recovery, or where the last one is no smaller than ``b``. ``A q = b`` may have no solution then, as
+    where an objective does not see some variables. What is returned is the best iterate: the mean of all of them
+    weighted by ``1 / ||r_j||^2``, whose residual is the smallest of all their means, because the residuals r_j are
+    orthogonal (minimal residual smoothing, Weiss 1994). A residual that grows for a while is no failure: with A
+    positive definite it may be far above ``b`` right before the iteration that solves the system.
 
     Args:
         product: ``v -> A v`` with A symmetric.

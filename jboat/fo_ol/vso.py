@@ -25,8 +25,8 @@ class VSOOptions:
         slack: what is added to the lower value besides the regulariser at the first outer step, at least 0.
         reg_decay: d: in outer step k all weights are divided by ``1 + d k``; at least 0.
         boundary: distance to infeasibility below which the logarithm is continued by a parabola, positive.
-        warm_start: whether y goes on from where the last outer step left it, as its authors let it, or starts at z, as it
-            does in the first one.
+        warm_start: whether y goes on from where the last outer step left it, as its authors let it, or starts at z.
+            In the first outer step it starts at z anyway.
     """
 
     z_loop: int = 10

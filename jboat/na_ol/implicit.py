@@ -51,8 +51,8 @@ class ImplicitHyperGradient(Terminal):
         name = type(self).__name__
         if solution.breakdown:
             self.warn(
-                "%s: the hypergradient is an approximation (relative residual %.2g), for %s: where the lower steps end, "
-                "the lower objective is not strongly convex, or too ill-conditioned for so few iterations. More "
+                "%s: the hypergradient is an approximation (relative residual %.2g), for %s: where the lower steps "
+                "end, the lower objective is not strongly convex, or too ill-conditioned for so few iterations. More "
                 "iterations or lower steps, weight decay, or RAD may help",
                 name,
                 solution.residual,
