@@ -11,6 +11,7 @@ from jboat.callbacks.gradient_clipping import GradientClipping
 from jboat.callbacks.hypergradient_check import HypergradientCheck
 from jboat.callbacks.jsonl_logger import JSONLLogger
 from jboat.callbacks.lambda_callback import LambdaCallback
+from jboat.callbacks.lower_gradient_norm import LowerGradientNorm
 from jboat.callbacks.lr_schedule import LRSchedule
 from jboat.callbacks.model_checkpoint import ModelCheckpoint
 from jboat.callbacks.nan_guard import NaNGuard
@@ -31,6 +32,7 @@ __all__ = [
     "JSONLLogger",
     "LRSchedule",
     "LambdaCallback",
+    "LowerGradientNorm",
     "ModelCheckpoint",
     "NaNGuard",
     "ProgressBar",

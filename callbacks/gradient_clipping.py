@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class GradientClipping(Callback):
     """Clips by value, then by norm, before the upper step; NaN stays NaN.
 
+    HypergradientCheck looks at what the gradients were before.
+
     Args:
         max_norm: the largest Euclidean norm of all gradients together; longer ones are shortened to it.
         max_value: the largest absolute value of an entry.
@@ -51,6 +53,7 @@ class GradientClipping(Callback):
     def on_before_upper_step(self, trainer: BilevelTrainer, state: TrainerState, result: HyperGradientResult) -> None:
         """Clip the gradients of the level."""
         if self._level == "upper":
+            result.unclipped = result.gradients
             result.gradients = self._clipped(result.gradients)
         elif result.ll_init_gradient is not None:
             result.ll_init_gradient = self._clipped(result.ll_init_gradient)
@@ -58,11 +61,11 @@ class GradientClipping(Callback):
     def _clipped(self, gradients: list[jt.Var]) -> list[jt.Var]:
         if self._max_value is not None:
             limit = self._max_value
-            gradients = [jt.where(g.abs() > limit, limit * g / g.abs(), g) for g in gradients]
+            gradients = [jt.where(g.abs() > limit, limit * (g / g.abs()), g) for g in gradients]
         if self._max_norm is not None:
-            norm = jt.sqrt(functional.dot(gradients, gradients)).item()
+            norm = functional.norm(gradients)
             if norm > self._max_norm:
-                gradients = [g * (self._max_norm / norm) for g in gradients]
+                gradients = functional.times(self._max_norm / norm, gradients)
         gradients = functional.detached(gradients)
         jt.sync(gradients)
         return gradients

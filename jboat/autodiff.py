@@ -22,7 +22,7 @@ def grad(loss: jt.Var, inputs: Sequence[jt.Var]) -> list[jt.Var]:
         inputs: Vars of any shape; a repeated one gets its gradient every time.
 
     Returns:
-        One Var per input, of its shape. Zeros for an input that is unused, of integer type or stop-grad.
+        One Var per input, of its shape and dtype. Zeros for an input that is unused, of integer type or stop-grad.
 
     Raises:
         ValueError: if ``loss`` has more than one element.
@@ -43,7 +43,7 @@ def _one() -> jt.Var:
 def _grad(loss: jt.Var, inputs: Sequence[jt.Var]) -> list[jt.Var]:
     ids = [v.id for v in inputs]
     unique = {i: v for i, v in zip(ids, inputs, strict=True) if functional.is_float(v) and not v.is_stop_grad()}
-    found = jt.grad(loss, list(unique.values())) if unique else []
+    found = functional.of_dtypes(jt.grad(loss, list(unique.values())), unique.values()) if unique else []
     if len(found) == len(ids):
         return found
     gradients = dict(zip(unique, found, strict=True))
@@ -61,7 +61,8 @@ def vjp(outputs: Sequence[jt.Var], inputs: Sequence[jt.Var], cotangents: Sequenc
     Returns:
         One Var per input, of its shape.
     """
-    return _grad(functional.start_of_gradient(outputs, functional.detached(cotangents)), inputs)
+    constants = functional.of_dtypes(functional.detached(cotangents), outputs)
+    return _grad(functional.start_of_gradient(outputs, constants), inputs)
 
 
 def hvp(loss: jt.Var, inputs: Sequence[jt.Var], vectors: Sequence[jt.Var]) -> list[jt.Var]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import contextlib
+import math
 from typing import Any
 
 from jboat import cpu_ops
+from jboat.plain_numbers import plain
 import jittor as jt
+import numpy as np
+
+_SAFE_SQUARES = (1e-24, 1e36)
+"""Sums of squares between which no square that matters has left the range of float32."""
 
 
 def alias(var: jt.Var) -> jt.Var:
@@ -75,6 +81,11 @@ def detached(variables: Sequence[jt.Var]) -> list[jt.Var]:
     return [v.detach() for v in variables]
 
 
+def of_dtypes(variables: Sequence[jt.Var], like: Iterable[jt.Var]) -> list[jt.Var]:
+    """The variables, each with the dtype of its counterpart in ``like``."""
+    return [v if v.dtype == other.dtype else v.cast(str(other.dtype)) for v, other in zip(variables, like, strict=True)]
+
+
 def dot(a: Sequence[jt.Var], b: Sequence[jt.Var]) -> jt.Var:
     """The inner product of two lists of Vars, shape ``[1]``."""
     operations = _operations(*a, *b)
@@ -84,6 +95,37 @@ def dot(a: Sequence[jt.Var], b: Sequence[jt.Var]) -> jt.Var:
     for x, y in zip(a[1:], b[1:], strict=True):
         total = total + (x * y).sum()
     return total
+
+
+def norm(variables: Sequence[jt.Var]) -> float:
+    """The Euclidean norm of all entries together, which neither overflows nor underflows where it can be written down.
+
+    One number comes from the device, the sum of squares; only where squares leave float32's range are the entries
+    fetched and scaled. NaN gives NaN.
+    """
+    squares = dot(variables, variables).item()
+    return math.sqrt(squares) if safe_squares(squares) else _scaled_norm(variables)
+
+
+def safe_squares(squares: float) -> bool:
+    """Whether a sum of squares can be trusted to have lost nothing to float32's range."""
+    return _SAFE_SQUARES[0] < squares < _SAFE_SQUARES[1]
+
+
+def _scaled_norm(variables: Sequence[jt.Var]) -> float:
+    entries = np.concatenate([v.numpy().ravel() for v in variables]).astype(np.float64)
+    largest = float(np.abs(entries).max(initial=0.0))  # NaN where there is one
+    if largest == 0.0 or not math.isfinite(largest):
+        return largest
+    return largest * float(np.linalg.norm(entries / largest))
+
+
+def times(factor: float, variables: Sequence[jt.Var]) -> list[jt.Var]:
+    """``factor * v`` for each, computed outside the device where the factor itself is beyond float32."""
+    if 1e-30 < abs(factor) < 1e30:
+        return [v * factor for v in variables]
+    arrays = [(v.numpy().astype(np.float64) * factor).astype(str(v.dtype)) for v in variables]
+    return [jt.array(a, dtype=str(v.dtype)) for a, v in zip(arrays, variables, strict=True)]
 
 
 def start_of_gradient(outputs: Sequence[jt.Var], cotangents: Sequence[jt.Var]) -> jt.Var:
@@ -100,6 +142,7 @@ def start_of_gradient(outputs: Sequence[jt.Var], cotangents: Sequence[jt.Var]) -
 
 def axpy(scale: float | jt.Var, x: Sequence[jt.Var], y: Sequence[jt.Var], *, factor: float = 1.0) -> list[jt.Var]:
     """``factor * scale * x + y``, entry by entry; ``scale`` is a number or a Var that holds one."""
+    scale, factor = plain(scale), plain(factor)
     operations = _operations(*x, *y, *([scale] if isinstance(scale, jt.Var) else []))
     if operations is None:
         return [factor * scale * a + b for a, b in zip(x, y, strict=True)]

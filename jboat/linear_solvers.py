@@ -12,12 +12,17 @@ from typing import NamedTuple
 
 from jboat import functional
 import jittor as jt
+import numpy as np
 
 MatrixVectorProduct = Callable[[list[jt.Var]], list[jt.Var]]
 
 
 _PRECISION = 1e-10
-_UNDERFLOW = 1e-36
+_SAFE_SQUARES = (1e-18, 1e18)
+"""Squares of right-hand sides that need no scaling, since those of their residuals stay in float32's range."""
+
+_LOST = 1e3
+"""How far a residual may grow above the right-hand side; float32 could not bring it below 1e-4 of that again."""
 
 
 class Solution(NamedTuple):
@@ -27,18 +32,27 @@ class Solution(NamedTuple):
         vector: the approximate solution, detached.
         iterations: the number of matrix-vector products taken.
         residual: for conjugate gradient the norm of the residual divided by that of ``b``; for the Neumann series the
-            norm of the last term divided by that of ``b``.
+            norm of the last term divided by that of the first.
+        breakdown: in words, why the solver is not made for this system; empty where nothing went wrong.
     """
 
     vector: list[jt.Var]
     iterations: int
     residual: float
+    breakdown: str = ""
 
 
 def conjugate_gradient(
     product: MatrixVectorProduct, b: Sequence[jt.Var], *, iterations: int, tolerance: float
 ) -> Solution:
-    """Conjugate gradient from zero (Hestenes and Stiefel 1952).
+    """Conjugate gradient from zero (Hestenes and Stiefel 1952), for a positive definite A.
+
+    It breaks down where a direction has no positive curvature, ``p . A p <= 0`` to within rounding, where the residual
+    has grown beyond recovery, or where the last one is no smaller than ``b``. ``A q = b`` may have no solution then, as
+    where an objective does not see some variables. What is returned is the best iterate: the mean of all of them
+    weighted by ``1 / ||r_j||^2``, whose residual is the smallest of all their means, because the residuals r_j are
+    orthogonal (minimal residual smoothing, Weiss 1994). A residual that grows for a while is no failure: with A
+    positive definite it may be far above ``b`` right before the iteration that solves the system.
 
     Args:
         product: ``v -> A v`` with A symmetric.
@@ -50,26 +64,46 @@ def conjugate_gradient(
     Returns:
         The solution; NaN in ``b`` or in a product stays in it.
     """
-    residual = functional.detached(b)
-    solution = [jt.zeros_like(r) for r in residual]
-    direction = functional.detached(b)
-    square = functional.dot(residual, residual).detach()
-    jt.sync([*solution, square])
+    solution = weighted = [jt.zeros_like(v) for v in b]
+    scale, residual, square = _scaled(b, together_with=solution)
+    direction = residual
     start = now = square.item()
-    taken = 0
-    smallest = max(start * max(tolerance, _PRECISION) ** 2, _UNDERFLOW)
+    smallest = start * max(tolerance, _PRECISION) ** 2 if math.isfinite(start) else math.nan
+    # Residuals are orthogonal, which gives the lengths of p and of A p from those of residuals alone.
+    length, steepest = start, 0.0  # p . p, and the largest |A p| / |p| so far
+    flat = 10.0 * max(float(np.finfo(str(v.dtype)).eps) for v in b)
+    weights, taken, breakdown = 1.0, 0, ""
     while taken < iterations and not now <= smallest:
         image = functional.detached(product(direction))
-        step = square / functional.dot(direction, image)
-        solution = functional.detached(functional.axpy(step, direction, solution))
+        curvature = functional.dot(direction, image)
+        step = square / curvature
+        moved = functional.detached(functional.axpy(step, direction, solution))
         residual = functional.detached(functional.axpy(step, image, residual, factor=-1.0))
         new_square = functional.dot(residual, residual)
         direction = functional.detached(functional.axpy(new_square / square, direction, residual))
-        square = new_square.detach()
-        jt.sync([*solution, *residual, *direction, square])
-        now = square.item()
+        curvature, new_square = curvature.detach(), new_square.detach()
+        jt.sync([*moved, *residual, *direction, new_square, curvature])
         taken += 1
-    return Solution(solution, taken, math.sqrt(now / start) if start > 0.0 else now)
+        curved, then = curvature.item(), new_square.item()
+        steepest = max(steepest, math.sqrt((now + then) / length) * curved / now)
+        if curved <= flat * steepest * length:
+            breakdown = "a direction has no positive curvature"
+            break
+        if then > start * _LOST**2 or (math.isfinite(curved) and not math.isfinite(then)):
+            breakdown = "the residual has grown beyond recovery"
+            break
+        length = then + (then / now) ** 2 * length
+        solution, square, now = moved, new_square, then
+        if now > smallest:
+            weighted = functional.detached(functional.axpy(start / now, solution, weighted))
+            weights += start / now
+    if not breakdown and taken and now > 0.99 * start:
+        breakdown = "the residual is no smaller than the right-hand side"
+    if breakdown:
+        solution, now = functional.times(1.0 / weights, weighted), start / weights
+    if scale != 1.0:
+        solution = functional.times(scale, solution)
+    return Solution(functional.detached(solution), taken, math.sqrt(now / start) if start > 0.0 else now, breakdown)
 
 
 def neumann_series(
@@ -86,13 +120,10 @@ def neumann_series(
         tolerance: stop when a term's norm is at most this fraction of the first one's.
 
     Returns:
-        The partial sum; NaN in ``b`` or in a product stays in it.
+        The partial sum, with a breakdown where its terms grow; NaN in ``b`` or in a product stays in it.
     """
-    term = [s * v.detach() for s, v in zip(scales, b, strict=True)]
-    term = functional.detached(term)
+    scale, term, square = _scaled([s * v for s, v in zip(scales, b, strict=True)])
     total = term
-    square = functional.dot(term, term).detach()
-    jt.sync([*term, square])
     start = now = square.item()
     taken = 0
     while taken < terms and not math.sqrt(now) <= tolerance * math.sqrt(start):
@@ -104,4 +135,23 @@ def neumann_series(
         jt.sync([*term, *total, square])
         now = square.item()
         taken += 1
-    return Solution(total, taken, math.sqrt(now / start) if start > 0.0 else now)
+    if scale != 1.0:
+        total = functional.detached(functional.times(scale, total))
+    breakdown = "the terms of the series grow" if now > start else ""
+    return Solution(total, taken, math.sqrt(now / start) if start > 0.0 else now, breakdown)
+
+
+def _scaled(b: Sequence[jt.Var], together_with: Sequence[jt.Var] = ()) -> tuple[float, list[jt.Var], jt.Var]:
+    """A number, ``b`` divided by it, and the square of that, which neither overflows nor vanishes; all computed."""
+    vector = functional.detached(b)
+    square = functional.dot(vector, vector).detach()
+    jt.sync([*vector, square, *together_with])
+    if _SAFE_SQUARES[0] < square.item() < _SAFE_SQUARES[1]:
+        return 1.0, vector, square
+    size = functional.norm(vector)
+    if size == 0.0 or not math.isfinite(size):
+        return 1.0, vector, square
+    vector = functional.detached(functional.times(1.0 / size, vector))
+    square = functional.dot(vector, vector).detach()
+    jt.sync([*vector, square])
+    return size, vector, square

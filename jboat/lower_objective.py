@@ -10,7 +10,9 @@ from typing import Any
 import weakref
 
 from jboat import functional, registry
+from jboat.optim import UpdateRule
 from jboat.trajectory import Trajectory
+from jboat.warn_once import WarnOnce
 import jittor as jt
 
 Objective = Callable[..., jt.Var]
@@ -148,6 +150,45 @@ def _parameters_of(function: Callable[..., Any]) -> tuple[bool, bool]:
 def batch_of_step(feed: Batch | Sequence[Batch], step: int) -> Batch:
     """The lower batch of an inner step: ``feed`` itself, or its entry when there is one per step."""
     return feed if isinstance(feed, Mapping) else feed[step]
+
+
+def with_weight_decay(
+    loss: jt.Var,
+    parameters: Sequence[jt.Var],
+    rule: UpdateRule,
+    *,
+    operator: str = "",
+    warn: WarnOnce | None = None,
+) -> jt.Var:
+    """What the lower optimizer minimises by following ``loss``: ``loss + sum_i (wd_i / 2) ||y_i||^2``.
+
+    wd_i is the coupled weight decay of the variable's parameter group, which the optimizer adds to the gradient by
+    itself. Whoever differentiates the point that lower steps lead to, rather than the steps, has to use this function.
+
+    Args:
+        loss: a data objective at ``parameters``, a scalar Var.
+        parameters: y, one Var per lower-level variable.
+        rule: the rule of the lower optimizer.
+        operator: who asks, for the warning.
+        warn: told of a decoupled weight decay, which is the gradient of no such term; None where it does not matter.
+
+    Returns:
+        ``loss`` itself where there is no coupled decay.
+    """
+    for y, decay in zip(parameters, rule.coupled_weight_decay(), strict=True):
+        if decay:
+            loss = loss + 0.5 * decay * functional.dot([y], [y])
+    decoupled = 0.0 if warn is None else rule.decoupled_weight_decay()
+    if warn is not None and decoupled:
+        warn(
+            "%s differentiates the solution of the lower objective, but the weight decay %g of %s is decoupled, which "
+            "moves its fixed point away from every such solution: the hypergradient is that without weight decay. Use "
+            "an optimizer with coupled decay (SGD, Adam), write the decay into the lower objective, or choose RAD",
+            operator,
+            decoupled,
+            rule.optimizer_name,
+        )
+    return loss
 
 
 class LowerObjective:

@@ -11,6 +11,7 @@ import math
 from typing import Any, NamedTuple, TypeVar
 
 from jboat import functional
+from jboat.plain_numbers import plain
 import jittor as jt
 
 Hyperparameters = Mapping[str, Any]
@@ -31,10 +32,14 @@ class Rule:
     Attributes:
         hyperparameters: names read from the parameter group or, failing that, from the optimizer.
         slots: names of the per-parameter lists that the optimizer keeps in each parameter group.
+        couples_weight_decay: whether the rule adds ``weight_decay * p`` to the gradient and does nothing else with it.
+            Its steps then lead where the gradient of the objective plus ``weight_decay / 2 ||p||^2`` vanishes, which
+            implicit operators differentiate. A decay that is not coupled belongs to no objective.
     """
 
     hyperparameters: tuple[str, ...] = ("lr",)
     slots: tuple[str, ...] = ()
+    couples_weight_decay: bool = False
 
     def used_slots(self, h: Hyperparameters) -> tuple[str, ...]:
         """The slots that matter with these hyperparameters."""
@@ -85,6 +90,7 @@ class SGDRule(Rule):
 
     hyperparameters = ("lr", "momentum", "weight_decay", "dampening", "nesterov")
     slots = ("values",)
+    couples_weight_decay = True
 
     def used_slots(self, h: Hyperparameters) -> tuple[str, ...]:
         """No slot without momentum: the velocity is then the gradient itself."""
@@ -121,6 +127,7 @@ class AdamRule(Rule):
 
     hyperparameters = ("lr", "eps", "betas", "weight_decay")
     slots = ("m", "values")
+    couples_weight_decay = True
 
     def update(self, p: jt.Var, g: jt.Var, slots: Slots, step: int, h: Hyperparameters) -> tuple[jt.Var, Slots]:
         """See :meth:`Rule.update`."""
@@ -216,14 +223,31 @@ class UpdateRule:
         """The hyperparameters of each variable in force now; one shared dict a parameter group."""
         of_group: dict[int, dict[str, Any]] = {}
         for group, _ in self._places:
-            of_group[id(group)] = {
-                name: group.get(name, getattr(self._optimizer, name)) for name in self._rule.hyperparameters
-            }
+            if id(group) not in of_group:
+                of_group[id(group)] = {
+                    name: plain(group.get(name, getattr(self._optimizer, name))) for name in self._rule.hyperparameters
+                }
         return [of_group[id(group)] for group, _ in self._places]
 
     def learning_rates(self) -> list[float]:
         """The learning rate of each variable."""
         return [float(h["lr"]) for h in self.hyperparameters()]
+
+    def coupled_weight_decay(self) -> list[float]:
+        """The weight decay that each variable's gradient gets added, 0 where there is none."""
+        return self._weight_decay() if self._rule.couples_weight_decay else [0.0] * len(self._places)
+
+    def decoupled_weight_decay(self) -> float:
+        """The largest weight decay that is no part of a gradient, and of no objective; 0 if there is none."""
+        return 0.0 if self._rule.couples_weight_decay else max(self._weight_decay(), default=0.0)
+
+    def _weight_decay(self) -> list[float]:
+        return [float(h.get("weight_decay", 0.0)) for h in self.hyperparameters()]
+
+    @property
+    def optimizer_name(self) -> str:
+        """The class of the optimizer."""
+        return type(self._optimizer).__name__
 
     def fresh_state(self, parameters: Sequence[jt.Var]) -> OptimizerState:
         """The state of an optimizer that has taken no step."""
@@ -251,19 +275,27 @@ class UpdateRule:
         gradients: Sequence[jt.Var],
         state: OptimizerState,
         hyperparameters: Sequence[Hyperparameters] | None = None,
+        *,
+        decay_included: bool = False,
     ) -> tuple[list[jt.Var], OptimizerState]:
         """One optimizer step, differentiable in all arguments.
 
         Args:
             parameters: one Var per variable.
-            gradients: one Var per variable, of its shape.
+            gradients: one Var per variable, of its shape; what has another dtype is cast to the variable's.
             state: the state before the step.
             hyperparameters: those of each variable, as :meth:`hyperparameters` gave them; by default those in force.
+            decay_included: whether ``gradients`` hold the coupled weight decay already, as those of phi do; the rule
+                then adds none.
 
         Returns:
-            The new parameters and the state after the step.
+            The new parameters, each of its variable's dtype, and the state after the step.
         """
         groups = self.hyperparameters() if hyperparameters is None else hyperparameters
+        if decay_included and self._rule.couples_weight_decay:
+            without = {id(h): {**h, "weight_decay": 0.0} for h in groups}  # still one dict a group
+            groups = [without[id(h)] for h in groups]
+        gradients = functional.of_dtypes(gradients, parameters)
         step = state.step + 1
         moved = [
             self._rule.update(p, g, slots, step, h)

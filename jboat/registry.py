@@ -10,6 +10,8 @@ import itertools
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from jboat.plain_numbers import plain
+
 Kind = Literal["gm", "na", "fo"]
 _C = TypeVar("_C", bound=type)
 
@@ -153,7 +155,7 @@ def options(solver_config: Mapping[str, Any], name: str) -> Any:
             raise ValueError(
                 f"solver_config[{name!r}] has no key {key!r}; it has {', '.join(valid)}.{nearest(key, valid)}"
             )
-    return options_class(**section)
+    return options_class(**{key: plain(value) for key, value in section.items()})
 
 
 def check_sections(solver_config: Mapping[str, Any]) -> None:

@@ -145,6 +145,11 @@ class Trajectory:
         return [float(h["lr"]) for h in self._hyperparameters]
 
     @property
+    def update_rule(self) -> UpdateRule:
+        """The rule of the lower-level optimizer."""
+        return self._rule
+
+    @property
     def optimizer_state(self) -> OptimizerState:
         """The lower-level optimizer's state after the last step taken."""
         return self._states[-1]

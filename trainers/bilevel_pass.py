@@ -9,7 +9,7 @@ import math
 import time
 from typing import Any
 
-from jboat import functional, lower_objective, registry
+from jboat import autodiff, functional, lower_objective, registry
 from jboat.fo_ol.first_order import FirstOrder
 from jboat.gm_ol.sequential_ds import SequentialDS, makes_functional_dynamical_system
 from jboat.lower_objective import Objective
@@ -218,6 +218,30 @@ def unrolled_value(
         )
 
     return float(trajectory.evaluate(objective).item())
+
+
+def lower_gradient_norm(
+    problem: Problem, pair: Pair, y: Sequence[jt.Var], *, reseed: Callable[[int], None] | None
+) -> float:
+    """The norm of the lower problem's gradient by y on the batch of the last lower step; nothing changes.
+
+    The lower problem is f with the lower optimizer's coupled weight decay and implicit MAML's proximal term, but
+    without GDA's share of F, so that a y off the lower solution shows whatever the lower steps minimised.
+    """
+    last = problem.lower_iters - 1 if problem.fo_op is None and "DM" not in problem.gm_op else 0
+    config = {**problem.solver_config(), "na_op": _without_graphs(problem.na_op) if problem.fo_op is None else ()}
+    lower = lower_objective.LowerObjective(
+        problem.ll_objective, problem.ul_objective, problem.ul_model, config, aggregated=False
+    )
+    view = Trajectory(problem.ll_model, problem.ll_var, problem.ll_optimizer, initial=y)
+    parameters = view.parameters()
+    anchor = functional.detached(problem.ul_var)
+    if reseed:
+        reseed(last)
+    with functional.preserved(functional.buffers(problem.ul_model)):
+        loss = view.evaluate(lambda model: lower(model, parameters, last, pair[0], pair[1], anchor), parameters)
+    loss = lower_objective.with_weight_decay(loss, parameters, view.update_rule)
+    return functional.norm(functional.detached(autodiff.grad(loss, parameters)))
 
 
 def _without_graphs(na_op: tuple[str, ...]) -> tuple[str, ...]:

@@ -19,7 +19,14 @@ import jboat.na_ol  # noqa: F401
 from jboat.optim import UpdateRule
 from jboat.trainers import checkpoint, configuration, device_memory, seeding, validation
 from jboat.trainers import device as devices
-from jboat.trainers.bilevel_pass import Events, Problem, bilevel_pass, failure_of, unrolled_value
+from jboat.trainers.bilevel_pass import (
+    Events,
+    Problem,
+    bilevel_pass,
+    failure_of,
+    lower_gradient_norm,
+    unrolled_value,
+)
 from jboat.trainers.callback_list import CallbackList
 from jboat.trainers.dual_multiplier_pass import dual_multiplier_pass
 from jboat.trainers.errors import NonFiniteError
@@ -420,7 +427,12 @@ class BilevelTrainer:
 
         Args:
             x: one array per entry of ``ul_var``.
+
+        Raises:
+            ValueError: if there is no lower loop: with DM or a first-order method.
         """
+        if not self.has_lower_loop:
+            raise ValueError(f"there is no F(x, y_K(x)) with {self.problem.finisher}, which has no lower loop")
         shifted = [checkpoint.as_var(array) for array in x]
         buffers = [b for model in (self.ul_model, self.ll_model) for b in functional.buffers(model)]
         values = []
@@ -432,6 +444,23 @@ class BilevelTrainer:
             with functional.preserved(buffers), functional.substituted(moved, shifted[: len(moved)]):
                 values.append(unrolled_value(self.problem, pair, **start))
         return sum(values) / len(values)
+
+    @property
+    def has_lower_loop(self) -> bool:
+        """Whether an outer step runs K lower steps: not with DM, nor with a first-order method."""
+        return self.fo_op is None and "DM" not in self.gm_op
+
+    def lower_gradient_norm(self, y: Sequence[jt.Var]) -> float:
+        """The Euclidean norm of the lower problem's gradient at y, for the last batches drawn; nothing changes.
+
+        The lower problem is f with the lower optimizer's coupled weight decay and, in implicit MAML, the proximal term,
+        but without GDA's share of F: it vanishes where y is the lower solution.
+
+        Args:
+            y: one Var per entry of ``ll_var``, such as ``result.ll_parameters``.
+        """
+        task = len(self.pairs) - 1
+        return lower_gradient_norm(self.problem, self.pairs[task], y, reseed=self._start(task)["reseed"])
 
     def next_initial(self) -> list[jt.Var]:
         """y_0 of the next lower loop."""

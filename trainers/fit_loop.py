@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jboat import functional, registry
+from jboat.plain_numbers import plain_inside
 from jboat.trainers import device_memory, seeding
 from jboat.trainers.bilevel_pass import Events, failure_of
 from jboat.trainers.first_batch import check_first_batch
@@ -265,7 +266,9 @@ def upper_step(optimizer: jt.optim.Optimizer, variables: list[jt.Var], gradients
     """
     jittors = type(optimizer).__module__ == jt.optim.__name__  # others might scale the loss
     loss = functional.start_of_gradient if jittors else functional.dot
-    optimizer.step(loss(variables, functional.detached(gradients)))
+    gradients = functional.of_dtypes(functional.detached(gradients), variables)
+    with plain_inside([vars(optimizer), *optimizer.param_groups]):
+        optimizer.step(loss(variables, gradients))
     lists = [values for group in optimizer.param_groups for values in group.values() if isinstance(values, list)]
     jt.sync([v for values in lists for v in values if isinstance(v, jt.Var)])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-import math
 
 from jboat import functional
 from jboat.optim import OptimizerState
@@ -26,6 +25,7 @@ class HyperGradientResult:
         ll_parameters: y_K, one Var per entry of ``ll_var``.
         ll_state: the lower optimizer's state after K steps.
         auxiliary: what a first-order method keeps for its next step.
+        unclipped: what ``gradients`` were before they were clipped; None where they were not.
         ul_learning_rate: the upper optimizer's learning rate for this step alone; None for its own.
         failure: what is not finite, found in the lower loop; stops the run before the upper step.
         skip: whether the step is to be left out: no variable moves, and nothing need be finite.
@@ -40,6 +40,7 @@ class HyperGradientResult:
     ll_parameters: list[jt.Var] = field(default_factory=list)
     ll_state: OptimizerState | None = None
     auxiliary: dict[str, list[jt.Var]] = field(default_factory=dict)
+    unclipped: list[jt.Var] | None = None
     ul_learning_rate: float | None = None
     failure: NonFiniteError | None = None
     skip: bool = False
@@ -50,7 +51,7 @@ class HyperGradientResult:
         """The Euclidean norm of all gradients together; fetched once for the same gradients."""
         nodes = tuple(g.id for g in self.gradients)
         if nodes != self._norm[0]:
-            self._norm = nodes, math.sqrt(functional.dot(self.gradients, self.gradients).item())
+            self._norm = nodes, functional.norm(self.gradients)
         return self._norm[1]
 
 

@@ -11,6 +11,7 @@ from jboat import lower_objective as lower
 from jboat.lower_objective import Batch, Objective
 from jboat.optim import OptimizerState, UpdateRule
 from jboat.trajectory import JOINED_STEPS, Trajectory, is_small
+from jboat.warn_once import WarnOnce
 import jittor as jt
 
 Auxiliary = dict[str, list[jt.Var]]
@@ -42,9 +43,17 @@ class FirstOrderStep:
 
 @dataclass
 class Gradients:
-    """A loss with its gradients by x and y, detached; a gradient that was not wanted is empty."""
+    """A value with its gradients by x and y, all detached.
+
+    Attributes:
+        loss: what the objective returned.
+        value: what was differentiated: the loss, or for the lower objective the loss plus the coupled weight decay.
+        by_x: one Var per entry of ``ul_var``, or nothing where it was not wanted.
+        by_y: one Var per entry of ``ll_var``, or nothing where it was not wanted.
+    """
 
     loss: jt.Var
+    value: jt.Var
     by_x: list[jt.Var]
     by_y: list[jt.Var]
 
@@ -53,7 +62,9 @@ class FirstOrder:
     """A method that needs first derivatives alone.
 
     x is moved by the user's upper optimizer along ``FirstOrderStep.gradients``, y by the differentiable rule of the
-    user's lower optimizer, whose state carries over from step to step.
+    user's lower optimizer, whose state carries over from step to step. The lower problem is that of phi, which is f
+    plus the lower optimizer's coupled weight decay, ``f + sum_i (wd_i / 2) ||y_i||^2``: the decay belongs to the
+    lower level, as in every other operator, and is not added once more when y moves.
 
     Args:
         ll_objective: f, called ``f(ll_feed_dict, ul_model, ll_model)``; returns a scalar Var.
@@ -89,6 +100,7 @@ class FirstOrder:
         self._view = Trajectory(ll_model, self.ll_var, solver_config["lower_level_opt"])
         self._ul_buffers = functional.buffers(ul_model)
         self._small = is_small(self.ll_var)
+        self.warn = WarnOnce()
 
     def needs_second_derivatives(self) -> bool:
         """Whether, with its present options, it differentiates a gradient."""
@@ -108,12 +120,27 @@ class FirstOrder:
         raise NotImplementedError(f"{type(self).__name__} must define optimize()")
 
     def lower_value(self, y: Sequence[jt.Var], feed: Batch) -> jt.Var:
-        """The lower objective f at y, with its graph."""
-        return self._value(self.ll_objective, y, feed)
+        """Phi at y, the lower objective f with the coupled weight decay, with its graph."""
+        return self.lower_values(y, feed)[1]
+
+    def lower_values(self, y: Sequence[jt.Var], feed: Batch) -> tuple[jt.Var, jt.Var]:
+        """The values of f and phi at y, with their graphs; without coupled weight decay the same Var twice."""
+        loss = self.objective_value(self.ll_objective, y, feed)
+        name = type(self).__name__
+        return loss, lower.with_weight_decay(loss, y, self.rule, operator=name, warn=self.warn)
 
     def upper_value(self, y: Sequence[jt.Var], feed: Batch) -> jt.Var:
         """The upper objective F at y, with its graph."""
-        return self._value(self.ul_objective, y, feed)
+        return self.objective_value(self.ul_objective, y, feed)
+
+    def objective_value(self, objective: Objective, y: Sequence[jt.Var], feed: Batch) -> jt.Var:
+        """An objective at y as the user wrote it, with its graph."""
+
+        def call(model: Trajectory) -> jt.Var:
+            return lower.call(objective, feed, self.ul_model, model, parameters=y)
+
+        with functional.preserved(self._ul_buffers):
+            return self._view.evaluate(call, y)
 
     def gradients(self, value: Value, y: Sequence[jt.Var], *, by_x: bool = True, by_y: bool = True) -> Gradients:
         """``value(y)`` and its gradients by x and y, or one of them, which saves work.
@@ -121,12 +148,19 @@ class FirstOrder:
         They are computed, or in small models left to the next ``sync``, since every start of one costs time.
         """
         loss = value(y)
+        return self._gradients(loss, loss, y, by_x=by_x, by_y=by_y)
+
+    def lower_gradients(self, y: Sequence[jt.Var], feed: Batch, *, by_x: bool = True, by_y: bool = True) -> Gradients:
+        """The gradients of phi, as :meth:`gradients`, with f as the loss."""
+        return self._gradients(*self.lower_values(y, feed), y, by_x=by_x, by_y=by_y)
+
+    def _gradients(self, loss: jt.Var, value: jt.Var, y: Sequence[jt.Var], *, by_x: bool, by_y: bool) -> Gradients:
         wanted = [*(self.ul_var if by_x else []), *(y if by_y else [])]
-        found = functional.detached(autodiff.grad(loss, wanted))
+        found = functional.detached(autodiff.grad(value, wanted))
         if not self._small:
-            jt.sync([loss, *found])
+            jt.sync([loss, value, *found])
         count = len(self.ul_var) if by_x else 0
-        return Gradients(loss.detach(), found[:count], found[count:])
+        return Gradients(loss.detach(), value.detach(), found[:count], found[count:])
 
     def descend(
         self, value: Value, y: Sequence[jt.Var], *, lr: float, steps: int, first: Sequence[jt.Var] | None = None
@@ -143,14 +177,14 @@ class FirstOrder:
         return current
 
     def value_gap(self, y: Sequence[jt.Var], feed: Batch, *, lr: float) -> tuple[Gradients, Gradients]:
-        """Both ends of ``f(x, y) - f(x, y_hat)``: all gradients at y, that by x at y_hat, ``lower_loop`` steps away."""
+        """Both ends of ``phi(x, y) - phi(x, y_hat)``, y_hat ``lower_loop`` steps from y, where only x matters."""
 
         def value(v: Sequence[jt.Var]) -> jt.Var:
             return self.lower_value(v, feed)
 
-        here = self.gradients(value, y)
+        here = self.lower_gradients(y, feed)
         y_hat = self.descend(value, y, lr=lr, steps=self.lower_loop, first=here.by_y)
-        return here, self.gradients(value, y_hat, by_y=False)
+        return here, self.lower_gradients(y_hat, feed, by_y=False)
 
     def lower_step(
         self,
@@ -158,13 +192,20 @@ class FirstOrder:
         gradient: Sequence[jt.Var],
         state: OptimizerState | None = None,
         *,
+        decay_included: bool = True,
         together_with: Sequence[jt.Var] = (),
     ) -> tuple[list[jt.Var], OptimizerState]:
         """One step of the user's lower optimizer with this gradient, from its present state unless another is given.
 
-        What is ``together_with`` it is computed in the same run.
+        Args:
+            y: one Var per lower-level variable.
+            gradient: the direction, one Var per variable.
+            state: the optimizer's state; by default its present one.
+            decay_included: whether the coupled weight decay is in the direction, as it is where phi is differentiated.
+            together_with: what is computed in the same run.
         """
-        moved, after = self.rule.update(y, gradient, self.rule.load() if state is None else state)
+        before = self.rule.load() if state is None else state
+        moved, after = self.rule.update(y, gradient, before, decay_included=decay_included)
         moved = functional.detached(moved)
         after = OptimizerState(after.step, tuple(tuple(v.detach() for v in slots) for slots in after.slots))
         jt.sync([*moved, *(v for slots in after.slots for v in slots), *together_with])
@@ -173,10 +214,3 @@ class FirstOrder:
     def start(self) -> list[jt.Var]:
         """The present value of y, as leaves."""
         return functional.detached(self.ll_var)
-
-    def _value(self, objective: Objective, y: Sequence[jt.Var], feed: Batch) -> jt.Var:
-        def call(model: Trajectory) -> jt.Var:
-            return lower.call(objective, feed, self.ul_model, model, parameters=y)
-
-        with functional.preserved(self._ul_buffers):
-            return self._view.evaluate(call, y)

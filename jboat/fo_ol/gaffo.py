@@ -58,7 +58,8 @@ class GAFFO(FirstOrder):
     One outer step k moves ``theta -= eta (grad_y f(x, theta) + (theta - y) / gamma)``, then y along
     ``grad_y F / c_k + grad_y f(x, y) - (y - theta) / gamma`` and x along
     ``grad_x F / c_k + grad_x f(x, y) - grad_x f(x, theta)``, both at the old y. theta and y are projected onto Y.
-    theta starts at y. (MESO differs in moving x at the new y, in its penalty's exponent, and in having no box.)
+    theta starts at y. As in MESO the fixed point is biased by the penalty, by an error of order 1 / c_k. (MESO moves x
+    at the new y, and has another exponent of the penalty and no box.)
 
     Source: Yao, Yin, Zeng and Zhang, "Overcoming lower-level constraints in bilevel optimization: a novel approach
     with regularized gap functions", arXiv 2406.01992, 2024.
@@ -79,7 +80,7 @@ class GAFFO(FirstOrder):
         jt.sync(theta)
 
         upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y)
-        here = self.gradients(lambda v: self.lower_value(v, ll_feed_dict), y)
+        here = self.lower_gradients(y, ll_feed_dict)
         at_theta = autodiff.grad(self.lower_value(theta, ll_feed_dict), self.ul_var)
         push = functional.axpy(-1.0, theta, y)
         by_y = functional.axpy(-1.0 / options.gamma, push, functional.axpy(scale, upper.by_y, here.by_y))

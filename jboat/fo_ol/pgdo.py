@@ -57,8 +57,10 @@ class PGDO(FirstOrder):
 
     The value penalty is ``f(x, y) - f(x, y_hat)`` with y_hat, a constant, ``lower_iters`` gradient steps away from y;
     the gradient penalty ``||grad_y f(x, y)||^2`` needs one second derivative. gamma rises linearly from ``gamma_init``
-    to ``gamma_max`` over ``gamma_argmax_step`` outer steps. Its limit solves the penalised problem, which differs from
-    the bilevel one by a term of order 1 / gamma.
+    to ``gamma_max`` over ``gamma_argmax_step`` outer steps.
+
+    Its fixed point is biased: it solves the penalised problem with ``gamma_max``, whose y lies off the lower solution,
+    towards smaller F, by a distance of order 1 / gamma.
 
     Source: Shen and Chen, "On penalty-based bilevel gradient descent method", ICML 2023.
     """
@@ -78,10 +80,10 @@ class PGDO(FirstOrder):
         upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y)
         if options.penalty == "value":
             here, there = self.value_gap(y, ll_feed_dict, lr=options.y_hat_lr)
-            penalty, lower_loss = here.loss - there.loss, here.loss
+            penalty, lower_loss = here.value - there.value, here.loss
             penalty_by_x, penalty_by_y = functional.axpy(-1.0, there.by_x, here.by_x), here.by_y
         else:
-            lower_loss = self.lower_value(y, ll_feed_dict).detach()
+            lower_loss = self.objective_value(self.ll_objective, y, ll_feed_dict).detach()
 
             def squared(v: Sequence[jt.Var]) -> jt.Var:
                 gradient = autodiff.grad(self.lower_value(v, ll_feed_dict), v)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+import math
 
 from jboat import functional, registry
 from jboat.fo_ol.first_order import Auxiliary, FirstOrder, FirstOrderStep
 from jboat.lower_objective import Batch
+from jboat.optim import OptimizerState
 from jboat.registry import register_operator
+import jittor as jt
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class VFO(FirstOrder):
     ``w = max(0, u1 q - <grad F, grad q>) / (||grad q||^2 + 1e-8)``, inner product and norm over x and y together, and
     y_hat a constant.
 
+    Its fixed point is biased where ``lower_iters`` steps from y do not reach the lower solution: q is then smaller than
+    ``f(x, y) - min f``, ``grad_x f(x, y_hat)`` is not the gradient of ``min f``, and y may stay off the solution,
+    towards smaller F. ``lower_gradient_norm`` shows by how much; more steps and a larger ``u1`` lessen it.
+
     Source: Liu, Ye, Wright, Stone and Liu, "BOME! Bilevel optimization made easy: a simple first-order approach",
     NeurIPS 2022.
     """
@@ -50,20 +57,38 @@ class VFO(FirstOrder):
         y = self.start()
         upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y)
         here, there = self.value_gap(y, ll_feed_dict, lr=options.y_hat_lr)
-        q = here.loss - there.loss
+        q = here.value - there.value
         q_by_x = functional.axpy(-1.0, there.by_x, here.by_x)
         grad_f, grad_q = [*upper.by_x, *upper.by_y], [*q_by_x, *here.by_y]
         slope = options.u1 * q - functional.dot(grad_f, grad_q)
-        weight = slope.maximum(0.0 * slope) / (functional.dot(grad_q, grad_q) + 1e-8)
-        moves = functional.axpy(weight, grad_q, grad_f)
-        by_x = functional.detached(moves[: len(self.ul_var)])
-        others = [*by_x, upper.loss, here.loss, q, weight]
-        y_new, state = self.lower_step(y, moves[len(self.ul_var) :], together_with=others)
+        squares = functional.dot(grad_q, grad_q)
+        weight = slope.maximum(0.0 * slope) / (squares + 1e-8)
+
+        def step(w: jt.Var | float) -> tuple[list[jt.Var], list[jt.Var], OptimizerState]:
+            moves = functional.axpy(w, grad_q, grad_f)
+            by_x = functional.detached(moves[: len(self.ul_var)])
+            others = [*by_x, upper.loss, here.loss, q, weight, squares]
+            return by_x, *self.lower_step(y, moves[len(self.ul_var) :], together_with=others)
+
+        by_x, y_new, state = step(weight)
+        barrier = float(weight.item())
+        if not math.isfinite(squares.item()):
+            barrier = _weight(options.u1 * q.item(), grad_f, grad_q)
+            by_x, y_new, state = step(barrier)
         return FirstOrderStep(
             gradients=by_x,
             ll_parameters=y_new,
             ll_state=state,
             upper_loss=float(upper.loss.item()),
             lower_loss=float(here.loss.item()),
-            diagnostics={"vfo_gap": float(q.item()), "vfo_weight": float(weight.item())},
+            diagnostics={"vfo_gap": float(q.item()), "vfo_weight": barrier},
         )
+
+
+def _weight(pursuit: float, grad_f: list[jt.Var], grad_q: list[jt.Var]) -> float:
+    """The weight of grad q where the square of its norm is beyond float32; NaN stays NaN."""
+    size = functional.norm(grad_q)
+    if not math.isfinite(size):
+        return math.nan
+    slope = pursuit - size * functional.dot(grad_f, functional.times(1.0 / size, grad_q)).item()
+    return 0.0 if slope <= 0.0 else slope / size / size

@@ -25,6 +25,8 @@ class VSOOptions:
         slack: what is added to the lower value besides the regulariser at the first outer step, at least 0.
         reg_decay: d: in outer step k all weights are divided by ``1 + d k``; at least 0.
         boundary: distance to infeasibility below which the logarithm is continued by a parabola, positive.
+        warm_start: whether y goes on from where the last outer step left it, as its authors let it, or starts at z.
+            In the first outer step it starts at z anyway.
     """
 
     z_loop: int = 10
@@ -35,12 +37,15 @@ class VSOOptions:
     slack: float = 0.1
     reg_decay: float = 0.01
     boundary: float = 1e-3
+    warm_start: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.z_loop, int) or self.z_loop < 1:
             raise ValueError(f"solver_config['VSO']['z_loop'] must be an integer >= 1, got {self.z_loop!r}")
+        if not isinstance(self.warm_start, bool):
+            raise ValueError(f"solver_config['VSO']['warm_start'] must be True or False, got {self.warm_start!r}")
         may_vanish = ("ul_l2_reg", "slack", "reg_decay")
-        for name in (f.name for f in fields(self)):
+        for name in (f.name for f in fields(self) if f.name != "warm_start"):
             value = getattr(self, name)
             if value < 0.0 or (value == 0.0 and name not in may_vanish):
                 bound = ">= 0" if name in may_vanish else "positive"
@@ -56,10 +61,15 @@ class VSO(FirstOrder):
     """The lower problem as the constraint ``f(x, y) <= f_val(x)``, met by a logarithmic barrier.
 
     z, kept from step to step, takes ``z_loop`` gradient steps on ``f(x, z) + (l2 / 2) ||z||^2``, whose value plus
-    ``slack`` is f_val. y starts at z, which is feasible, and takes ``lower_iters`` steps of the lower optimizer on
-    ``F + (reg / 2) ||y||^2 - tau ln(f_val - f(x, y))``, and x the gradient of the same value, with f_val's own gradient
-    ``grad_x f(x, z)`` in it. Where ``s = f_val - f`` is below ``boundary`` b, ``-ln s`` is continued by its
-    second-order expansion at b, so that an infeasible y is driven back. All weights decay as ``1 / (1 + reg_decay k)``.
+    ``slack`` is f_val. y starts at z, which is feasible, or with ``warm_start`` where it was, and takes ``lower_iters``
+    steps of the lower optimizer on ``F + (reg / 2) ||y||^2 - tau ln(f_val - f(x, y))``, and x the gradient of the same
+    value, with f_val's own gradient ``grad_x f(x, z)`` in it. Where ``s = f_val - f`` is below ``boundary`` b,
+    ``-ln s`` is continued by its second-order expansion at b, so that an infeasible y is driven back. All weights
+    decay as ``1 / (1 + reg_decay k)``.
+
+    Its fixed point is biased by ``slack``, ``tau`` and the regularisers until they have decayed, and by the restart at
+    z: the few steps from z, which knows nothing of F, do not reach the y that the surrogate asks for, so that of
+    several lower solutions y stays near the one that z found. ``warm_start`` lets these steps add up.
 
     Source: Liu, Liu, Zeng and Zhang, "Value-function-based sequential minimization for bi-level optimization",
     arXiv 2110.04974, 2021.
@@ -79,26 +89,26 @@ class VSO(FirstOrder):
             regularised, auxiliary["z"] if auxiliary else self.start(), lr=options.z_lr, steps=options.z_loop
         )
         bound = self.gradients(regularised, z, by_y=False)
-        f_val = bound.loss + options.slack * decay
+        f_val = bound.value + options.slack * decay
         tau = options.ul_ln_reg * decay
 
         def value(v: Sequence[jt.Var]) -> jt.Var:
             upper = self.upper_value(v, ul_feed_dict) + 0.5 * options.ul_l2_reg * decay * functional.dot(v, v)
             return upper + tau * _barrier(f_val - self.lower_value(v, ll_feed_dict), options.boundary)
 
-        y, state = z, self.rule.load()
+        y, state = self.start() if options.warm_start and auxiliary else z, self.rule.load()
         for _ in range(self.lower_loop):
             y, state = self.lower_step(y, autodiff.grad(value(y), y), state)
         at_y = self.gradients(value, y, by_y=False)
-        lower_loss = self.lower_value(y, ll_feed_dict).detach()
-        gap = f_val - lower_loss
+        lower_loss, phi = self.lower_values(y, ll_feed_dict)
+        gap = f_val - phi
         slope = _barrier_slope(float(gap.item()), options.boundary)
         return FirstOrderStep(
             gradients=functional.detached(functional.axpy(tau * slope, bound.by_x, at_y.by_x)),
             ll_parameters=y,
             ll_state=state,
             upper_loss=float(self.upper_value(y, ul_feed_dict).item()),
-            lower_loss=float(lower_loss.item()),
+            lower_loss=float(lower_loss.detach().item()),
             auxiliary={"z": z},
             diagnostics={"vso_gap": float(gap.item()), "vso_tau": tau},
         )

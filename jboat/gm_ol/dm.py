@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+import math
 from typing import Any
 
 from jboat import autodiff, functional, registry
 from jboat import lower_objective as lower
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
 from jboat.lower_objective import Batch, LowerObjective
-from jboat.optim import OptimizerState, UpdateRule
+from jboat.optim import OptimizerState
+from jboat.plain_numbers import plain
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
 import jittor as jt
@@ -66,6 +68,10 @@ class DM(LowerLevelOperator):
     * with GDA ``eta = (k+1)^(-tau/2) mu^a lr_y`` and ``(k+1)^(-3 tau/2) mu^b lr_y`` for x, (a, b) being (2, 7) in s1,
       (1, 5) in s2 and (0, 3) in s3.
 
+    psi includes the lower optimizer's coupled weight decay. Where parameter groups have different learning rates, eta
+    follows each variable's own, and the rate of x the first group's. A direction without positive curvature has no
+    exact line search; with CG v then takes a gradient step, which the metric ``dm_breakdown`` and one warning tell.
+
     NGD may be named beside DM and changes nothing: the step of y is its.
 
     Source: Liu, Liu, Yao, Zeng and Zhang, "Averaged method of multipliers for bi-level optimization without lower-level
@@ -114,7 +120,10 @@ class DM(LowerLevelOperator):
         v = [jt.zeros_like(p) for p in y] if multiplier is None else functional.detached(multiplier)
         jt.sync(v)
         mu = options.mu0 * (current_iter + 1) ** (-1.0 / options.p) if psi.aggregated else 0.0
-        eta, ul_rate = self._step_sizes(options, current_iter, mu, auxiliary_model.learning_rates[0])
+        rates = auxiliary_model.learning_rates
+        rule = auxiliary_model.update_rule
+        etas = [self._step_sizes(options, current_iter, mu, rate)[0] for rate in rates]
+        ul_rate = self._step_sizes(options, current_iter, mu, rates[0])[1]
 
         upper = auxiliary_model.evaluate(
             lambda model: lower.call(self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=y)
@@ -122,7 +131,8 @@ class DM(LowerLevelOperator):
         upper_gradients = functional.detached(autodiff.grad(upper, [*ul_var, *y]))
         upper_by_x, upper_by_y = upper_gradients[: len(ul_var)], upper_gradients[len(ul_var) :]
         value = auxiliary_model.evaluate(lambda model: psi.weighted(model, y, mu, ll_feed_dict, ul_feed_dict))
-        gradient = autodiff.grad(value, y)
+        phi = lower.with_weight_decay(value, y, rule, operator="DM", warn=self.warn)
+        gradient = autodiff.grad(phi, y)
         jt.sync([upper, value, *upper_gradients, *gradient])
 
         products = functional.detached(autodiff.vjp(gradient, [*ul_var, *y], v))
@@ -130,18 +140,32 @@ class DM(LowerLevelOperator):
         residual = functional.detached(functional.axpy(-1.0, upper_by_y, hessian_v))
         direction = functional.detached(functional.axpy(-1.0, through_x, upper_by_x))
         jt.sync([*direction, *residual])
-        if "CG" in self.solver_config["na_op"]:
-            image = autodiff.vjp(gradient, y, residual)
-            step = functional.dot(residual, residual) / (functional.dot(residual, image) + _TINY)
+        searches = "CG" in self.solver_config["na_op"]
+        squares = functional.dot(residual, residual).detach()
+        if searches:
+            curvature = functional.dot(residual, autodiff.vjp(gradient, y, residual)).detach()
+            v_new = functional.detached(functional.axpy(squares / (curvature + _TINY), residual, v, factor=-1.0))
         else:
-            step = eta
-        v_new = functional.detached(functional.axpy(-1.0 * step, residual, v))
-        rule = UpdateRule(self.solver_config["lower_level_opt"], auxiliary_model.variables)
-        y_new, state = rule.update(y, functional.detached(gradient), ll_state or rule.fresh_state(y))
+            curvature, v_new = squares, _moved(v, residual, etas)
+        start = ll_state or rule.fresh_state(y)
+        y_new, state = rule.update(y, functional.detached(gradient), start, decay_included=True)
         y_new = functional.detached(y_new)
         state = OptimizerState(state.step, tuple(tuple(s.detach() for s in slots) for slots in state.slots))
-        jt.sync([*v_new, *y_new, *(s for slots in state.slots for s in slots)])
-        squares = functional.dot(residual, residual).item()
+        jt.sync([*v_new, *y_new, *(s for slots in state.slots for s in slots), squares, curvature])
+        size, curved = squares.item(), curvature.item()
+        norm = math.sqrt(size) if functional.safe_squares(size) else functional.norm(residual)
+        diagnostics = {"dm_mu": mu, "dm_residual": norm, "dm_ul_lr": ul_rate}
+        if searches and math.isfinite(norm):
+            if not math.isfinite(size):  # only because it overflowed
+                unit = functional.times(1.0 / norm, residual)
+                curved = functional.dot(unit, autodiff.vjp(gradient, y, unit)).item()
+                v_new = _moved(v, residual, [1.0 / (curved + _TINY)] * len(v))
+            flat = norm > 0.0 and curved <= 0.0
+            diagnostics["dm_breakdown"] = float(flat)
+            if flat:
+                self.warn("DM: the lower objective has no positive curvature, and its multiplier takes gradient steps")
+                v_new = _moved(v, residual, etas)
+            jt.sync(v_new)
         return {
             "hyper_gradient": direction,
             "ul_learning_rate": ul_rate,
@@ -150,17 +174,24 @@ class DM(LowerLevelOperator):
             "multiplier": v_new,
             "upper_loss": float(upper.item()),
             "lower_loss": float(value.item()),
-            "diagnostics": {"dm_mu": mu, "dm_residual": squares**0.5, "dm_ul_lr": ul_rate},
+            "diagnostics": diagnostics,
         }
 
     def _step_sizes(self, options: DMOptions, k: int, mu: float, lr_y: float) -> tuple[float, float]:
         """Eta and the learning rate of x."""
         if mu == 0.0:
             optimizer = self.solver_config["upper_level_opt"]
-            lr_x = float(optimizer.param_groups[0].get("lr", optimizer.lr))
+            lr_x = float(plain(optimizer.param_groups[0].get("lr", optimizer.lr)))
             eta, ul_rate = options.eta0 * (k + 1) ** (-options.tau / 2) * lr_y, lr_x * lr_y * (k + 1) ** (-options.tau)
         else:
             a, b = {"s1": (2, 7), "s2": (1, 5), "s3": (0, 3)}[options.strategy]
             eta = (k + 1) ** (-options.tau / 2) * mu**a * lr_y
             ul_rate = (k + 1) ** (-1.5 * options.tau) * mu**b * lr_y
         return options.auxiliary_v_lr or eta, ul_rate
+
+
+def _moved(v: Sequence[jt.Var], residual: Sequence[jt.Var], etas: Sequence[float]) -> list[jt.Var]:
+    """A gradient step of each entry of v, with a size of its own."""
+    return functional.detached(
+        [functional.axpy(-eta, [r], [own])[0] for eta, r, own in zip(etas, residual, v, strict=True)]
+    )

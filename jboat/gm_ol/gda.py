@@ -32,6 +32,10 @@ class GDAOptions:
 class GDA(LowerLevelOperator):
     """Lower steps on ``alpha_k F + (1 - alpha_k) f`` instead of f.
 
+    The fixed point of the lower steps is biased: it is that of the last step's mixture, of weight
+    ``alpha_init * alpha_decay^(K-1)``, and lies off the solution of f towards smaller F by a distance of order alpha.
+    Unless alpha vanishes over the steps, F comes out too small; ``lower_gradient_norm`` shows it.
+
     Source: Liu, Mu, Yuan, Zeng and Zhang, "A generic first-order algorithmic framework for bi-level programming beyond
     lower-level singleton", ICML 2020.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-import math
 
 from jboat import autodiff, functional, registry
 from jboat.lower_objective import Batch
@@ -37,7 +36,7 @@ class FD(Terminal):
 
     With ``v = grad_y F(y_K)`` and ``e = r / ||v||`` the hypergradient is
     ``grad_x F - s (grad_x phi(y_{K-1} + e v) - grad_x phi(y_{K-1} - e v)) / (2 e)``; K = 1 is DARTS. Where parameter
-    groups have different learning rates, v is weighted by theirs relative to the first.
+    groups have different learning rates, v is weighted by theirs relative to the largest, which is then s.
 
     Source: Liu, Simonyan and Yang, "DARTS: differentiable architecture search", ICLR 2019.
     """
@@ -57,9 +56,11 @@ class FD(Terminal):
     ) -> tuple[list[jt.Var], dict[str, float]]:
         """See :meth:`Terminal.total`."""
         rates = trajectory.learning_rates
-        direction = [v * (rate / rates[0]) for v, rate in zip(upper.by_y, rates, strict=True)]
-        norm = math.sqrt(functional.dot(direction, direction).item())
-        per_radius = max(norm, _TINY) / self._r  # in this order, which keeps NaN
+        rate = max(rates, key=abs)
+        if rate == 0.0:
+            return upper.by_x, {}
+        direction = [v * (own / rate) for v, own in zip(upper.by_y, rates, strict=True)]
+        per_radius = max(functional.norm(direction), _TINY) / self._r  # in this order, which keeps NaN
         step = trajectory.last - 1
         before = trajectory.parameters(step)
         sides = []
@@ -70,4 +71,4 @@ class FD(Terminal):
             sides.append(functional.detached(gradient))
             jt.sync(sides[-1])
         difference = functional.axpy(-1.0, sides[1], sides[0])
-        return functional.axpy(-0.5 * rates[0] * per_radius, difference, upper.by_x), {}
+        return functional.axpy(-0.5 * rate * per_radius, difference, upper.by_x), {}

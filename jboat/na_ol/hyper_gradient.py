@@ -8,7 +8,9 @@ from typing import Any
 from jboat import autodiff, functional
 from jboat import lower_objective as lower
 from jboat.lower_objective import Batch, LowerObjective, Objective
+from jboat.plain_numbers import plain
 from jboat.trajectory import Trajectory
+from jboat.warn_once import WarnOnce
 import jittor as jt
 
 
@@ -44,6 +46,7 @@ class HyperGradient:
         self.solver_config = solver_config
         self.lower_objective = LowerObjective(ll_objective, ul_objective, ul_model, solver_config)
         self.dynamic_initialization = "DI" in (solver_config.get("gm_op") or ())
+        self.warn = WarnOnce()
 
     def compute_gradients(
         self, ll_feed_dict: Batch | Sequence[Batch], ul_feed_dict: Batch, auxiliary_model: Trajectory, **kwargs: Any
@@ -70,7 +73,7 @@ class HyperGradient:
     def ll_lr(self) -> float:
         """The lower-level learning rate (of the first parameter group, where they differ)."""
         optimizer = self.solver_config["lower_level_opt"]
-        return float(optimizer.param_groups[0].get("lr", optimizer.lr))
+        return float(plain(optimizer.param_groups[0].get("lr", optimizer.lr)))
 
     def _require_modifier(self, next_operation: str | None, finished: bool) -> None:
         name = type(self).__name__
@@ -105,14 +108,17 @@ class HyperGradient:
         ul_feed_dict: Batch,
         parameters: Sequence[jt.Var],
     ) -> jt.Var:
-        """Phi of inner step ``step`` at ``parameters``, with its graph."""
+        """Phi of inner step ``step`` at ``parameters``, coupled weight decay included, with its graph."""
         anchor = trajectory.parameters(0)
 
         def objective(model: Trajectory) -> jt.Var:
             return self.lower_objective(model, parameters, step, ll_feed_dict, ul_feed_dict, anchor)
 
         with functional.preserved(functional.buffers(self.ul_model)):
-            return trajectory.evaluate(objective, parameters)
+            phi = trajectory.evaluate(objective, parameters)
+        return lower.with_weight_decay(
+            phi, parameters, trajectory.update_rule, operator=type(self).__name__, warn=self.warn
+        )
 
     def _result(
         self,

@@ -48,6 +48,19 @@ class ImplicitHyperGradient(Terminal):
         jt.sync(gradient)
         solution = self.solve(lambda v: autodiff.vjp(gradient, y, v), upper.by_y, trajectory.learning_rates)
         through_y = autodiff.vjp(gradient, self.ul_var if hparams is None else hparams, solution.vector)
-        name = type(self).__name__.lower()
-        diagnostics = {f"{name}_iterations": float(solution.iterations), f"{name}_residual": solution.residual}
+        name = type(self).__name__
+        if solution.breakdown:
+            self.warn(
+                "%s: the hypergradient is an approximation (relative residual %.2g), for %s: where the lower steps "
+                "end, the lower objective is not strongly convex, or too ill-conditioned for so few iterations. More "
+                "iterations or lower steps, weight decay, or RAD may help",
+                name,
+                solution.residual,
+                solution.breakdown,
+            )
+        diagnostics = {
+            f"{name.lower()}_iterations": float(solution.iterations),
+            f"{name.lower()}_residual": solution.residual,
+            f"{name.lower()}_breakdown": float(bool(solution.breakdown)),
+        }
         return functional.axpy(-1.0, through_y, by_x), diagnostics
