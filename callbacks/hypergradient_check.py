@@ -30,6 +30,8 @@ class HypergradientCheck(Callback):
         ValueError: for an argument out of range.
     """
 
+    later_metrics = ("hypergradient_error", "hypergradient_cosine")
+
     def __init__(self, every_n_steps: int = 100, directions: int = 4, radius: float = 1e-2) -> None:
         if every_n_steps < 1 or directions < 1:
             raise ValueError(f"every_n_steps and directions must be at least 1, got {every_n_steps} and {directions}")

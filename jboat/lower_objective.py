@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-import functools
 import inspect
 from typing import Any
+import weakref
 
-from jboat import registry
+from jboat import functional, registry
 import jittor as jt
 
 Objective = Callable[..., jt.Var]
@@ -31,8 +31,24 @@ def call(objective: Objective, *args: Any, parameters: Sequence[jt.Var]) -> jt.V
     return loss
 
 
-@functools.lru_cache(maxsize=128)
+_accepting: dict[int, tuple[weakref.ref[Any], bool]] = {}
+"""Whether an objective takes ``params=``, by its id: an objective need not be hashable, and is not kept alive."""
+
+
 def _accepts_params(objective: Objective) -> bool:
+    key = id(objective)
+    known = _accepting.get(key)
+    if known is not None and known[0]() is objective:
+        return known[1]
+    accepts = _signature_accepts_params(objective)
+    try:
+        _accepting[key] = weakref.ref(objective, lambda _: _accepting.pop(key, None)), accepts
+    except TypeError:  # it takes no weak references
+        return accepts
+    return accepts
+
+
+def _signature_accepts_params(objective: Objective) -> bool:
     try:
         parameters = inspect.signature(objective).parameters
     except (TypeError, ValueError):
@@ -80,6 +96,7 @@ class LowerObjective:
             gm_op = solver_config.get("gm_op")
             aggregated = self.gda_loss is not None if gm_op is None else "GDA" in gm_op
         self.aggregated = aggregated
+        self._upper_statistics = functional.buffers(ul_model) if aggregated else []
         self._implicit = registry.is_implicit(solver_config.get("na_op") or ())
 
     @property
@@ -129,6 +146,11 @@ class LowerObjective:
         if self.gda_loss is not None:
             feed = {**ll_feed, "alpha": alpha}
             return call(self.gda_loss, feed, ul_feed, self._ul_model, model, parameters=parameters)
-        upper = call(self._ul_objective, ul_feed, self._ul_model, model, parameters=parameters)
+
+        def run_upper(model: Any) -> jt.Var:
+            return call(self._ul_objective, ul_feed, self._ul_model, model, parameters=parameters)
+
+        with functional.preserved(self._upper_statistics):  # they advance by the lower objective, once a step
+            upper = model.evaluate(run_upper, parameters)
         lower = call(self._ll_objective, ll_feed, self._ul_model, model, parameters=parameters)
         return alpha * upper + (1.0 - alpha) * lower

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import logging
 from typing import Any
 
 from jboat import functional
 from jboat.trainers.loader_stream import LoaderStream
-from jboat.trainers.loaders import batch_size
+from jboat.trainers.loaders import Batch
+from jboat.trainers.metric_value import metric_value
 import jittor as jt
+
+logger = logging.getLogger("jboat")
+
+
+class UnknownSize:
+    """Warns once that the size of a batch is not known."""
+
+    def __init__(self) -> None:
+        self._warned = False
+
+    def warn(self, batch: Batch) -> None:
+        """Log the shapes that do not agree, and what to do."""
+        if self._warned:
+            return
+        self._warned = True
+        shapes = {name: list(v.shape) for name, v in batch.items() if isinstance(v, jt.Var)}
+        logger.warning(
+            "the size of an evaluation batch is not known, since first dimensions differ (%s): all batches count the "
+            "same. Give batches an entry 'batch_size', or override evaluation_batch_size().",
+            shapes,
+        )
 
 
 @contextlib.contextmanager
@@ -31,29 +54,45 @@ def evaluation_mode(models: Sequence[jt.Module]) -> Iterator[None]:
                 m.is_train = flag
 
 
-def weighted_means(loader: Any, step: Any) -> dict[str, float]:
-    """Means over a loader's batches, weighted by their sizes.
+def weighted_means(
+    loader: Any,
+    step: Callable[[Batch], Any],
+    size_of: Callable[[Batch], int | None],
+    complain: Callable[[Batch], None] = lambda batch: None,
+) -> dict[str, float]:
+    """Means over a loader's batches, weighted by their sizes; unweighted where the size of one is not known.
+
+    A metric that some batches do not have is averaged over those that do.
 
     Args:
         loader: any loader.
         step: called with each batch; returns numbers or one-element Vars by name.
+        size_of: the size of a batch; None where it cannot be told.
+        complain: called with a batch whose size is not known, where that matters.
 
     Raises:
         TypeError: if ``step`` returns something other than numbers by name.
         ValueError: if the loader is empty, or gives lists of tasks.
     """
     stream = LoaderStream(loader, "loader")
-    sums: dict[str, float] = {}
-    total = 0
+    rows: list[tuple[int | None, dict[str, float]]] = []
+    unsized: Batch | None = None
     while (batch := stream.draw()) is not None:
         if isinstance(batch, list):
             raise ValueError("loader gave a list of tasks; evaluate takes single batches")
         numbers = step(batch)
         if not isinstance(numbers, Mapping):
             raise TypeError(f"evaluation_step must return a dict of numbers, got {type(numbers).__name__}")
-        size = batch_size(batch)
-        total += size
-        for name, value in numbers.items():
-            number = float(value.item()) if isinstance(value, jt.Var) else float(value)
-            sums[name] = sums.get(name, 0.0) + size * number
-    return {name: value / total for name, value in sums.items()}
+        row = {name: metric_value(name, value, "an evaluation") for name, value in numbers.items()}
+        size = size_of(batch)
+        unsized = batch if size is None else unsized
+        rows.append((size, row))
+    if unsized is not None and len(rows) > 1:
+        complain(unsized)
+    sums: dict[str, tuple[float, int]] = {}
+    for size, row in rows:
+        weight = 1 if unsized is not None or size is None else size
+        for name, value in row.items():
+            total, weights = sums.get(name, (0.0, 0))
+            sums[name] = total + weight * value, weights + weight
+    return {name: total / weights for name, (total, weights) in sums.items()}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jboat import autodiff, functional, registry
+from jboat import autodiff, functional, registry, running_statistics
 from jboat import lower_objective as lower
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
 from jboat.lower_objective import Batch, LowerObjective
@@ -116,12 +116,17 @@ class DM(LowerLevelOperator):
         mu = options.mu0 * (current_iter + 1) ** (-1.0 / options.p) if psi.aggregated else 0.0
         eta, ul_rate = self._step_sizes(options, current_iter, mu, auxiliary_model.learning_rates[0])
 
-        upper = auxiliary_model.evaluate(
-            lambda model: lower.call(self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=y)
-        )
+        noted = auxiliary_model.upper_statistics
+        with functional.preserved(self.upper_statistics):
+            upper = auxiliary_model.evaluate(
+                lambda model: lower.call(self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=y)
+            )
+            noted["upper"] = running_statistics.noted(self.upper_statistics)
         upper_gradients = functional.detached(autodiff.grad(upper, [*ul_var, *y]))
         upper_by_x, upper_by_y = upper_gradients[: len(ul_var)], upper_gradients[len(ul_var) :]
-        value = auxiliary_model.evaluate(lambda model: psi.weighted(model, y, mu, ll_feed_dict, ul_feed_dict))
+        with functional.preserved(self.upper_statistics), auxiliary_model.substituted(y):
+            value = psi.weighted(auxiliary_model, y, mu, ll_feed_dict, ul_feed_dict)
+            noted["lower"] = running_statistics.noted(self.upper_statistics)
         gradient = autodiff.grad(value, y)
         jt.sync([upper, value, *upper_gradients, *gradient])
 
