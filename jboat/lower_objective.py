@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import inspect
 from typing import Any
 import weakref
@@ -41,10 +42,8 @@ def _accepts_params(objective: Objective) -> bool:
     if known is not None and known[0]() is objective:
         return known[1]
     accepts = _signature_accepts_params(objective)
-    try:
+    with contextlib.suppress(TypeError):  # it takes no weak references
         _accepting[key] = weakref.ref(objective, lambda _: _accepting.pop(key, None)), accepts
-    except TypeError:  # it takes no weak references
-        return accepts
     return accepts
 
 

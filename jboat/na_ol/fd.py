@@ -57,7 +57,10 @@ class FD(Terminal):
     ) -> tuple[list[jt.Var], dict[str, float]]:
         """See :meth:`Terminal.total`."""
         rates = trajectory.learning_rates
-        direction = [v * (rate / rates[0]) for v, rate in zip(upper.by_y, rates, strict=True)]
+        reference = rates[0] or max(rates)
+        if reference == 0.0:  # the last step moved nothing
+            return upper.by_x, {}
+        direction = [v * (rate / reference) for v, rate in zip(upper.by_y, rates, strict=True)]
         norm = math.sqrt(functional.dot(direction, direction).item())
         per_radius = max(norm, _TINY) / self._r  # in this order, which keeps NaN
         step = trajectory.last - 1
@@ -70,4 +73,4 @@ class FD(Terminal):
             sides.append(functional.detached(gradient))
             jt.sync(sides[-1])
         difference = functional.axpy(-1.0, sides[1], sides[0])
-        return functional.axpy(-0.5 * rates[0] * per_radius, difference, upper.by_x), {}
+        return functional.axpy(-0.5 * reference * per_radius, difference, upper.by_x), {}

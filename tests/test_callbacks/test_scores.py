@@ -41,7 +41,8 @@ METHODS = {
     "GDA+CG": {"gm_op": ["GDA", "NGD"], "na_op": ["CG"]},
     "cold": {"warm_start": False},
     "DM": {"gm_op": ["GDA", "DM"]},
-    **{name: {"fo_op": name} for name in ("ALTO", "GAFFO", "MESO", "PGDO", "VFO", "VSO")},
+    **{name: {"fo_op": name} for name in ("ALTO", "GAFFO", "MESO", "PGDO", "VFO")},
+    "VSO": {"fo_op": "VSO", "solver_config": {"VSO": {"ul_ln_reg": 0.01, "slack": 1.0, "boundary": 0.5}}},
 }
 
 
@@ -55,7 +56,7 @@ def test_the_best_by_a_steps_own_loss_has_exactly_that_loss(name, tmp_path):
     best = max(history["ul_loss"])
     assert upper_loss(trainer) == pytest.approx(best, rel=1e-5)
     for path in (saver.best_path, tmp_path / "best.npz"):
-        loaded = make(**METHODS[name])
+        loaded = make(ul_lr=0.3, **METHODS[name])
         loaded.load_checkpoint(path)
         assert upper_loss(loaded) == pytest.approx(best, rel=1e-5)
         np.testing.assert_equal(loaded.values(), trainer.values())

@@ -159,17 +159,13 @@ def test_trainers_and_their_data_are_freed_when_they_go(method):
     data = np.ones((2, 3), "float32").view(Data)
     problem = Quadratic()
 
-    class Closing:
-        def __call__(self, batch, ul_model, ll_model):
-            assert data.shape == (2, 3)
-            return problem.f(batch, ul_model, ll_model)
+    def objective(batch, ul_model, ll_model, held=data):
+        return problem.f(batch, ul_model, ll_model)
 
-    objective = Closing()
     trainer = make(f=objective, problem=problem, **method)
     trainer.fit([{"x": data}], {}, max_steps=2, val_loader=[{"x": data}])
     trainer.hypergradient({}, {})
     watched = [weakref.ref(thing) for thing in (trainer, objective, data, trainer.ll_model)]
     del trainer, objective, data
-    Closing.__call__ = None
     gc.collect()
     assert [ref() for ref in watched] == [None] * 4

@@ -1,4 +1,4 @@
-"""What a checkpoint restores is what it is compared by; ``"last"`` and ``"best"`` look in every ModelCheckpoint's folder."""
+"""What a checkpoint restores is what it is compared by; ``"last"`` and ``"best"`` among several ModelCheckpoints."""
 
 import os
 
