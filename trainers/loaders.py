@@ -95,7 +95,8 @@ def batch_size(batch: Mapping[str, Any]) -> int | None:
     """
     if "batch_size" in batch:
         given = batch["batch_size"]
-        size = given.item() if isinstance(given, (jt.Var, np.generic)) and given.size in (1, [1]) else given
+        one = isinstance(given, np.generic) or (isinstance(given, jt.Var) and given.numel() == 1)
+        size = given.item() if one else given
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"the entry 'batch_size' of a batch must be an integer >= 1, got {given!r}")
         return size
