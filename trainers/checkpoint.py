@@ -206,18 +206,23 @@ def _require_same_run(trainer: BilevelTrainer, tree: Mapping[str, Any], path: st
 
 
 def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    names = (n for n in sorted({*mine, *theirs}) if n not in _NOT_COMPARED)
     return [
         f"{name} was {theirs.get(name, 'absent')!r} and is {mine.get(name, 'absent')!r}"
-        for name in names
-        if mine.get(name, _ABSENT) != theirs.get(name, _ABSENT)
-        and ((name in mine and name in theirs) or not _COMPARED_WHERE_BOTH_HAVE_IT.match(name))
+        for name in sorted({*mine, *theirs})
+        if name not in _NOT_COMPARED
+        and mine.get(name, _ABSENT) != theirs.get(name, _ABSENT)
+        and not _one_has_no_such_part(name, mine, theirs)
     ]
 
 
 _ABSENT = object()
-_COMPARED_WHERE_BOTH_HAVE_IT = re.compile(r"(ll|ul)_optimizer\.groups\.|schedules\.")
-"""A schedule may come or go between two runs, and older files have none of these."""
+_PART = re.compile(r"(ll|ul)_optimizer\.groups\.|schedules\.[^.]+\.")
+"""What is compared where both have it: a schedule may come or go between two runs, and older files have no groups."""
+
+
+def _one_has_no_such_part(name: str, *sides: Mapping[str, Any]) -> bool:
+    part = _PART.match(name)
+    return part is not None and not all(any(n.startswith(part[0]) for n in side) for side in sides)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

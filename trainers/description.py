@@ -39,5 +39,6 @@ def _described(optimizer: jt.optim.Optimizer) -> dict[str, Any]:
     def plain(values: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in values.items() if isinstance(value, (bool, int, float, tuple))}
 
-    groups = {str(i): plain(group) for i, group in enumerate(optimizer.param_groups)}
+    groups: dict[str, Any] = {"number": len(optimizer.param_groups)}
+    groups |= {str(i): plain(group) for i, group in enumerate(optimizer.param_groups)}
     return {"class": type(optimizer).__name__, **plain(optimizer.defaults), "groups": groups}
