@@ -10,8 +10,6 @@ from typing import Any, Literal
 
 from jboat import functional, registry
 from jboat.callbacks.callback import Callback
-from jboat.callbacks.csv_logger import CSVLogger
-from jboat.callbacks.tensorboard_logger import TensorBoardLogger
 import jboat.fo_ol
 import jboat.gm_ol
 from jboat.lower_objective import Objective
@@ -20,7 +18,7 @@ from jboat.optim import UpdateRule
 from jboat.trainers import checkpoint, configuration, description, seeding, validation
 from jboat.trainers import device as devices
 from jboat.trainers.bilevel_pass import Events, Problem, bilevel_pass, failure_of, unrolled_value
-from jboat.trainers.callback_list import CallbackList
+from jboat.trainers.callback_list import CallbackList, with_default_loggers
 from jboat.trainers.dual_multiplier_pass import dual_multiplier_pass
 from jboat.trainers.errors import NonFiniteError
 from jboat.trainers.evaluation import UnknownSize, evaluation_mode, weighted_means
@@ -181,7 +179,7 @@ class BilevelTrainer:
             gda_loss=gda_loss or getattr(self, "gda_loss", None),
             fo_op=fo_op,
         )
-        self.callbacks = CallbackList([HistoryRecorder(), *self._with_default_loggers(list(callbacks))])
+        self.callbacks = CallbackList([HistoryRecorder(), *with_default_loggers(list(callbacks), self.logger_dir)])
         self.state = TrainerState()
         self.history = History()
         self.random_seed: int | None = None
@@ -264,8 +262,7 @@ class BilevelTrainer:
     def evaluate(self, loader: Any) -> dict[str, float]:
         """Means of :meth:`evaluation_step` over a loader, weighted by batch size, at the present parameters.
 
-        No graph is built, dropout is off, and nothing of the training state changes. What a batch weighs is said by
-        :meth:`evaluation_batch_size`.
+        No graph is built, dropout is off, and nothing of the training state changes.
 
         Raises:
             TypeError: if the loader is of a wrong kind, ``evaluation_step`` returns no dict, or a metric is no number.
@@ -348,8 +345,7 @@ class BilevelTrainer:
         """
         if self._fitting:
             raise RuntimeError(
-                "fit() was called while a fit() of the same trainer is under way, from a callback, an objective or "
-                "another thread; let that one end first"
+                "fit() was called while a fit() of the same trainer is under way; let that one end first"
             )
         validation.fit_arguments(ll_loader, ul_loader, val_loader, val_every, max_epochs, max_steps, max_time)
         if max_epochs is max_steps is max_time is None:
@@ -501,8 +497,3 @@ class BilevelTrainer:
             raise TypeError(f"{name} is missing: pass it to the constructor, or override it in a subclass")
         method: Objective = getattr(self, name)
         return method
-
-    def _with_default_loggers(self, callbacks: list[Callback]) -> list[Callback]:
-        if self.logger_dir is None or any(isinstance(c, (CSVLogger, TensorBoardLogger)) for c in callbacks):
-            return callbacks
-        return [*callbacks, CSVLogger(), TensorBoardLogger()]
