@@ -34,11 +34,13 @@ class Callback:
     """Something that happens while a trainer runs; override the hooks you need.
 
     Attributes:
-        rank: callbacks of a lower rank run first: 0 for those that change or add something, 1 for those that record,
-            2 for checkpoints.
+        rank: callbacks of a lower rank run first: 0 for those that change or add something, 1 for those that read
+            metrics, such as loggers and early stopping, 2 for checkpoints.
+        later_metrics: names of metrics that it adds to ``state.metrics`` at some steps only.
     """
 
     rank = 0
+    later_metrics: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -58,6 +60,10 @@ class Callback:
         They cost K more evaluations of the lower objective, and are read as ``result.ll_losses`` in
         :meth:`on_hypergradient_end`. First-order methods and DM have none.
         """
+        return False
+
+    def wants_measured_values(self, trainer: BilevelTrainer, state: TrainerState) -> bool:
+        """Whether ``trainer.measured_values()`` is wanted after steps; asked once, when ``fit`` starts."""
         return False
 
     def setup(self, trainer: BilevelTrainer, state: TrainerState) -> None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class EarlyStopping(Callback):
     """Stops the run after ``patience`` checks without improvement.
 
-    A metric named ``val_...`` is checked after every evaluation, another one after every outer step. Each ``fit``
-    starts counting afresh, unless it resumes a checkpoint.
+    A metric of an evaluation is checked after every evaluation, another one after every outer step that has it. Each
+    ``fit`` starts counting afresh, unless it resumes a checkpoint.
 
     Args:
         monitor: the metric.
@@ -27,7 +27,8 @@ class EarlyStopping(Callback):
         threshold: stop as soon as the metric is at least this good.
         divergence_threshold: stop as soon as it is worse than this.
         check_finite: stop when it is NaN or infinite.
-        restore_best: give both models back their parameters of the best check when the run ends.
+        restore_best: give both models back, when the run ends, the parameters at which the best value was measured:
+            for a metric of the step itself, such as ``ul_loss``, x before the upper step and the y that F saw.
 
     Raises:
         ValueError: for an argument out of range.
@@ -36,6 +37,8 @@ class EarlyStopping(Callback):
         wait: checks since the last improvement.
         best_step: the outer step of the best check.
     """
+
+    rank = 1
 
     def __init__(
         self,
@@ -84,38 +87,42 @@ class EarlyStopping(Callback):
         self.wait, self._monitor.best, self.best_step = state["wait"], state["best"], state["best_step"]
         self._best_values = dict(state["best_values"])
 
+    def wants_measured_values(self, trainer: BilevelTrainer, state: TrainerState) -> bool:
+        """Whether the best parameters are to be given back."""
+        return self._restore_best
+
     def setup(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Start counting afresh; a checkpoint that is resumed overrides this."""
         self.wait, self._monitor.best, self.best_step, self._best_values = 0, None, 0, {}
 
+    def on_fit_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Refuse a metric that cannot come."""
+        self._monitor.start(trainer, state)
+
     def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Check a metric of the step."""
-        if not self._monitor.from_evaluation:
-            self._check(trainer, state)
+        self._check(trainer, state, self._monitor.of_step(trainer, state))
 
     def on_evaluate_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Check a metric of the evaluation."""
-        if self._monitor.from_evaluation:
-            self._check(trainer, state)
-
-    def on_epoch_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
-        """Complain if the metric comes from evaluations and there is none."""
-        if self._monitor.from_evaluation and not state.validation:
-            self._monitor.read(state)
+        self._check(trainer, state, self._monitor.of_evaluation(trainer, state))
 
     def on_fit_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Give back the best parameters."""
+        self._monitor.end(state)
         if self._restore_best and self._best_values:
             trainer.set_values(self._best_values)
 
-    def _check(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+    def _check(self, trainer: BilevelTrainer, state: TrainerState, value: float | None) -> None:
         from jboat.trainers.trainer_state import StopReason
 
-        value = self._monitor.read(state)
+        if value is None:
+            return
         if self._monitor.improve(value):
             self.wait, self.best_step = 0, state.step
             if self._restore_best:
-                self._best_values = trainer.values()
+                before_update = self._monitor.name in state.step_metrics
+                self._best_values = trainer.measured_values() if before_update else trainer.values()
         else:
             self.wait += 1
         good, worse = self._threshold, self._divergence_threshold

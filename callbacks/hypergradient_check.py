@@ -93,6 +93,14 @@ class HypergradientCheck(Callback):
         ValueError: for an argument out of range.
     """
 
+    later_metrics = (
+        "hypergradient_error",
+        "hypergradient_cosine",
+        "hypergradient_difference_error",
+        "hypergradient_verdict",
+        "lower_gradient_norm",
+    )
+
     def __init__(
         self, every_n_steps: int = 100, directions: int = 4, radius: float = 1e-2, tolerance: float = 0.05
     ) -> None:

@@ -1,17 +1,119 @@
-"""Follow one metric and tell when it improves."""
+"""Follow one metric: its value where the present parameters have one, and whether it improves."""
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, Literal
 
+from jboat import registry
+from jboat.callbacks.lambda_callback import LambdaCallback
+
 if TYPE_CHECKING:
+    from jboat.trainers.bilevel_trainer import BilevelTrainer
     from jboat.trainers.trainer_state import TrainerState
+
+logger = logging.getLogger("jboat")
 
 Mode = Literal["min", "max"]
 
 
-class Monitor:
+class MonitoredMetric:
+    """A metric by its name.
+
+    A value counts only where it was measured in the step or evaluation that has just ended: None stands for a metric
+    that has none there, which is neither NaN nor what an earlier evaluation gave.
+
+    Args:
+        name: the metric.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._seen = False
+
+    def start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Look at the name before the first step.
+
+        Raises:
+            ValueError: if no evaluation of this ``fit`` can give it.
+        """
+        self._seen = False
+        given = state.evaluation_metrics
+        if not self._from_evaluation or given is None or self.name in given or self._may_be_added(trainer):
+            return
+        if not given:
+            raise ValueError(f"there is no metric {self.name!r} without evaluations; give fit() a val_loader")
+        raise ValueError(f"there is no metric {self.name!r}; evaluations give {', '.join(given)}.{self._near(given)}")
+
+    def of_step(self, trainer: BilevelTrainer, state: TrainerState) -> float | None:
+        """Its value after an outer step.
+
+        Raises:
+            ValueError: after the first step, if it cannot come later either.
+        """
+        if self.name in state.metrics and self.name not in state.validation:
+            self._seen = True
+            return state.metrics[self.name]
+        if not self._from_evaluation:
+            self._require(trainer, state)
+        return None
+
+    def of_evaluation(self, trainer: BilevelTrainer, state: TrainerState) -> float | None:
+        """Its value after an evaluation.
+
+        Raises:
+            ValueError: after the first evaluation, if it cannot come later either.
+        """
+        if self.name in state.validation:
+            self._seen = True
+            return state.validation[self.name]
+        if self._from_evaluation:
+            self._require(trainer, state)
+        return None
+
+    def at_present(self, trainer: BilevelTrainer, state: TrainerState) -> float | None:
+        """Its value where the last step of this ``fit``, or an evaluation after that step, gave one."""
+        if self.name not in state.validation:
+            return state.metrics.get(self.name) if state.step_metrics else None
+        rows = trainer.history.rows
+        evaluated = bool(rows) and rows[-1]["step"] == state.step and self.name in rows[-1]
+        return state.validation[self.name] if evaluated else None
+
+    def end(self, state: TrainerState) -> None:
+        """Warn, after the last step, of a metric that never came."""
+        if not self._seen and state.step_metrics:
+            logger.warning(
+                "the metric %r, which is monitored, never came in this fit; there are %s",
+                self.name,
+                ", ".join(state.metrics),
+            )
+
+    @property
+    def _from_evaluation(self) -> bool:
+        return self.name.startswith("val_")
+
+    def _require(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        if self._seen or self._may_be_added(trainer):
+            return
+        known = list(dict.fromkeys([*state.metrics, *(state.evaluation_metrics or ())]))
+        raise ValueError(
+            f"there is no metric {self.name!r} at step {state.step}; there are {', '.join(known)}.{self._near(known)}"
+        )
+
+    def _near(self, known: list[str] | tuple[str, ...]) -> str:
+        evaluated = f"val_{self.name}"
+        return f" Did you mean {evaluated!r}?" if evaluated in known else registry.nearest(self.name, known)
+
+    def _may_be_added(self, trainer: BilevelTrainer) -> bool:
+        """Whether a callback may still add it: one that says so, or one of the user's, of which nothing is known."""
+        return any(
+            self.name in c.later_metrics or isinstance(c, LambdaCallback) or not type(c).__module__.startswith("jboat.")
+            for c in trainer.callbacks.callbacks
+        )
+
+
+class Monitor(MonitoredMetric):
     """The best value of a metric so far.
 
     Args:
@@ -27,32 +129,14 @@ class Monitor:
     """
 
     def __init__(self, name: str, mode: Mode, min_delta: float = 0.0) -> None:
+        super().__init__(name)
         if mode not in ("min", "max"):
             raise ValueError(f"mode must be 'min' or 'max', got {mode!r}")
         if not min_delta >= 0.0:
             raise ValueError(f"min_delta must be at least 0, got {min_delta}")
-        self.name = name
         self.mode = mode
         self.min_delta = min_delta
         self.best: float | None = None
-
-    @property
-    def from_evaluation(self) -> bool:
-        """Whether the metric comes from an evaluation rather than from every step."""
-        return self.name.startswith("val_")
-
-    def read(self, state: TrainerState) -> float:
-        """The metric's present value.
-
-        Raises:
-            ValueError: if there is no such metric.
-        """
-        if self.name not in state.metrics:
-            hint = "; give fit() a val_loader" if self.from_evaluation else ""
-            raise ValueError(
-                f"there is no metric {self.name!r} at step {state.step}; there are {', '.join(state.metrics)}{hint}"
-            )
-        return state.metrics[self.name]
 
     def better(self, value: float, than: float) -> bool:
         """Whether ``value`` is better than ``than`` by more than ``min_delta``; NaN never is."""

@@ -226,6 +226,7 @@ class LowerObjective:
             gm_op = solver_config.get("gm_op")
             aggregated = self.gda_loss is not None if gm_op is None else "GDA" in gm_op
         self.aggregated = aggregated
+        self._upper_statistics = functional.buffers(ul_model) if aggregated else []
         self._implicit = registry.is_implicit(solver_config.get("na_op") or ())
 
     @property
@@ -275,6 +276,11 @@ class LowerObjective:
         if self.gda_loss is not None:
             feed = {**ll_feed, "alpha": alpha}
             return call(self.gda_loss, feed, ul_feed, self._ul_model, model, parameters=parameters)
-        upper = call(self._ul_objective, ul_feed, self._ul_model, model, parameters=parameters)
+
+        def run_upper(model: Any) -> jt.Var:
+            return call(self._ul_objective, ul_feed, self._ul_model, model, parameters=parameters)
+
+        with functional.preserved(self._upper_statistics):  # they advance by the lower objective, once a step
+            upper = model.evaluate(run_upper, parameters)
         lower = call(self._ll_objective, ll_feed, self._ul_model, model, parameters=parameters)
         return alpha * upper + (1.0 - alpha) * lower

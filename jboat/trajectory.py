@@ -59,6 +59,10 @@ class Trajectory:
         state: the optimizer's state before the first step; by default that of a fresh optimizer.
         remat_every: how many steps are rebuilt at once where graphs were not kept.
         reseed: called with the inner step before it is built, so that a rebuilt step draws the same random numbers.
+
+    Attributes:
+        upper_statistics: what the upper model's running statistics would be after the lower objective of the first step
+            (``"lower"``) and after the upper objective (``"upper"``); shared with every view.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class Trajectory:
         self._unsettled_losses: list[jt.Var] = []
         self._small = is_small(start) and not _flat(self._states[0])
         self._draws_random_numbers = False
+        self.upper_statistics: dict[str, list[jt.Var]] = {}
         self._held: list[list[jt.Var]] = []  # what the module holds now, innermost last; shared with every view
         self._first = 0
         self._last: int | None = None

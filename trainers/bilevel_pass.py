@@ -9,7 +9,7 @@ import math
 import time
 from typing import Any
 
-from jboat import autodiff, functional, lower_objective, registry
+from jboat import autodiff, functional, lower_objective, registry, running_statistics
 from jboat.fo_ol.first_order import FirstOrder
 from jboat.gm_ol.sequential_ds import SequentialDS, makes_functional_dynamical_system
 from jboat.lower_objective import Objective
@@ -93,6 +93,16 @@ class Problem:
         )
         return method
 
+    @functools.cached_property
+    def upper_statistics(self) -> list[jt.Var]:
+        """The upper model's running statistics."""
+        return functional.buffers(self.ul_model)
+
+    def advance_upper_statistics(self, trajectory: Trajectory) -> None:
+        """Let them advance once: by the upper objective or, where that does not run the upper model, by the lower."""
+        noted = trajectory.upper_statistics
+        running_statistics.advance(self.upper_statistics, noted.get("upper"), noted.get("lower"))
+
     def make_lower_chain(self, config: Mapping[str, Any]) -> SequentialDS:
         """The operators of the lower level with another configuration."""
         return makes_functional_dynamical_system(self.gm_op, lower_loop=self.lower_iters, **self.levels(config))
@@ -152,16 +162,14 @@ def bilevel_pass(
         auxiliary_model=trajectory,
         max_loss_iter=lower["max_loss_iter"],
     )[-1]
+    problem.advance_upper_statistics(trajectory)
     events.seconds["hypergradient"] += time.perf_counter() - begun
     diagnostics = dict(upper.get("diagnostics", {}))
     if "PTT" in problem.na_op:
         diagnostics["ptt_index"] = float(lower["max_loss_iter"])
     if "GDA" in problem.gm_op:
         diagnostics["gda_alpha"] = float(registry.options(config, "GDA").alpha_init)
-    ll_losses = []
-    if events.lower_losses:
-        with functional.preserved(functional.buffers(problem.ul_model)):
-            ll_losses = trajectory.losses()
+    ll_losses = trajectory.losses() if events.lower_losses else []
     result = HyperGradientResult(
         gradients=upper["hyper_gradient"],
         upper_loss=upper["upper_loss"],
@@ -170,6 +178,7 @@ def bilevel_pass(
         diagnostics=diagnostics,
         ll_losses=ll_losses,
         ll_parameters=trajectory.parameters(len(trajectory)),
+        upper_loss_at=trajectory.parameters(lower["max_loss_iter"]) if "PTT" in problem.na_op else [],
         ll_state=trajectory.optimizer_state,
         failure=failure,
     )

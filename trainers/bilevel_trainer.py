@@ -10,14 +10,12 @@ from typing import Any, Literal
 
 from jboat import functional, lower_objective, registry
 from jboat.callbacks.callback import Callback
-from jboat.callbacks.csv_logger import CSVLogger
-from jboat.callbacks.tensorboard_logger import TensorBoardLogger
 import jboat.fo_ol
 import jboat.gm_ol
 from jboat.lower_objective import Objective
 import jboat.na_ol  # noqa: F401
 from jboat.optim import UpdateRule
-from jboat.trainers import checkpoint, configuration, device_memory, seeding, validation
+from jboat.trainers import checkpoint, configuration, description, device_memory, seeding, validation
 from jboat.trainers import device as devices
 from jboat.trainers.bilevel_pass import (
     Events,
@@ -27,18 +25,20 @@ from jboat.trainers.bilevel_pass import (
     lower_gradient_norm,
     unrolled_value,
 )
-from jboat.trainers.callback_list import CallbackList
+from jboat.trainers.callback_list import CallbackList, with_default_loggers
 from jboat.trainers.dual_multiplier_pass import dual_multiplier_pass
 from jboat.trainers.errors import NonFiniteError
-from jboat.trainers.evaluation import evaluation_mode, weighted_means
+from jboat.trainers.evaluation import UnknownSize, evaluation_mode, weighted_means
 from jboat.trainers.first_order_pass import first_order_pass
 from jboat.trainers.fit_loop import FitLoop
 from jboat.trainers.history import History
 from jboat.trainers.history_recorder import HistoryRecorder
 from jboat.trainers.hypergradient_result import HyperGradientResult, mean
-from jboat.trainers.loaders import as_item, check_loader
+from jboat.trainers.level_check import LevelCheck
+from jboat.trainers.loaders import as_item, batch_size, check_loader
 from jboat.trainers.step_batches import Pair, task_pairs
 from jboat.trainers.trainer_state import TrainerState
+from jboat.trainers.zero_hypergradient import ZeroWatch
 import jittor as jt
 import numpy as np
 
@@ -95,6 +95,8 @@ class BilevelTrainer:
         initialization: y_0 of DI and of a cold start, one Var per entry of ``ll_var``; None until ``fit`` has started.
         auxiliary: what a first-order method keeps from step to step, by name.
         pairs: the batches of the outer step under way, one (lower, upper) pair per hypergradient.
+        measured: where a callback wants it, the variables of both levels, each with the value at which the step's own
+            metrics, such as ``ul_loss``, were measured.
         random_seed: what random numbers derive from; ``seed``, or one drawn when the first step needs it.
     """
 
@@ -150,6 +152,9 @@ class BilevelTrainer:
         self.ul_optimizer = validation.optimizer("ul_optimizer", ul_optimizer)
         self.ll_var = validation.variables("ll", ll_var, ll_model, self.ll_optimizer)
         self.ul_var = validation.variables("ul", ul_var, ul_model, self.ul_optimizer)
+        optimizers = (self.ll_optimizer, self.ul_optimizer)
+        self._levels = LevelCheck((ll_model, ul_model), (self.ll_var, self.ul_var), optimizers)
+        self._levels.check()
         if "IAD" in na_chain:
             validation.same_structure(self.ll_var, self.ul_var)
         self.rule = UpdateRule(self.ll_optimizer, self.ll_var)
@@ -180,16 +185,20 @@ class BilevelTrainer:
             gda_loss=gda_loss or getattr(self, "gda_loss", None),
             fo_op=fo_op,
         )
-        self.callbacks = CallbackList([HistoryRecorder(), *self._with_default_loggers(list(callbacks))])
+        self.callbacks = CallbackList([HistoryRecorder(), *with_default_loggers(list(callbacks), self.logger_dir)])
         self.state = TrainerState()
         self.history = History()
         self.random_seed: int | None = None
         self.initialization: list[jt.Var] | None = None
         self.auxiliary: dict[str, list[jt.Var]] = {}
         self.pairs: list[Pair] = []
+        self.zero_watch = ZeroWatch()
+        self.measured: list[tuple[jt.Var, jt.Var]] | None = None
+        self._fitting = False
+        self._unknown_size = UnknownSize()
         self._loop: FitLoop | None = None
         self._saved_positions: dict[str, Any] | None = None
-        self._configuration = self._described()
+        self._configuration = description.described(self)
 
     @classmethod
     def from_config(
@@ -249,18 +258,32 @@ class BilevelTrainer:
             )
         return numbers
 
+    def evaluation_batch_size(self, batch: dict[str, Any]) -> int | None:
+        """The weight of an evaluation batch in the means: how many samples it holds, or None where it is not known.
+
+        By default the batch's entry ``batch_size`` or, without one, the first dimension that its arrays agree on,
+        arrays of shape ``[1]`` left aside. Where the size of one batch is not known, all batches count the same.
+        """
+        return batch_size(batch)
+
+    def evaluation_metrics(self) -> tuple[str, ...] | None:
+        """What evaluations within ``fit`` give by name; None where an overridden ``evaluation_step`` alone can tell."""
+        if type(self).evaluation_step is not BilevelTrainer.evaluation_step or "evaluation_step" in vars(self):
+            return None
+        return tuple(f"val_{name}" for name in ("ul_loss", *self.metrics))
+
     def evaluate(self, loader: Any) -> dict[str, float]:
         """Means of :meth:`evaluation_step` over a loader, weighted by batch size, at the present parameters.
 
         No graph is built, dropout is off, and nothing of the training state changes.
 
         Raises:
-            TypeError: if the loader is of a wrong kind, or ``evaluation_step`` returns no dict.
-            ValueError: if the loader is empty.
+            TypeError: if the loader is of a wrong kind, ``evaluation_step`` returns no dict, or a metric is no number.
+            ValueError: if the loader is empty, or a batch's entry ``batch_size`` is out of range.
         """
         check_loader(loader, "loader")
         with devices.scope(self.device), evaluation_mode([self.ul_model, self.ll_model]):
-            return weighted_means(loader, self.evaluation_step)
+            return weighted_means(loader, self.evaluation_step, self.evaluation_batch_size, self._unknown_size.warn)
 
     def hypergradient(self, ll_batch: Any, ul_batch: Any) -> HyperGradientResult:
         """The hypergradient at the present parameters; models, optimizers and batches stay as they are.
@@ -272,9 +295,10 @@ class BilevelTrainer:
 
         Raises:
             TypeError: for a batch of a wrong kind.
-            ValueError: for another number of lower batches than K, or of tasks.
+            ValueError: for another number of lower batches than K, or of tasks, or a variable that is stop_grad.
             NonFiniteError: if a lower loss is NaN or infinite.
         """
+        self._levels.check()
         fresh = self.lower_batches == "fresh"
         given = list(ll_batch) if fresh else [ll_batch]
         if fresh and len(given) != self.lower_iters:
@@ -286,6 +310,8 @@ class BilevelTrainer:
             result = mean([self.run_pass(pair, Events(), task) for task, pair in enumerate(pairs)])
         if result.failure is not None:
             raise result.failure
+        if not self.zero_watch.settled:
+            self.zero_watch.look_at(self, result, result.norm)
         return result
 
     def fit(
@@ -323,35 +349,48 @@ class BilevelTrainer:
 
         Raises:
             TypeError: for a loader or a batch of a wrong kind.
-            ValueError: for an empty loader or a limit out of range.
+            ValueError: for an empty loader, a limit out of range, a monitored metric that cannot come, or a variable
+                that is stop_grad.
+            RuntimeError: if a ``fit`` of this trainer is under way.
             NonFiniteError: if a loss or a gradient is NaN or infinite.
             SecondOrderError: if the lower objective has a wrong second derivative that the operators need.
             CheckpointError: if the checkpoint cannot be used.
         """
-        validation.limits(
-            max_epochs=max_epochs, max_steps=max_steps, max_time=max_time, val_every=val_every, val_loader=val_loader
-        )
-        check_loader(ll_loader, "ll_loader")
-        check_loader(ul_loader, "ul_loader")
-        if val_loader is not None:
-            check_loader(val_loader, "val_loader")
+        if self._fitting:
+            raise RuntimeError(
+                "fit() was called while a fit() of the same trainer is under way; let that one end first"
+            )
+        validation.fit_arguments(ll_loader, ul_loader, val_loader, val_every, max_epochs, max_steps, max_time)
         if max_epochs is max_steps is max_time is None:
             max_epochs = 1
+        self._levels.check()
         loop = FitLoop(self, ll_loader, ul_loader, val_loader, val_every, check_second_order)
-        with devices.scope(self.device):
-            loop.run(max_epochs=max_epochs, max_steps=max_steps, max_time=max_time, resume_from=resume_from)
+        self._fitting = True
+        try:
+            with devices.scope(self.device):
+                loop.run(max_epochs=max_epochs, max_steps=max_steps, max_time=max_time, resume_from=resume_from)
+        finally:
+            self._fitting = False
         return self.history
 
-    def save_checkpoint(self, path: str | Path) -> None:
+    def save_checkpoint(self, path: str | Path, *, measured: bool = False) -> None:
         """Write everything that a run needs to go on exactly as if it had not stopped.
+
+        Args:
+            path: the file.
+            measured: let :meth:`load_checkpoint` give back :meth:`measured_values` instead of the present ones, where
+                a callback has asked for them.
 
         Raises:
             OSError: if the file cannot be written; one that was there before is left as it was.
         """
-        checkpoint.save(self, path)
+        checkpoint.save(self, path, measured=measured)
 
     def load_checkpoint(self, path: str | Path) -> None:
         """Take a checkpoint back; the next :meth:`fit` goes on where it was saved, in the middle of an epoch too.
+
+        One that a ModelCheckpoint kept for a metric of the step itself, such as ``ul_loss``, gives back the variables
+        at which that was measured, before the step's update; ``fit(resume_from="last")`` those after it.
 
         Raises:
             CheckpointError: if the file is missing, damaged, of a newer format, or of another configuration.
@@ -387,27 +426,19 @@ class BilevelTrainer:
         """What this trainer was made with, as JSON can hold it."""
         return copy.deepcopy(self._configuration)
 
-    def _described(self) -> dict[str, Any]:
-        return {
-            **({"gm_op": list(self.gm_op), "na_op": list(self.na_op)} if self.fo_op is None else {"fo_op": self.fo_op}),
-            "lower_iters": self.lower_iters,
-            "solver_config": copy.deepcopy(self.solver_config),
-            "ll_model": type(self.ll_model).__name__,
-            "ul_model": type(self.ul_model).__name__,
-            "ll_optimizer": _described(self.ll_optimizer),
-            "ul_optimizer": _described(self.ul_optimizer),
-            "warm_start": self.warm_start,
-            "lower_batches": self.lower_batches,
-            "ll_optimizer_state": self.ll_optimizer_state,
-            "accumulate": self.accumulate,
-            "seed": self.seed,
-            "device": self.device,
-            "deterministic": self.deterministic,
-        }
-
     def values(self) -> dict[str, np.ndarray]:
         """Copies of every parameter and buffer of both models by name."""
         return {name: v.numpy().copy() for name, v in checkpoint.variables(self).items()}
+
+    def measured_values(self) -> dict[str, np.ndarray]:
+        """The same, with both levels' variables as they were when the step's own metrics were measured.
+
+        They differ from :meth:`values` by the last upper step and, in methods that move y from where they measure F, by
+        the last lower one. Without a callback that wants them there is no difference.
+        """
+        values = {id(variable): value for variable, value in self.measured or []}
+        named = checkpoint.variables(self).items()
+        return {name: values.get(id(v), v).numpy().copy() for name, v in named}
 
     def set_values(self, values: Mapping[str, np.ndarray]) -> None:
         """Put back what :meth:`values` gave."""
@@ -505,13 +536,3 @@ class BilevelTrainer:
             raise TypeError(f"{name} is missing: pass it to the constructor, or override it in a subclass")
         method: Objective = getattr(self, name)
         return method
-
-    def _with_default_loggers(self, callbacks: list[Callback]) -> list[Callback]:
-        if self.logger_dir is None or any(isinstance(c, (CSVLogger, TensorBoardLogger)) for c in callbacks):
-            return callbacks
-        return [*callbacks, CSVLogger(), TensorBoardLogger()]
-
-
-def _described(optimizer: jt.optim.Optimizer) -> dict[str, Any]:
-    plain = {name: value for name, value in optimizer.defaults.items() if isinstance(value, (bool, int, float, tuple))}
-    return {"class": type(optimizer).__name__, **plain}

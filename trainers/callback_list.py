@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jboat.callbacks.callback import HOOKS, Callback
+from jboat.callbacks.csv_logger import CSVLogger
+from jboat.callbacks.tensorboard_logger import TensorBoardLogger
 from jboat.trainers.trainer_state import TrainerState
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
+
+
+def with_default_loggers(callbacks: list[Callback], folder: Path | None) -> list[Callback]:
+    """The callbacks, with CSV and TensorBoard logs where there is a folder for them and no logger among them."""
+    if folder is None or any(isinstance(c, (CSVLogger, TensorBoardLogger)) for c in callbacks):
+        return callbacks
+    return [*callbacks, CSVLogger(), TensorBoardLogger()]
 
 
 class CallbackList:

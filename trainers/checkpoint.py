@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import logging
 import os
 import random
+import re
 from typing import TYPE_CHECKING, Any
 
 from jboat.trainers import archive
@@ -30,18 +31,33 @@ class DamagedCheckpointError(CheckpointError):
     """A checkpoint's file is missing, damaged or unreadable."""
 
 
-def save(trainer: BilevelTrainer, path: str | os.PathLike[str]) -> None:
+def save(trainer: BilevelTrainer, path: str | os.PathLike[str], *, measured: bool = False) -> None:
     """Write everything that a run needs to go on.
+
+    Args:
+        trainer: whose state to write.
+        path: the file.
+        measured: write, besides, the variables at which the step's own metrics were measured, if the trainer has them.
 
     Raises:
         TypeError: if a callback's state holds something other than numbers, strings and arrays.
         OSError: if the file cannot be written.
     """
-    archive.write(path, snapshot(trainer))
+    tree = snapshot(trainer)
+    if measured and trainer.measured is not None:
+        moved = {id(variable): value for variable, value in trainer.measured}
+        tree["measured"] = {name: moved[id(v)].numpy() for name, v in variables(trainer).items() if id(v) in moved}
+    archive.write(path, tree)
 
 
-def load(trainer: BilevelTrainer, path: str | os.PathLike[str]) -> None:
+def load(trainer: BilevelTrainer, path: str | os.PathLike[str], *, measured: bool = True) -> None:
     """Take a checkpoint back; nothing of the trainer changes where it cannot be used.
+
+    Args:
+        trainer: what takes it.
+        path: the file.
+        measured: take the variables at which the step's own metrics were measured, where the file has them; else those
+            after the step.
 
     Raises:
         CheckpointError: if the file is missing, damaged, of a newer format, or of another configuration.
@@ -52,11 +68,21 @@ def load(trainer: BilevelTrainer, path: str | os.PathLike[str]) -> None:
         raise DamagedCheckpointError(str(error)) from error
     try:
         _require_same_run(trainer, tree, path)
-        restore(trainer, tree)
+        restore(trainer, _at_measurement(tree) if measured else tree)
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise CheckpointError(f"{path} does not fit this trainer: {type(error).__name__}: {error}") from error
+
+
+def _at_measurement(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tree with the variables at which the step's own metrics were measured, if it has them."""
+    moved = tree.get("measured", {})
+    shapes = {name: array.shape for name, array in tree["variables"].items()}
+    strange = sorted(name for name, array in moved.items() if shapes.get(name) != array.shape)
+    if strange:
+        raise ValueError(f"'measured' holds {', '.join(strange)}, unlike 'variables'")
+    return {**tree, "variables": {**tree["variables"], **moved}}
 
 
 def variables(trainer: BilevelTrainer) -> dict[str, jt.Var]:
@@ -183,11 +209,20 @@ def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str
     return [
         f"{name} was {theirs.get(name, 'absent')!r} and is {mine.get(name, 'absent')!r}"
         for name in sorted({*mine, *theirs})
-        if name not in _NOT_COMPARED and mine.get(name, _ABSENT) != theirs.get(name, _ABSENT)
+        if name not in _NOT_COMPARED
+        and mine.get(name, _ABSENT) != theirs.get(name, _ABSENT)
+        and not _one_has_no_such_part(name, mine, theirs)
     ]
 
 
 _ABSENT = object()
+_PART = re.compile(r"(ll|ul)_optimizer\.groups\.|schedules\.[^.]+\.")
+"""What is compared where both have it: a schedule may come or go between two runs, and older files have no groups."""
+
+
+def _one_has_no_such_part(name: str, *sides: Mapping[str, Any]) -> bool:
+    part = _PART.match(name)
+    return part is not None and not all(any(n.startswith(part[0]) for n in side) for side in sides)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from jboat import functional
 from jboat.optim import OptimizerState
 from jboat.trainers.bilevel_pass import Events, Problem, lower_failure
 from jboat.trainers.hypergradient_result import HyperGradientResult
@@ -34,15 +35,17 @@ def dual_multiplier_pass(
     problem.solver_config()
     events.call("on_hypergradient_start")
     begun = time.perf_counter()
+    trajectory = Trajectory(problem.ll_model, problem.ll_var, problem.ll_optimizer)
     found = problem.lower_chain.optimize(
         ll_feed_dict=pair[0],
         ul_feed_dict=pair[1],
-        auxiliary_model=Trajectory(problem.ll_model, problem.ll_var, problem.ll_optimizer),
+        auxiliary_model=trajectory,
         current_iter=step - 1,
         multiplier=multiplier,
         ul_var=problem.ul_var,
         ll_state=ll_state,
     )[-1]
+    problem.advance_upper_statistics(trajectory)
     events.seconds["hypergradient"] += time.perf_counter() - begun
     result = HyperGradientResult(
         gradients=found["hyper_gradient"],
@@ -50,6 +53,7 @@ def dual_multiplier_pass(
         lower_loss=found["lower_loss"],
         diagnostics=found["diagnostics"],
         ll_parameters=found["ll_parameters"],
+        upper_loss_at=functional.detached(problem.ll_var),
         ll_state=found["ll_state"],
         auxiliary={"multiplier": found["multiplier"]},
         ul_learning_rate=found["ul_learning_rate"],

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import logging
 from typing import Any
 
 from jboat import functional
 from jboat.trainers.loader_stream import LoaderStream
-from jboat.trainers.loaders import batch_size
+from jboat.trainers.loaders import Batch
+from jboat.trainers.metric_value import metric_value
 import jittor as jt
+
+logger = logging.getLogger("jboat")
+
+
+class UnknownSize:
+    """Warns once that the size of a batch is not known."""
+
+    def __init__(self) -> None:
+        self._warned = False
+
+    def warn(self, batch: Batch) -> None:
+        """Log the shapes that do not agree, and what to do."""
+        if self._warned:
+            return
+        self._warned = True
+        shapes = {name: list(v.shape) for name, v in batch.items() if isinstance(v, jt.Var)}
+        logger.warning(
+            "the size of an evaluation batch is not known, since first dimensions differ (%s): all batches count the "
+            "same. Give batches an entry 'batch_size', or override evaluation_batch_size().",
+            shapes,
+        )
 
 
 @contextlib.contextmanager
@@ -21,7 +44,7 @@ def evaluation_mode(models: Sequence[jt.Module]) -> Iterator[None]:
     modules = [m for model in models for m in model.modules()]
     flags = [m.is_training() for m in modules]
     buffers = [b for model in models for b in functional.buffers(model)]
-    with functional.preserved(buffers), jt.no_grad():
+    with functional.preserved(buffers), jt.no_grad(), _exact_means():
         for m in modules:
             m.is_train = False
         try:
@@ -31,29 +54,71 @@ def evaluation_mode(models: Sequence[jt.Module]) -> Iterator[None]:
                 m.is_train = flag
 
 
-def weighted_means(loader: Any, step: Any) -> dict[str, float]:
-    """Means over a loader's batches, weighted by their sizes.
+@contextlib.contextmanager
+def _exact_means() -> Iterator[None]:
+    """Let the mean of all entries of a float32 array be summed in float64.
+
+    Jittor adds up quotients in float32, so that 470 right of 500 are 0.939995.
+    """
+    replacements = {owner: (owner.mean, _exact(owner.mean)) for owner in (jt, jt.Var)}
+    for owner, (_, exact) in replacements.items():
+        owner.mean = exact
+    try:
+        yield
+    finally:
+        for owner, (original, exact) in replacements.items():
+            if owner.mean is exact:
+                owner.mean = original
+
+
+def _exact(mean: Callable[..., jt.Var]) -> Callable[..., jt.Var]:
+    def exact(x: Any, *args: Any, **kwargs: Any) -> jt.Var:
+        if args or kwargs or not isinstance(x, jt.Var) or x.dtype != "float32":
+            return mean(x, *args, **kwargs)
+        return mean(x.float64()).float32()
+
+    return exact
+
+
+def weighted_means(
+    loader: Any,
+    step: Callable[[Batch], Any],
+    size_of: Callable[[Batch], int | None],
+    complain: Callable[[Batch], None] = lambda batch: None,
+) -> dict[str, float]:
+    """Means over a loader's batches, weighted by their sizes; unweighted where the size of one is not known.
+
+    A metric that some batches do not have is averaged over those that do.
 
     Args:
         loader: any loader.
         step: called with each batch; returns numbers or one-element Vars by name.
+        size_of: the size of a batch; None where it cannot be told.
+        complain: called with a batch whose size is not known, where that matters.
 
     Raises:
         TypeError: if ``step`` returns something other than numbers by name.
         ValueError: if the loader is empty, or gives lists of tasks.
     """
     stream = LoaderStream(loader, "loader")
-    sums: dict[str, float] = {}
-    total = 0
+    rows: list[tuple[int | None, dict[str, float]]] = []
+    unsized: Batch | None = None
     while (batch := stream.draw()) is not None:
         if isinstance(batch, list):
             raise ValueError("loader gave a list of tasks; evaluate takes single batches")
         numbers = step(batch)
         if not isinstance(numbers, Mapping):
             raise TypeError(f"evaluation_step must return a dict of numbers, got {type(numbers).__name__}")
-        size = batch_size(batch)
-        total += size
-        for name, value in numbers.items():
-            number = float(value.item()) if isinstance(value, jt.Var) else float(value)
-            sums[name] = sums.get(name, 0.0) + size * number
-    return {name: value / total for name, value in sums.items()}
+        row = {name: metric_value(name, value, "an evaluation") for name, value in numbers.items()}
+        size = size_of(batch)
+        unsized = batch if size is None else unsized
+        rows.append((size, row))
+    if unsized is not None and len(rows) > 1:
+        complain(unsized)
+    sums: dict[str, tuple[float, int]] = {}
+    for size, row in rows:
+        weight = 1 if unsized is not None or size is None else size
+        for name, value in row.items():
+            total, weights = sums.get(name, (0.0, 0))
+            sums[name] = total + weight * value, weights + weight
+    return {name: total / weights for name, (total, weights) in sums.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from jboat import functional
 from jboat.fo_ol.first_order import Auxiliary
 from jboat.lower_objective import batch_of_step
 from jboat.trainers.bilevel_pass import Events, Problem, lower_failure
@@ -27,7 +28,8 @@ def first_order_pass(
     problem.solver_config()
     events.call("on_hypergradient_start")
     begun = time.perf_counter()
-    found = problem.method.optimize(batch_of_step(pair[0], 0), pair[1], step - 1, auxiliary)
+    with problem.method.advancing_statistics():
+        found = problem.method.optimize(batch_of_step(pair[0], 0), pair[1], step - 1, auxiliary)
     events.seconds["hypergradient"] += time.perf_counter() - begun
     result = HyperGradientResult(
         gradients=found.gradients,
@@ -35,6 +37,7 @@ def first_order_pass(
         lower_loss=found.lower_loss,
         diagnostics=found.diagnostics,
         ll_parameters=found.ll_parameters,
+        upper_loss_at=[] if found.upper_loss_after_step else functional.detached(problem.ll_var),
         ll_state=found.ll_state,
         auxiliary=found.auxiliary,
         failure=lower_failure(problem.fo_op, step, 1, found.lower_loss, found.ll_parameters),

@@ -8,11 +8,12 @@ from pathlib import Path
 import time
 from typing import TYPE_CHECKING, Any
 
-from jboat import functional, registry
+from jboat import functional, registry, running_statistics
 from jboat.plain_numbers import plain_inside
 from jboat.trainers import device_memory, seeding
 from jboat.trainers.bilevel_pass import Events, failure_of
 from jboat.trainers.first_batch import check_first_batch
+from jboat.trainers.history_recorder import record
 from jboat.trainers.hypergradient_result import HyperGradientResult, mean
 from jboat.trainers.interrupt import DeferredInterrupt
 from jboat.trainers.loader_stream import LoaderStream
@@ -57,6 +58,8 @@ class FitLoop:
         self._val_every = val_every
         self._check_second_order = check_second_order
         self._first_batch_checked = False
+        self._statistics = [b for model in (trainer.ul_model, trainer.ll_model) for b in functional.buffers(model)]
+        self._keeps_measured = False
         self._callback_seconds = 0.0
         self._data_seconds = 0.0
 
@@ -68,11 +71,14 @@ class FitLoop:
         try:
             with DeferredInterrupt() as interrupt:
                 self._call("setup")
+                state.step_metrics = {}
+                state.evaluation_metrics = trainer.evaluation_metrics() if self._val_loader is not None else ()
                 if resume_from is not None:
                     resume(trainer, resume_from)
                 resumed = trainer.take_positions(self)
                 state.begin_fit(resumed=resumed, max_epochs=max_epochs, max_steps=max_steps)
                 self._begin(resumed)
+                self._keeps_measured = any(c.wants_measured_values(trainer, state) for c in trainer.callbacks.callbacks)
                 self._call("on_fit_start")
                 begun = time.perf_counter() - state.elapsed
                 self._loop(begun, max_time, interrupt)
@@ -123,7 +129,7 @@ class FitLoop:
                     state.elapsed = time.perf_counter() - begun
                     self._request_stop_at_limits(max_time)
                     state.phase = "step"
-                    self._call("on_step_end")
+                    self._end_step()
             if state.phase == "step":
                 self._request_stop_at_limits(max_time)
                 if self.evaluates_after(state.step):
@@ -146,12 +152,22 @@ class FitLoop:
                 self._call("on_epoch_end")
                 interrupt.raise_if_requested()
 
+    def _end_step(self) -> None:
+        """Tell the callbacks of a finished step, which has its row in the history whatever they do."""
+        trainer, state = self._trainer, self._state
+        try:
+            self._call("on_step_end")
+        except BaseException:
+            state.metrics = {name: value for name, value in state.metrics.items() if isinstance(value, (int, float))}
+            record(trainer, state)
+            raise
+
     def _pass_is_over(self) -> bool:
-        """Whether the pass over the lower loader has ended; a run about to stop looks for its known end."""
+        """Whether the pass over the lower loader has ended; a run about to stop looks whether it has."""
         stream = self.ll_stream
         if stream.wrapped or stream.between_passes:
             return True
-        if self._state.stop_reason is not None and stream.at_end and stream.draw() is None:
+        if self._state.stop_reason is not None and stream.may_be_at_end and stream.draw() is None:
             stream.commit()
             return True
         return False
@@ -195,6 +211,15 @@ class FitLoop:
         trainer.pairs = pairs
         state.inner_step = 0
         self._call("on_step_start")
+        statistics = running_statistics.noted(self._statistics)
+        try:
+            self._train_on(pairs, statistics)
+        except BaseException:
+            running_statistics.put(self._statistics, statistics)  # the step is not finished, and may be done again
+            raise
+
+    def _train_on(self, pairs: list[Pair], statistics: list[jt.Var]) -> None:
+        trainer, state = self._trainer, self._state
         begun = time.perf_counter()
         events = Events(
             self._call,
@@ -215,7 +240,11 @@ class FitLoop:
             "ul_lr": _learning_rate(trainer.ul_optimizer),
             **result.diagnostics,
         }
-        if not result.skip:
+        trainer.zero_watch.look_at(trainer, result, step_metrics["hypergradient_norm"])
+        measured = self._measured_at(result) if self._keeps_measured else None
+        if result.skip:
+            running_statistics.put(self._statistics, statistics)
+        else:
             self._update(result)
         state.step += 1
         now = time.perf_counter()
@@ -225,13 +254,21 @@ class FitLoop:
         step_metrics["time_step"] = now - begun
         step_metrics["time_data"], self._data_seconds = self._data_seconds, 0.0
         step_metrics["time_callbacks"], self._callback_seconds = self._callback_seconds, 0.0
-        state.metrics = {**state.validation, **step_metrics}
+        state.metrics, state.step_metrics = {**state.validation, **step_metrics}, step_metrics
+        trainer.measured = measured
         self.ll_stream.commit()
         self.ul_stream.commit()
 
     def _on_lower_step(self, inner_step: int, trajectory: Trajectory) -> None:
         self._state.inner_step = inner_step
         self._call("on_lower_step_end")
+
+    def _measured_at(self, result: HyperGradientResult) -> list[tuple[jt.Var, jt.Var]]:
+        """The variables of both levels with the values at which the step's own metrics were measured."""
+        trainer = self._trainer
+        y = result.upper_loss_at or result.ll_parameters
+        pairs = [*zip(trainer.ll_var, y, strict=True), *zip(trainer.ul_var, trainer.ul_var, strict=True)]
+        return [(variable, value.detach()) for variable, value in pairs]
 
     def _update(self, result: HyperGradientResult) -> None:
         trainer = self._trainer
@@ -247,7 +284,7 @@ class FitLoop:
         trainer.auxiliary = result.auxiliary
         with learning_rate(trainer.ul_optimizer, result.ul_learning_rate):
             upper_step(trainer.ul_optimizer, trainer.ul_var, result.gradients)
-        jt.sync(trainer.ll_var)
+        jt.sync([*trainer.ll_var, *self._statistics])
 
     def _validate(self, next_phase: str) -> None:
         trainer, state = self._trainer, self._state

@@ -18,6 +18,7 @@ class HyperGradientResult:
     Attributes:
         gradients: one Var per entry of ``ul_var``; callbacks may replace them before the upper step.
         upper_loss: F at the iterate that the chain used.
+        upper_loss_at: y there, one Var per entry of ``ll_var``; empty where that is ``ll_parameters``.
         lower_loss: phi of the last lower step, before that step.
         ll_init_gradient: with DI, dF/dy_0, one Var per entry of ``ll_var``; otherwise None.
         diagnostics: numbers by name: PTT's index, the solver's iterations and residual, GDA's weight.
@@ -38,6 +39,7 @@ class HyperGradientResult:
     diagnostics: dict[str, float] = field(default_factory=dict)
     ll_losses: list[float] = field(default_factory=list)
     ll_parameters: list[jt.Var] = field(default_factory=list)
+    upper_loss_at: list[jt.Var] = field(default_factory=list)
     ll_state: OptimizerState | None = None
     auxiliary: dict[str, list[jt.Var]] = field(default_factory=dict)
     unclipped: list[jt.Var] | None = None
@@ -79,6 +81,7 @@ def mean(results: Sequence[HyperGradientResult]) -> HyperGradientResult:
         diagnostics={name: sum(r.diagnostics[name] for r in results) / n for name in last.diagnostics},
         ll_losses=last.ll_losses,
         ll_parameters=last.ll_parameters,
+        upper_loss_at=last.upper_loss_at,
         ll_state=last.ll_state,
         auxiliary=last.auxiliary,
         ul_learning_rate=last.ul_learning_rate,

@@ -51,10 +51,16 @@ class LoaderStream:
         return self._iterator is None
 
     @property
-    def at_end(self) -> bool:
-        """Whether the present pass is known to have no batch left."""
+    def may_be_at_end(self) -> bool:
+        """Whether the present pass may have no batch left, and one more draw would do no harm.
+
+        A loader that is its own iterator, as a generator is, may be read on after this run: a batch that is drawn from
+        it to see whether there is one would be lost.
+        """
         length = 1 if self._whole is not None else known_length(self._loader)
-        return self._iterator is None or self.position == length
+        if self._iterator is None or length is not None:
+            return self._iterator is None or self.position == length
+        return self._iterator is not self._loader
 
     def draw(self) -> Item | None:
         """The next batch of the present pass; None, once, where the pass ends."""

@@ -8,6 +8,8 @@ from typing import Any
 import jittor as jt
 import numpy as np
 
+_INT32, _INT64 = np.iinfo(np.int32), np.iinfo(np.int64)
+
 Batch = dict[str, Any]
 Item = Batch | list[Batch]
 FORMS = (
@@ -59,14 +61,47 @@ def _as_batch(item: Any, name: str) -> Batch:
         item = {"data": item[0], "target": item[1]}
     if not isinstance(item, Mapping):
         raise TypeError(f"{name} gave a batch of type {type(item).__name__}; {FORMS}")
-    batch = {key: jt.array(value) if isinstance(value, np.ndarray) else value for key, value in item.items()}
+    batch = {key: _as_var(key, v, name) if isinstance(v, np.ndarray) else v for key, v in item.items()}
     jt.sync([value for value in batch.values() if isinstance(value, jt.Var)])
     return batch
 
 
-def batch_size(batch: Mapping[str, Any]) -> int:
-    """The first dimension of the batch's first array; 1 when it has none."""
-    for value in batch.values():
-        if isinstance(value, jt.Var) and value.ndim > 0:
-            return int(value.shape[0])
-    return 1
+def _as_var(key: Any, array: np.ndarray, name: str) -> jt.Var:
+    """The array as a Var; integers of 64 bits become 32, as Jittor has it, only where every one fits.
+
+    Raises:
+        ValueError: if an integer does not fit into 64 bits with a sign.
+    """
+    if array.dtype.kind not in "iu" or array.dtype.itemsize < 4 or array.dtype == np.int32 or array.size == 0:
+        return jt.array(array)
+    least, greatest = int(array.min()), int(array.max())
+    if greatest > _INT64.max:
+        raise ValueError(f"{name}: {key!r} of a batch holds {greatest}, which is more than int64 can")
+    narrow = least >= _INT32.min and greatest <= _INT32.max
+    return jt.array(array.astype(np.int32) if narrow else array.astype(np.int64), dtype="int32" if narrow else "int64")
+
+
+def batch_size(batch: Mapping[str, Any]) -> int | None:
+    """How many samples a batch holds.
+
+    That is its entry ``batch_size`` or, without one, what the first dimensions of its arrays agree on. Arrays of shape
+    ``[1]``, which Jittor makes of numbers too, have no say unless there are no others.
+
+    Returns:
+        The number, 1 for a batch without arrays, None where first dimensions differ.
+
+    Raises:
+        ValueError: if the entry ``batch_size`` is not an integer of at least 1.
+    """
+    if "batch_size" in batch:
+        given = batch["batch_size"]
+        one = isinstance(given, np.generic) or (isinstance(given, jt.Var) and given.numel() == 1)
+        size = given.item() if one else given
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"the entry 'batch_size' of a batch must be an integer >= 1, got {given!r}")
+        return size
+    shapes = [list(value.shape) for value in batch.values() if isinstance(value, jt.Var) and value.ndim > 0]
+    sizes = {shape[0] for shape in shapes if shape != [1]}
+    if len(sizes) > 1:
+        return None
+    return int(sizes.pop()) if sizes else 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jboat.callbacks.model_checkpoint import ModelCheckpoint
+from jboat.trainers import checkpoint
 from jboat.trainers.checkpoint import CheckpointError, DamagedCheckpointError
 
 if TYPE_CHECKING:
@@ -20,11 +21,11 @@ def resume(trainer: BilevelTrainer, source: str | Path) -> None:
 
     Args:
         trainer: what takes it.
-        source: a path; or ``"last"``, the newest good checkpoint of the ModelCheckpoint among the callbacks, older ones
-            being tried where newer ones are damaged; or ``"best"``.
+        source: a path; or ``"last"``, the newest good checkpoint of all ModelCheckpoints among the callbacks, older
+            ones being tried where newer ones are damaged; or ``"best"``, that of the one ModelCheckpoint with a metric.
 
     Raises:
-        ValueError: for ``"last"`` or ``"best"`` without a ModelCheckpoint.
+        ValueError: for ``"last"`` or ``"best"`` without a ModelCheckpoint, or for ``"best"`` with several metrics.
         CheckpointError: if no checkpoint can be used, or the newest good one is of another configuration.
     """
     if source not in ("last", "best"):
@@ -36,18 +37,28 @@ def resume(trainer: BilevelTrainer, source: str | Path) -> None:
             f"resume_from={source!r} needs a ModelCheckpoint among the callbacks, which says where to look"
         )
     if source == "best":
-        trainer.load_checkpoint(callbacks[0].best_file)
+        trainer.load_checkpoint(_best_file(callbacks))
         return
-    candidates = callbacks[0].newest_first()
+    folders = ", ".join(dict.fromkeys(str(c.dirpath) for c in callbacks))
+    found = {path.absolute(): path for c in callbacks for path in c.newest_first()}
+    candidates = sorted(found.values(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     if not candidates:
-        logger.warning("no checkpoint in %s yet: the run starts afresh", callbacks[0].dirpath)
+        logger.warning("no checkpoint in %s yet: the run starts afresh", folders)
         return
     for path in candidates:
         try:
-            trainer.load_checkpoint(path)
+            checkpoint.load(trainer, path, measured=False)
         except DamagedCheckpointError as error:
             logger.warning("%s; trying the one before it", error)
         else:
             logger.info("resumed from %s", path)
             return
-    raise CheckpointError(f"none of the {len(candidates)} checkpoints in {callbacks[0].dirpath} can be read")
+    raise CheckpointError(f"none of the {len(candidates)} checkpoints in {folders} can be read")
+
+
+def _best_file(callbacks: list[ModelCheckpoint]) -> Path:
+    files = [c.best_file for c in callbacks if c.monitors]
+    if len(files) > 1:
+        listing = ", ".join(str(file) for file in files)
+        raise ValueError(f"resume_from='best' could mean {listing}; give one of these paths")
+    return files[0] if files else callbacks[0].best_file

@@ -36,6 +36,10 @@ class TrainerState:
             from there.
         metrics: plain floats by name: those of the step just finished and of the last evaluation.
         validation: the numbers of the last evaluation alone, each named ``val_...``.
+        step_metrics: the trainer's own metrics of the step just finished, measured before the upper step; empty until
+            this ``fit`` has finished one.
+        evaluation_metrics: what evaluations of this ``fit`` give, each named ``val_...``; empty without ``val_loader``,
+            None where an overridden ``evaluation_step`` alone can tell.
         stop_reason: why the run stops after this step, or None.
         first_step: the step at which this ``fit``, or the one it resumes, began.
         first_epoch: the epoch at which it began.
@@ -50,6 +54,8 @@ class TrainerState:
     phase: str = "start"
     metrics: dict[str, float] = field(default_factory=dict)
     validation: dict[str, float] = field(default_factory=dict)
+    step_metrics: dict[str, float] = field(default_factory=dict)
+    evaluation_metrics: tuple[str, ...] | None = ()
     stop_reason: StopReason | None = None
     first_step: int = 0
     first_epoch: int = 0

@@ -7,6 +7,7 @@ from numbers import Real
 from typing import Any
 
 from jboat import functional, registry
+from jboat.trainers.loaders import check_loader
 import jittor as jt
 
 
@@ -98,6 +99,12 @@ def variables(
     trainable = functional.trainable(model)
     chosen = list(given) if given is not None else [p for p in trainable if id(p) in held_ids]
     if given is None and not chosen:
+        frozen = {id(p) for group in model_optimizer.param_groups for p in group["params"]} - held_ids
+        if frozen & {id(p) for p in model.parameters() if functional.is_float(p)}:
+            raise ValueError(
+                f"every parameter of {level}_model that {level}_optimizer holds is stop_grad, as {level}_model.eval() "
+                f"leaves them; call {level}_model.train() before you make the trainer"
+            )
         raise ValueError(
             f"{level}_optimizer holds none of {level}_model's trainable parameters; "
             f"make it from {level}_model.parameters()"
@@ -110,7 +117,10 @@ def variables(
         if not functional.is_float(v):
             raise TypeError(f"{level}_var[{i}] has dtype {v.dtype}; only floating-point Vars can be optimized")
         if v.is_stop_grad():
-            raise ValueError(f"{level}_var[{i}] is stop_grad; call start_grad() on it before building the optimizer")
+            raise ValueError(
+                f"{level}_var[{i}] is stop_grad, as eval() of its module leaves it; call train() of that module, or "
+                "start_grad() on it, before building the optimizer"
+            )
     chosen_ids = {id(v) for v in chosen}
     if len(chosen_ids) < len(chosen):
         raise ValueError(f"{level}_var names the same Var twice; name each Var once")
@@ -124,6 +134,28 @@ def variables(
             f"make it from {level}_model.parameters(), or pass the list as {level}_var"
         )
     return chosen
+
+
+def fit_arguments(
+    ll_loader: Any,
+    ul_loader: Any,
+    val_loader: Any,
+    val_every: Any,
+    max_epochs: Any,
+    max_steps: Any,
+    max_time: Any,
+) -> None:
+    """Check what ``fit`` is called with, without reading from a loader.
+
+    Raises:
+        TypeError: for a limit or a loader of a wrong kind.
+        ValueError: for a limit out of range, an empty loader, or ``val_every`` without ``val_loader``.
+    """
+    limits(max_epochs=max_epochs, max_steps=max_steps, max_time=max_time, val_every=val_every, val_loader=val_loader)
+    check_loader(ll_loader, "ll_loader")
+    check_loader(ul_loader, "ul_loader")
+    if val_loader is not None:
+        check_loader(val_loader, "val_loader")
 
 
 def same_structure(ll_var: Sequence[jt.Var], ul_var: Sequence[jt.Var]) -> None:

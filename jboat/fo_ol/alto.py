@@ -32,4 +32,5 @@ class ALTO(FirstOrder):
             ll_state=state,
             upper_loss=float(upper.loss.item()),
             lower_loss=float(here.loss.item()),
+            upper_loss_after_step=True,
         )

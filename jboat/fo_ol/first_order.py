@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from jboat import autodiff, functional
+from jboat import autodiff, functional, running_statistics
 from jboat import lower_objective as lower
 from jboat.lower_objective import Batch, Objective
 from jboat.optim import OptimizerState, UpdateRule
@@ -30,6 +31,7 @@ class FirstOrderStep:
         lower_loss: f before the step, or, in VSO, after it.
         auxiliary: what the method keeps for its next step.
         diagnostics: numbers by name.
+        upper_loss_after_step: whether ``upper_loss`` is F at ``ll_parameters`` rather than at y before the step.
     """
 
     gradients: list[jt.Var]
@@ -39,6 +41,7 @@ class FirstOrderStep:
     lower_loss: float
     auxiliary: Auxiliary = field(default_factory=dict)
     diagnostics: dict[str, float] = field(default_factory=dict)
+    upper_loss_after_step: bool = False
 
 
 @dataclass
@@ -98,7 +101,10 @@ class FirstOrder:
         self.solver_config = solver_config
         self.rule = UpdateRule(solver_config["lower_level_opt"], self.ll_var)
         self._view = Trajectory(ll_model, self.ll_var, solver_config["lower_level_opt"])
-        self._ul_buffers = functional.buffers(ul_model)
+        self._ul_statistics = functional.buffers(ul_model)
+        self._ll_statistics = functional.buffers(ll_model)
+        self._noted: dict[str, list[jt.Var]] = {}
+        self._start: list[jt.Var] = []
         self._small = is_small(self.ll_var)
         self.warn = WarnOnce()
 
@@ -137,9 +143,12 @@ class FirstOrder:
         """An objective at y as the user wrote it, with its graph."""
 
         def call(model: Trajectory) -> jt.Var:
-            return lower.call(objective, feed, self.ul_model, model, parameters=y)
+            loss = lower.call(objective, feed, self.ul_model, model, parameters=y)
+            if self._ll_statistics or self._ul_statistics:
+                self._note(y, of_lower=objective is self.ll_objective)
+            return loss
 
-        with functional.preserved(self._ul_buffers):
+        with functional.preserved(self._ul_statistics):
             return self._view.evaluate(call, y)
 
     def gradients(self, value: Value, y: Sequence[jt.Var], *, by_x: bool = True, by_y: bool = True) -> Gradients:
@@ -213,4 +222,27 @@ class FirstOrder:
 
     def start(self) -> list[jt.Var]:
         """The present value of y, as leaves."""
-        return functional.detached(self.ll_var)
+        self._start = functional.detached(self.ll_var)
+        return self._start
+
+    @contextmanager
+    def advancing_statistics(self) -> Iterator[None]:
+        """Let the running statistics of both models advance once for the step that is made inside the block.
+
+        The lower model's advance by the lower objective at :meth:`start` or, in a method that does not look there, by
+        the last call of it; the upper model's by the upper objective or, where that does not run it, by the same.
+        """
+        self._noted, self._start = {}, []
+        yield
+        lower_run, noted = self._noted.get("ul by f"), self._noted
+        running_statistics.advance(self._ll_statistics, noted.get("ll by f"))
+        running_statistics.advance(self._ul_statistics, noted.get("ul by F"), lower_run)
+
+    def _note(self, y: Sequence[jt.Var], *, of_lower: bool) -> None:
+        if not of_lower:
+            self._noted.setdefault("ul by F", running_statistics.noted(self._ul_statistics))
+        elif "at start" not in self._noted:
+            self._noted["ll by f"] = running_statistics.noted(self._ll_statistics)
+            self._noted["ul by f"] = running_statistics.noted(self._ul_statistics)
+            if self._start and y[0] is self._start[0]:
+                self._noted["at start"] = []

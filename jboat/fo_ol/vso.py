@@ -110,6 +110,7 @@ class VSO(FirstOrder):
             upper_loss=float(self.upper_value(y, ul_feed_dict).item()),
             lower_loss=float(lower_loss.detach().item()),
             auxiliary={"z": z},
+            upper_loss_after_step=True,
             diagnostics={"vso_gap": float(gap.item()), "vso_tau": tau},
         )
 

@@ -14,14 +14,14 @@ class DIOptions:
     """Options of DI.
 
     Attributes:
-        lr: step size of the learned initialisation, positive.
+        lr: step size of the learned initialisation, at least 0.
     """
 
     lr: float = 0.01
 
     def __post_init__(self) -> None:
-        if not self.lr > 0.0:
-            raise ValueError(f"solver_config['DI']['lr'] must be positive, got {self.lr}")
+        if not self.lr >= 0.0:
+            raise ValueError(f"solver_config['DI']['lr'] must be at least 0, got {self.lr}")
 
 
 @register_operator("gm", options=DIOptions, cost="a pass back through the K steps, which RAD has anyway")

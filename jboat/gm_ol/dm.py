@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import math
 from typing import Any
 
-from jboat import autodiff, functional, registry
+from jboat import autodiff, functional, registry, running_statistics
 from jboat import lower_objective as lower
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
 from jboat.lower_objective import Batch, LowerObjective
@@ -125,12 +125,17 @@ class DM(LowerLevelOperator):
         etas = [self._step_sizes(options, current_iter, mu, rate)[0] for rate in rates]
         ul_rate = self._step_sizes(options, current_iter, mu, rates[0])[1]
 
-        upper = auxiliary_model.evaluate(
-            lambda model: lower.call(self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=y)
-        )
+        noted = auxiliary_model.upper_statistics
+        with functional.preserved(self.upper_statistics):
+            upper = auxiliary_model.evaluate(
+                lambda model: lower.call(self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=y)
+            )
+            noted["upper"] = running_statistics.noted(self.upper_statistics)
         upper_gradients = functional.detached(autodiff.grad(upper, [*ul_var, *y]))
         upper_by_x, upper_by_y = upper_gradients[: len(ul_var)], upper_gradients[len(ul_var) :]
-        value = auxiliary_model.evaluate(lambda model: psi.weighted(model, y, mu, ll_feed_dict, ul_feed_dict))
+        with functional.preserved(self.upper_statistics), auxiliary_model.substituted(y):
+            value = psi.weighted(auxiliary_model, y, mu, ll_feed_dict, ul_feed_dict)
+            noted["lower"] = running_statistics.noted(self.upper_statistics)
         phi = lower.with_weight_decay(value, y, rule, operator="DM", warn=self.warn)
         gradient = autodiff.grad(phi, y)
         jt.sync([upper, value, *upper_gradients, *gradient])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jboat import functional
 from jboat.lower_objective import LowerObjective, Objective
 from jboat.warn_once import WarnOnce
 import jittor as jt
@@ -38,6 +39,7 @@ class DynamicalSystem:
         self.ll_model = ll_model
         self.solver_config = solver_config
         self.warn = WarnOnce()
+        self.upper_statistics = functional.buffers(ul_model)
 
     def optimize(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run the operator; returns the keyword arguments of the next one, or the result of the chain."""

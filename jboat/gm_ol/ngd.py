@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jboat import functional, registry, running_statistics
 from jboat import lower_objective as lower
-from jboat import registry
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
 from jboat.lower_objective import Batch, LowerObjective
 from jboat.registry import register_operator
@@ -72,7 +72,11 @@ class NGD(LowerLevelOperator):
 
             def objective(model: Trajectory, step: int = step) -> jt.Var:
                 anchor = model.parameters(0)
-                return phi(model, model.parameters(), step, ll_feed_dict, ul_feed_dict, anchor)
+                with functional.preserved(self.upper_statistics):
+                    loss = phi(model, model.parameters(), step, ll_feed_dict, ul_feed_dict, anchor)
+                    if step == 0 and self.upper_statistics:
+                        model.upper_statistics.setdefault("lower", running_statistics.noted(self.upper_statistics))
+                    return loss
 
             last = step == self.lower_loop - 1
             keep_this = keep and step >= truncated
@@ -93,7 +97,7 @@ class NGD(LowerLevelOperator):
         }
 
     def _upper_loss(self, trajectory: Trajectory, ul_feed_dict: Batch) -> jt.Var:
-        with jt.no_grad():
+        with jt.no_grad(), functional.preserved(self.upper_statistics):
             loss = trajectory.evaluate(
                 lambda model: lower.call(
                     self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=model.parameters()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jboat import autodiff, functional
+from jboat import autodiff, functional, running_statistics
 from jboat import lower_objective as lower
 from jboat.lower_objective import Batch, LowerObjective, Objective
 from jboat.plain_numbers import plain
@@ -45,6 +45,7 @@ class HyperGradient:
         self.ul_var = list(ul_var)
         self.solver_config = solver_config
         self.lower_objective = LowerObjective(ll_objective, ul_objective, ul_model, solver_config)
+        self._upper_statistics = functional.buffers(ul_model)
         self.dynamic_initialization = "DI" in (solver_config.get("gm_op") or ())
         self.warn = WarnOnce()
 
@@ -92,8 +93,9 @@ class HyperGradient:
         def objective(model: Trajectory) -> jt.Var:
             return lower.call(self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=parameters)
 
-        with functional.preserved(functional.buffers(self.ul_model)):
+        with functional.preserved(self._upper_statistics):
             loss = trajectory.evaluate(objective)
+            trajectory.upper_statistics["upper"] = running_statistics.noted(self._upper_statistics)
         gradients = autodiff.grad(loss, [*self.ul_var, *parameters])
         by_x = functional.detached(gradients[: len(self.ul_var)])
         by_y = functional.detached(gradients[len(self.ul_var) :])
@@ -114,7 +116,7 @@ class HyperGradient:
         def objective(model: Trajectory) -> jt.Var:
             return self.lower_objective(model, parameters, step, ll_feed_dict, ul_feed_dict, anchor)
 
-        with functional.preserved(functional.buffers(self.ul_model)):
+        with functional.preserved(self._upper_statistics):
             phi = trajectory.evaluate(objective, parameters)
         return lower.with_weight_decay(
             phi, parameters, trajectory.update_rule, operator=type(self).__name__, warn=self.warn

@@ -246,8 +246,8 @@ def test_di_schedule_is_in_force_and_in_the_metrics():
     ("callback", "gm_op", "message"),
     [
         (GDASchedule(lambda s: 0.5 + 0.25 * s), ["GDA", "NGD"], r"GDASchedule at step 2: .*\(0, 1\), got 1\.0"),
-        (DISchedule(lambda s: 1.0 - s), ["DI", "NGD"], r"DISchedule at step 1: .*positive, got 0\.0"),
-        (LRSchedule(lambda s: 2.0 - s), ["NGD"], r"LRSchedule\(upper\) at step 2: the rate must be positive, got 0\.0"),
+        (DISchedule(lambda s: 1.0 - 2 * s), ["DI", "NGD"], r"DISchedule at step 1: .*at least 0, got -1\.0"),
+        (LRSchedule(lambda s: 1.0 - s), ["NGD"], r"LRSchedule\(upper\) at step 2: the rate must be .* 0, got -1\.0"),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_step(callback, gm_op, message):

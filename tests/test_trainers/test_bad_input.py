@@ -58,7 +58,7 @@ BAD_ARGUMENTS = [
     ({"solver_config": {"CG": 3}}, TypeError, r"solver_config\['CG'\] must be a dict, got int"),
     ({"solver_config": {"CG": {"k": 0}}}, ValueError, r"k of CG and NS must be an integer >= 1, got 0"),
     ({"solver_config": {"FD": {"r": 0.0}}}, ValueError, r"'r'\] must be positive, got 0"),
-    ({"solver_config": {"DI": {"lr": -1}}}, ValueError, r"'lr'\] must be positive, got -1"),
+    ({"solver_config": {"DI": {"lr": -1}}}, ValueError, r"'lr'\] must be at least 0, got -1"),
     ({"solver_config": {"IAD": {"proximal": 0}}}, ValueError, r"'proximal'\] must be positive, got 0"),
     ({"solver_config": {"RAD": {"remat_every": -1}}}, ValueError, r"remat_every'\] must be an integer >= 0, got -1"),
     ({"lower_batches": "frsh"}, ValueError, r"lower_batches must be one of 'shared', 'fresh'.*Did you mean 'fresh'"),

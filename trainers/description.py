@@ -1,0 +1,44 @@
+"""What a trainer was made with, as JSON can hold it: what a checkpoint is compared by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import copy
+from typing import TYPE_CHECKING, Any
+
+from jboat.callbacks.lr_schedule import LRSchedule
+import jittor as jt
+
+if TYPE_CHECKING:
+    from jboat.trainers.bilevel_trainer import BilevelTrainer
+
+
+def described(trainer: BilevelTrainer) -> dict[str, Any]:
+    """Operators, options, optimizers with their parameter groups, and the arguments of schedules."""
+    chains = {"gm_op": list(trainer.gm_op), "na_op": list(trainer.na_op)}
+    return {
+        **(chains if trainer.fo_op is None else {"fo_op": trainer.fo_op}),
+        "lower_iters": trainer.lower_iters,
+        "solver_config": copy.deepcopy(trainer.solver_config),
+        "ll_model": type(trainer.ll_model).__name__,
+        "ul_model": type(trainer.ul_model).__name__,
+        "ll_optimizer": _described(trainer.ll_optimizer),
+        "ul_optimizer": _described(trainer.ul_optimizer),
+        "warm_start": trainer.warm_start,
+        "lower_batches": trainer.lower_batches,
+        "ll_optimizer_state": trainer.ll_optimizer_state,
+        "accumulate": trainer.accumulate,
+        "seed": trainer.seed,
+        "device": trainer.device,
+        "deterministic": trainer.deterministic,
+        "schedules": {c.key: c.arguments() for c in trainer.callbacks.callbacks if isinstance(c, LRSchedule)},
+    }
+
+
+def _described(optimizer: jt.optim.Optimizer) -> dict[str, Any]:
+    def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if isinstance(value, (bool, int, float, tuple))}
+
+    groups: dict[str, Any] = {"number": len(optimizer.param_groups)}
+    groups |= {str(i): plain(group) for i, group in enumerate(optimizer.param_groups)}
+    return {"class": type(optimizer).__name__, **plain(optimizer.defaults), "groups": groups}

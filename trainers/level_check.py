@@ -1,0 +1,116 @@
+"""What makes a hypergradient impossible, or zero without a word: looked for before one is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jittor as jt
+
+
+class LevelCheck:
+    """What can be seen to be wrong with the variables and optimizers of both levels.
+
+    Args:
+        models: the lower-level and the upper-level model.
+        variables: the variables of each.
+        optimizers: the optimizer of each.
+
+    Raises:
+        ValueError: if a Var is a variable of both levels, naming it.
+    """
+
+    def __init__(
+        self,
+        models: tuple[jt.Module, jt.Module],
+        variables: tuple[Sequence[jt.Var], Sequence[jt.Var]],
+        optimizers: tuple[jt.optim.Optimizer, jt.optim.Optimizer],
+    ) -> None:
+        _require_separate(models[0], *variables)
+        self._places = [_Places(m, v, level) for m, v, level in zip(models, variables, ("ll", "ul"), strict=True)]
+        self._optimizers = dict(zip(("ll_optimizer", "ul_optimizer"), optimizers, strict=True))
+
+    def check(self) -> None:
+        """Look at what Jittor or the user may have changed since.
+
+        Raises:
+            ValueError: if a variable is stop_grad, or its model holds another Var in its place.
+            TypeError: if a rate of an optimizer is a Var.
+        """
+        for places in self._places:
+            places.check()
+        for name, optimizer in self._optimizers.items():
+            _require_numbers(name, optimizer)
+
+
+def _names(model: jt.Module, variables: Sequence[jt.Var], level: str) -> list[str]:
+    """What to call each variable of a level in an error: its name in the model, or its place in the list."""
+    known = {id(p): f"{level}_model's parameter {name!r}" for name, p in model.named_parameters()}
+    return [known.get(id(v), f"{level}_var[{i}]") for i, v in enumerate(variables)]
+
+
+def _require_separate(ll_model: jt.Module, ll_var: Sequence[jt.Var], ul_var: Sequence[jt.Var]) -> None:
+    """Require that no Var is a variable of both levels, whose hypergradient would be zero.
+
+    Raises:
+        ValueError: if one is, naming it.
+    """
+    upper = {id(v) for v in ul_var}
+    shared = [name for name, v in zip(_names(ll_model, ll_var, "ll"), ll_var, strict=True) if id(v) in upper]
+    if shared:
+        raise ValueError(
+            f"both levels train {', '.join(shared)}: a Var can be a variable of one level only. Give ul_model Vars of "
+            "its own; for MAML (na_op=['IAD']) make two models of one class, ul_model being the initialisation"
+        )
+
+
+class _Places:
+    """Where a level's variables stand in its model, so that one that was replaced is noticed.
+
+    Args:
+        model: the level's model.
+        variables: the level's variables.
+        level: ``"ll"`` or ``"ul"``.
+    """
+
+    def __init__(self, model: jt.Module, variables: Sequence[jt.Var], level: str) -> None:
+        self._level = level
+        self._variables = list(variables)
+        self._names = _names(model, variables, level)
+        found = {id(v): (vars(m), name) for m in model.modules() for name, v in vars(m).items()}
+        self._places = [found.get(id(v)) for v in variables]
+
+    def check(self) -> None:
+        """Refuse a variable that can have no gradient any more.
+
+        Raises:
+            ValueError: if one is stop_grad, or the model holds another Var in its place.
+        """
+        for variable, name, place in zip(self._variables, self._names, self._places, strict=True):
+            if variable.is_stop_grad():
+                raise ValueError(
+                    f"{name} is stop_grad and cannot be trained. {self._level}_model.eval() leaves parameters so: call "
+                    f"{self._level}_model.train(), or start_grad() on it"
+                )
+            if place is not None and place[0].get(place[1]) is not variable:
+                raise ValueError(
+                    f"{name} was replaced by another object after the trainer was made, which trains the one before; "
+                    "set its values with assign() instead"
+                )
+
+
+def _require_numbers(name: str, optimizer: jt.optim.Optimizer) -> None:
+    """Require an optimizer's rates to be numbers: no gradient flows through them.
+
+    Raises:
+        TypeError: if one is a Var, naming it.
+    """
+    owners = [(f"{name}.", vars(optimizer))]
+    owners += [(f"{name}.param_groups[{i}].", group) for i, group in enumerate(optimizer.param_groups)]
+    for owner, values in owners:
+        for key, value in values.items():
+            entries = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(entry, jt.Var) for entry in entries):
+                raise TypeError(
+                    f"{owner}{key} is a jt.Var, which would be taken as a constant; give a number. What the upper "
+                    "level is to learn has to stand in ll_objective"
+                )
