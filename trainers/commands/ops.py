@@ -20,7 +20,9 @@ Made from the docstrings by `python -m jboat ops --markdown`; do not edit.
 
 Throughout, F is the upper objective and f the lower one, x the upper-level variables and y the lower-level ones,
 y_0..y_K the iterates of the lower loop, s the lower learning rate, and phi the objective of the last lower step used:
-f, or with GDA `alpha F + (1 - alpha) f`.
+f, or with GDA `alpha F + (1 - alpha) f`, plus the lower optimizer's coupled weight decay, `wd / 2 ||y||^2` in every
+parameter group. In DM and the first-order methods f stands for itself and that decay. Decoupled weight decay (AdamW,
+Adan) belongs to no objective, which a warning says once a run.
 
 ## Which one?
 
