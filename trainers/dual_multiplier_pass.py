@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from jboat import functional
 from jboat.optim import OptimizerState
 from jboat.trainers.bilevel_pass import Events, Problem, lower_failure
 from jboat.trainers.hypergradient_result import HyperGradientResult
@@ -53,7 +52,7 @@ def dual_multiplier_pass(
         lower_loss=found["lower_loss"],
         diagnostics=found["diagnostics"],
         ll_parameters=found["ll_parameters"],
-        upper_loss_at=functional.detached(problem.ll_var),
+        upper_loss_at=problem.ll_var,
         ll_state=found["ll_state"],
         auxiliary={"multiplier": found["multiplier"]},
         ul_learning_rate=found["ul_learning_rate"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from jboat import functional
 from jboat.fo_ol.first_order import Auxiliary
 from jboat.lower_objective import batch_of_step
 from jboat.trainers.bilevel_pass import Events, Problem, lower_failure
@@ -37,7 +36,7 @@ def first_order_pass(
         lower_loss=found.lower_loss,
         diagnostics=found.diagnostics,
         ll_parameters=found.ll_parameters,
-        upper_loss_at=[] if found.upper_loss_after_step else functional.detached(problem.ll_var),
+        upper_loss_at=[] if found.upper_loss_after_step else problem.ll_var,
         ll_state=found.ll_state,
         auxiliary=found.auxiliary,
         failure=lower_failure(problem.fo_op, step, 1, found.lower_loss, found.ll_parameters),

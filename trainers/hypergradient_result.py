@@ -18,7 +18,8 @@ class HyperGradientResult:
     Attributes:
         gradients: one Var per entry of ``ul_var``; callbacks may replace them before the upper step.
         upper_loss: F at the iterate that the chain used.
-        upper_loss_at: y there, one Var per entry of ``ll_var``; empty where that is ``ll_parameters``.
+        upper_loss_at: y there, one Var per entry of ``ll_var``: those themselves where F was measured before y moves;
+            empty where it is ``ll_parameters``.
         lower_loss: phi of the last lower step, before that step.
         ll_init_gradient: with DI, dF/dy_0, one Var per entry of ``ll_var``; otherwise None.
         diagnostics: numbers by name: PTT's index, the solver's iterations and residual, GDA's weight.

@@ -144,3 +144,9 @@ def test_integers_that_do_not_fit_into_32_bits_stay_whole(dtype):
 def test_integers_that_do_not_fit_into_64_bits_are_refused():
     with pytest.raises(ValueError, match=f"loader: 'ids' of a batch holds {2**63}, which is more than int64 can"):
         make().evaluate({"ids": np.array([2**63], np.uint64)})
+
+
+def test_a_memmap_is_an_array(tmp_path):
+    mapped = np.memmap(tmp_path / "ok", dtype="float32", mode="w+", shape=(4,))
+    mapped[:] = ok(3, 1)
+    assert make(share).evaluate({"ok": mapped})["mine"] == pytest.approx(3 / 4)
