@@ -134,11 +134,12 @@ def _keeping_nan(relu: Function) -> Function:
     """``relu``, which gives 0 for NaN, with NaN for NaN, in its derivatives as well."""
 
     def keeping_nan(x: Any) -> jt.Var:
-        result = relu(x)
         if not isinstance(x, jt.Var) or not functional.is_float(x):
-            return result
+            return relu(x)
         constant = x.detach()
-        return result * jt.ternary_out_hint(constant.isnan(), constant, 1.0)
+        is_nan = constant.isnan()
+        passed = jt.ternary_out_hint((constant > 0.0) | is_nan, x, 0.0)
+        return passed * jt.ternary_out_hint(is_nan, constant, 1.0)
 
     return keeping_nan
 
