@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 sys.path.insert(0, str(HERE / "contestants"))
 
-from problems import LOWER_ITERS  # noqa: E402  (lies beside the contestants, which import it by this name)
+from benchmark_problems import LOWER_ITERS  # noqa: E402  (lies beside the contestants, which import it by this name)
 
 CHAINS = ["RAD", "RGT+RAD", "PTT+RAD", "CG", "NS", "FD", "IGA", "DI+RAD", "GDA+RAD", "VFO", "PGDO", "MESO"]
 MAML_CHAINS = ["IAD", "FOA+IAD"]

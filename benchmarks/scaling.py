@@ -50,19 +50,19 @@ NOISE_MB = 10.0
 
 def measure(name: str, value: int) -> dict[str, float]:
     """Time and memory of one point, in this process."""
+    import benchmark_problems
     from jboat import BilevelTrainer
     from jboat.callbacks import LambdaCallback
     from jboat_trainer import make_trainer
     import jittor as jt
     from jittor_models import Problem
-    import problems
 
     axis = AXES[name]
     if axis.iterations is None:
-        problems.PENALTY = -16.0  # so ill-conditioned that CG does not end early
+        benchmark_problems.PENALTY = -16.0  # so ill-conditioned that CG does not end early
     iterations = axis.iterations if axis.iterations is not None else value
     features = axis.features or value // CLASSES
-    p = Problem(problems.make("l2", samples=axis.samples or value, features=features))
+    p = Problem(benchmark_problems.make("l2", samples=axis.samples or value, features=features))
     ends: list[float] = []
 
     def tick(trainer: BilevelTrainer, state: object) -> None:

@@ -17,9 +17,9 @@ import jittor as jt
 
 sys.path.insert(0, str(Path(__file__).parent / "contestants"))
 
+import benchmark_problems
 from jboat_trainer import make_trainer
 from jittor_models import Problem
-import problems
 from use_jittor import Functional
 
 FEW, MANY = 10, 30
@@ -56,9 +56,9 @@ def main() -> None:
     parser.add_argument("--problems", nargs="+", default=["l2", "cleaning"])
     parser.add_argument("--repeat", type=int, default=20)
     args = parser.parse_args()
-    problems.PENALTY = -16.0  # so ill-conditioned that CG does not end early
+    benchmark_problems.PENALTY = -16.0  # so ill-conditioned that CG does not end early
     for name in args.problems:
-        p = Problem(problems.make(name))
+        p = Problem(benchmark_problems.make(name))
         calls = {
             "steps": lower_steps(p, 10),
             "rad": hypergradient(p, "RAD", 10, 0),

@@ -6,7 +6,7 @@ import os
 import tempfile
 from typing import Any
 
-from problems import Problem
+from benchmark_problems import Problem
 from serve import Contestant, Task
 
 # sections that BOAT reads whether their operator runs or not

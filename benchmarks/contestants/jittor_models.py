@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import benchmark_problems
 import jittor as jt
 from jittor import nn
 from jittor_resnet import ResNet
-import problems
 
 
 class Network(jt.Module):
@@ -54,7 +54,7 @@ class Upper(jt.Module):
 class Problem:
     """Models, batches and objectives of one problem."""
 
-    def __init__(self, definition: problems.Problem) -> None:
+    def __init__(self, definition: benchmark_problems.Problem) -> None:
         self.definition = definition
         self.lower_model = (ResNet if definition.name == "resnet" else Network)(definition.weights)
         maml = definition.name == "maml"

@@ -11,8 +11,8 @@ import sys
 import time
 from typing import Any, NamedTuple
 
+import benchmark_problems
 import numpy as np
-import problems
 
 FIRST_ORDER = ("VFO", "PGDO", "MESO")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -37,9 +37,9 @@ class Task(NamedTuple):
     samples: int | None = None
     pixels: int | None = None
 
-    def definition(self) -> problems.Problem:
+    def definition(self) -> benchmark_problems.Problem:
         """The problem's arrays."""
-        return problems.make(self.problem, samples=self.samples, pixels=self.pixels)
+        return benchmark_problems.make(self.problem, samples=self.samples, pixels=self.pixels)
 
     @property
     def operators(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import problems
+import benchmark_problems
 import torch
 from torch.nn import functional
 from torch_resnet import ResNet
@@ -27,7 +27,7 @@ class Network(torch.nn.Module):
         return logits(weights, x)
 
 
-def network(definition: problems.Problem, device: str) -> Network | ResNet:
+def network(definition: benchmark_problems.Problem, device: str) -> Network | ResNet:
     """The network of a problem with its initial weights."""
     return (ResNet if definition.name == "resnet" else Network)(definition.weights).to(device)
 
@@ -52,7 +52,7 @@ class Upper(torch.nn.Module):
         self.value = torch.nn.Parameter(torch.from_numpy(value.copy()))
 
 
-def batches(definition: problems.Problem, device: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def batches(definition: benchmark_problems.Problem, device: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The lower and the upper batch of every task."""
     return tuple(  # type: ignore[return-value]
         [
