@@ -15,9 +15,12 @@ import pytest
 def test_no_input_ends_the_process(tmp_path):
     last = tmp_path / "last_call.txt"
     worker = Path(__file__).with_name("any_input_worker.py")
-    done = subprocess.run([sys.executable, str(worker), str(last)], capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, f"ended by {done.returncode} at: {last.read_text()}\n{done.stderr[-2000:]}"
-    answered, refused = map(int, done.stdout.split()[-2:])
+    # by a shell, since Jittor ends a process one of whose own children was killed
+    command = ["sh", "-c", '"$0" "$@"; echo $?', sys.executable, str(worker), str(last)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    *printed, status = done.stdout.splitlines()
+    assert status == "0", f"ended by {status} at: {last.read_text()}\n{done.stderr[-2000:]}"
+    answered, refused = map(int, printed[-1].split())
     assert answered > 1000  # most calls that fit do not end in an exception
     assert refused > 1000
 
