@@ -10,6 +10,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+EXTRAS ?= examples,test
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-pythons lint bench bench-quick gpu-check cuda-compile docs clean
@@ -50,6 +51,10 @@ bench-quick: $(VENV)/.ready
 gpu-check: $(VENV)/.ready
 	$(BIN)/python benchmarks/gpu_check.py $(if $(STEPS),--steps $(STEPS)) $(if $(LIMIT),--limit $(LIMIT))
 
+cuda-compile:
+	$(MAKE) VENV=.venv-cuda EXTRAS=cuda13,test .venv-cuda/.ready
+	.venv-cuda/bin/python tests/cuda_compile.py
+
 docs: $(VENV)/.ready
 	$(BIN)/python -c "import jboat, pdoc.__main__ as p; p.cli()" --docformat google --output-directory build/docs \
 		jboat jboat.callbacks jboat.trainers jboat.gm_ol jboat.na_ol jboat.fo_ol jboat.trajectory jboat.optim \
@@ -60,7 +65,7 @@ $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 10) <= v[:2] < (3, 13) or sys.exit("jboat needs Python 3.10, \
 	3.11 or 3.12, and $(PYTHON) is %d.%d: name another one, as in make PYTHON=python3.11" % v[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[examples,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@
 
 clean:

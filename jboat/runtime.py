@@ -22,7 +22,7 @@ import sys
 import tempfile
 
 from jboat import precompiled_headers
-from jboat.backend import core_build, cuda_home, cuda_toolkit, python_config
+from jboat.backend import core_build, cuda_home, cuda_kernels, cuda_toolkit, python_config
 from jboat.backend.cuda_toolkit import CudaToolkit
 import numpy as np
 
@@ -180,6 +180,7 @@ def _import_jittor(home: Path) -> None:
         import jittor
     beginning.write_down()
     precompiled_headers.use(jittor)
+    cuda_kernels.use(jittor)
     from jboat import cpu_ops  # it needs Jittor
 
     cpu_ops.load()  # now, since Jittor's compiler processes cannot be reached from a forked process

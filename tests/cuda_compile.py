@@ -2,10 +2,10 @@
 
     .venv-cuda/bin/python tests/cuda_compile.py [--models linear mlp cnn] [--only RAD CG]
 
-The compiler is real and the libraries are stubs that launch nothing (cuda_stubs/), so that numbers are garbage, and what
-is learnt is what nvcc refuses, what does not load, and which launches a device would have refused. Prints a table and
-writes it to build/cuda/compile.md after each row, and what it is made of to compile.json beside it. Compiled kernels
-are kept in build/cuda/home, so that a run that was stopped can be started again.
+The compiler is real and the libraries are stubs that launch nothing (cuda_stubs/), so that numbers are garbage, and
+what is learnt is what nvcc refuses, what does not load, and which launches a device would have refused. Prints a table
+and writes it to build/cuda/compile.md after each row, and what it is made of to compile.json beside it. Compiled
+kernels are kept in build/cuda/home, so that a run that was stopped can be started again.
 
 A model's rows run in one process, in the table's order. One that fails leaves Jittor with an operation that fails
 again, so that the rows after it start in another.
@@ -92,7 +92,7 @@ def run(models: list[str], only: list[str]) -> int:
             if status == EXIT_AFTER_FAILURE:
                 continue
             if last is None or last["result"] != NOT_FINISHED:
-                print((BUILD / f"{model}.log").read_text()[-4000:], f"{model}: no row was begun", sep="\n")
+                print((BUILD / f"{model}.log").read_text()[-4000:], f"{model}: the process ended outside of a row", sep="\n")
                 return 1
             last["result"] += signal.Signals(-status).name if status < 0 else f"status {status}"
             write(rows)

@@ -83,7 +83,7 @@ def build(target: Path, parts: Parts) -> None:
 
     Nothing is done where both were made from the same sources and parts before.
     """
-    sources = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in (*SOURCES, "toolkit.py"))).hexdigest()
+    sources = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in SOURCES)).hexdigest()
     fingerprint = json.dumps([sources, repr(parts)])
     stamp = target / "stubs.json"
     if stamp.is_file() and stamp.read_text() == fingerprint:
@@ -164,6 +164,8 @@ def _build_toolkit(toolkit: Path, parts: Parts) -> None:
                 (lib64 / archive).symlink_to((place / archive).resolve())
     for name, real in parts.libraries.items():
         _build_library(name, real, parts, lib64)
+    for folder in (include, lib64):  # jboat takes folders of another time for another CUDA, and the core is built anew
+        os.utime(folder, (0, 0))
 
 
 def _build_library(name: str, real: Path, parts: Parts, lib64: Path) -> None:
