@@ -14,6 +14,7 @@ again, so that the rows after it start in another.
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 import json
 import os
 from pathlib import Path
@@ -32,7 +33,7 @@ BUILD = ROOT / "build" / "cuda"
 ROWS = BUILD / "compile.json"
 TABLE = BUILD / "compile.md"
 MODELS = ("operations", "linear", "cnn", "mlp")
-NOT_FINISHED = "the process ended: "
+UNDER_WAY = "under way"
 EXIT_AFTER_FAILURE = 3
 _ERROR = re.compile(r"\berror\b|undefined symbol|Segfault|Error:", re.IGNORECASE)
 
@@ -53,7 +54,7 @@ def write(rows: list[dict]) -> None:
 def table(rows: list[dict]) -> str:
     """What compiled, as Markdown, with a line of totals for each model."""
     lines = [
-        "| model | one outer step of | kernels more | compiled now | seconds | result |",
+        "| model | one outer step of | kernels more | compiled | seconds | result |",
         "| --- | --- | ---: | ---: | ---: | --- |",
     ]
     for row in rows:
@@ -68,9 +69,11 @@ def table(rows: list[dict]) -> str:
         failed = [row["step"] for row in own if row["result"] != "ok"]
         each = f", {seconds / compiled:.1f} s of the processor each" if compiled else ""
         lines.append(
-            f"* {model}: {len(own) - len(failed)} of {len(own)} ok, {kernels} kernels, {compiled} of them compiled in "
-            f"this run{each}" + (f"; failed: {', '.join(failed)}" if failed else "")
+            f"* {model}: {len(own) - len(failed)} of {len(own)} ok, {kernels} kernels, {compiled} of them compiled "
+            f"for these rows{each}" + (f"; failed: {', '.join(failed)}" if failed else "")
         )
+        kinds: Counter[str] = sum((Counter(row["kinds"]) for row in own), Counter())
+        lines.append("  * " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
     return "\n".join(lines)
 
 
@@ -79,8 +82,6 @@ def run(models: list[str], only: list[str]) -> int:
     begun = time.time()
     (BUILD / "home").mkdir(parents=True, exist_ok=True)
     toolkit.build(BUILD, toolkit.find(Path(sysconfig.get_path("purelib"))))
-    if not only:
-        write([row for row in read() if row["model"] not in models])
     environ = toolkit.environment(BUILD)
     environ |= {"HOME": str(BUILD / "home"), "CUDA_STUB_LOG": str(BUILD / "stubs.log")}
     environ.pop("JITTOR_HOME", None)
@@ -91,11 +92,14 @@ def run(models: list[str], only: list[str]) -> int:
             last = rows[-1] if rows and rows[-1]["begun"] >= begun and rows[-1]["model"] == model else None
             if status == EXIT_AFTER_FAILURE:
                 continue
-            if last is None or last["result"] != NOT_FINISHED:
-                print((BUILD / f"{model}.log").read_text()[-4000:], f"{model}: the process ended outside of a row", sep="\n")
+            if last is None or last["result"] != UNDER_WAY:
+                print((BUILD / f"{model}.log").read_text()[-4000:])
+                print(f"{model}: the process ended outside of a row")
                 return 1
-            last["result"] += signal.Signals(-status).name if status < 0 else f"status {status}"
+            last["result"] = f"the process ended: {signal.Signals(-status).name if status < 0 else status}"
             write(rows)
+        if not only:  # rows that there are no more
+            write([row for row in read() if row["model"] != model or row["begun"] >= begun])
     rows = [row for row in read() if row["model"] in models]
     print(table(rows))
     return int(any(row["result"] != "ok" for row in rows))
@@ -122,9 +126,10 @@ class Recorder:
         of_model = [row for row in rows if row["model"] == self.model]
         if any(row["step"] == step and row["begun"] >= self.since for row in of_model):
             return
-        known = {name for row in of_model if row["step"] != step for name in row["kernels"]}
+        known = {name for row in of_model if row["begun"] >= self.since for name in row["kernels"]}
+        before = [row for row in of_model if row["step"] == step]
         row = {"model": self.model, "step": step, "begun": time.time(), "kernels": [], "compiled": 0, "seconds": 0.0}
-        row |= {"processor": 0.0, "result": NOT_FINISHED}
+        row |= {"processor": 0.0, "kinds": {}, "result": UNDER_WAY}
         rows = [other for other in rows if (other["model"], other["step"]) != (self.model, step)]
         write([*rows, row])
         files, used = self._compiled(), _processor_seconds()
@@ -144,6 +149,10 @@ class Recorder:
         row["processor"] = _processor_seconds() - used
         row["compiled"] = len(self._compiled() - files)
         row["kernels"] = sorted(_loaded() - known)
+        row["kinds"] = Counter(_kind((self.folder / name).with_suffix(".cc")) for name in row["kernels"])
+        for old in before:
+            if not row["compiled"] and old["kernels"] == row["kernels"]:  # what it took once
+                row |= {name: old[name] for name in ("compiled", "seconds", "processor")}
         write([*rows, row])
         print(f"{self.model} {step}: {len(row['kernels'])} kernels more, {row['result']}", flush=True)
         if row["result"] != "ok":
@@ -157,6 +166,20 @@ def _loaded() -> set[str]:
     """The kernels that this process has loaded."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     return {line.rsplit("/", 1)[-1] for line in lines if "/jit/" in line and line.endswith(".so")}
+
+
+def _kind(source: Path) -> str:
+    """What a kernel is, by its source: a fused one by what is in it, another by its operation's name."""
+    text = source.read_text()
+    if "JIT_cpu" in text:
+        return "for the CPU"
+    if not source.name.startswith("__opkey"):
+        return source.name.partition("__")[0]
+    if "__global__" not in text:
+        return "that launch nothing but hand over to another" if "do_run()" in text else "that copy"
+    operations = set(re.findall(r"^#define op\d+_([a-z_]+) *$", text, re.MULTILINE))
+    rest = operations & {"reduce", "reindex", "reindex_reduce", "random", "index"}
+    return "of elements" + (f" with {' and '.join(sorted(rest))}" if rest else "")
 
 
 def _processor_seconds() -> float:

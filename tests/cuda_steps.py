@@ -7,7 +7,11 @@ import math
 
 import jboat
 from jboat import registry
+import jboat.fo_ol
+import jboat.gm_ol
+import jboat.na_ol
 from jboat.nn import MaxPool2d
+from jboat.trainers import device
 import jittor as jt
 from jittor import nn
 import numpy as np
@@ -131,7 +135,7 @@ def _trainer(model: str, **operators):
 
 
 def operations() -> Iterator[Row]:
-    """The rows of single operations: their value, and where there are any, first and second derivative."""
+    """The rows of single operations, as a trainer runs them: their value, first and second derivative."""
     yield "start", lambda: jt.random((2, 2)).sync()
     yield "matmul", lambda: _derive(lambda a: a @ a.transpose())
     yield "where", _where
@@ -146,8 +150,9 @@ def _where() -> None:
 
 def _derive(function: Callable[[jt.Var], jt.Var]) -> None:
     a = jt.array(np.ones((3, 4), "float32"))
-    value = function(a)
-    first = jt.grad((value * value).sum(), a)
-    second = jt.grad((first * first).sum(), a)
-    jt.sync([value, first, second])
+    with device.scope("cuda"):
+        value = function(a)
+        first = jt.grad((value * value).sum(), a)
+        second = jt.grad((first * first).sum(), a)
+        jt.sync([value, first, second])
     jt.sync_all(True)
