@@ -66,11 +66,12 @@ def table(rows: list[dict]) -> str:
         own = [row for row in rows if row["model"] == model]
         kernels = sum(len(row["kernels"]) for row in own)
         compiled, seconds = sum(row["compiled"] for row in own), sum(row["processor"] for row in own)
-        failed = [row["step"] for row in own if row["result"] != "ok"]
+        failed = [row["step"] for row in own if row["result"] not in ("ok", UNDER_WAY)]
+        passed = sum(row["result"] == "ok" for row in own)
         each = f", {seconds / compiled:.1f} s of the processor each" if compiled else ""
         lines.append(
-            f"* {model}: {len(own) - len(failed)} of {len(own)} ok, {kernels} kernels, {compiled} of them compiled "
-            f"for these rows{each}" + (f"; failed: {', '.join(failed)}" if failed else "")
+            f"* {model}: {passed} of {len(own)} ok, {kernels} kernels, {compiled} of them compiled for these rows{each}"
+            + (f"; failed: {', '.join(failed)}" if failed else "")
         )
         kinds: Counter[str] = sum((Counter(row["kinds"]) for row in own), Counter())
         lines.append("  * " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
