@@ -1,11 +1,13 @@
 """Compile and load every CUDA kernel of one outer step of every chain and first-order method, without a GPU.
 
-    .venv-cuda/bin/python tests/cuda_compile.py [--models linear mlp cnn] [--only RAD CG]
+    .venv-cuda/bin/python tests/cuda_compile.py [--models linear mlp cnn] [--only RAD CG] [--count]
 
 The compiler is real and the libraries are stubs that launch nothing (cuda_stubs/), so that numbers are garbage, and
 what is learnt is what nvcc refuses, what does not load, and which launches a device would have refused. Prints a table
 and writes it to build/cuda/compile.md after each row, and what it is made of to compile.json beside it. Compiled
-kernels are kept in build/cuda/home, so that a run that was stopped can be started again.
+kernels are kept in build/cuda/home, so that a run that was stopped can be started again. With --count nothing is
+compiled but the core: in some minutes it says, in count.md, how many kernels there are and of which kind. Two runs at
+once wait for each other, since Jittor compiles for one process at a time.
 
 A model's rows run in one process, in the table's order. One that fails leaves Jittor with an operation that fails
 again, so that the rows after it start in another.
@@ -32,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "cuda"
 ROWS = BUILD / "compile.json"
 TABLE = BUILD / "compile.md"
+NO_NVCC = Path(__file__).parent / "cuda_stubs" / "no_nvcc.py"
 MODELS = ("operations", "linear", "cnn", "mlp")
 UNDER_WAY = "under way"
 EXIT_AFTER_FAILURE = 3
@@ -78,7 +81,7 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def run(models: list[str], only: list[str]) -> int:
+def run(models: list[str], only: list[str], count: bool) -> int:
     """Run the models' rows, each model in a process of its own, and print the table; returns 0 if all are ok."""
     begun = time.time()
     (BUILD / "home").mkdir(parents=True, exist_ok=True)
@@ -88,6 +91,7 @@ def run(models: list[str], only: list[str]) -> int:
     environ.pop("JITTOR_HOME", None)
     for model in models:
         command = [sys.executable, __file__, "--model", model, "--since", str(begun), "--only", *only]
+        command += ["--count"] if count else []
         while (status := _child(command, environ, BUILD / f"{model}.log")) != 0:
             rows = read()
             last = rows[-1] if rows and rows[-1]["begun"] >= begun and rows[-1]["model"] == model else None
@@ -114,9 +118,11 @@ def _child(command: list[str], environ: dict[str, str], log: Path) -> int:
 class Recorder:
     """Runs the rows of a model that were not begun yet in this run."""
 
-    def __init__(self, model: str, since: float, folder: Path) -> None:
+    def __init__(self, model: str, since: float, folder: Path, *, known_since: float | None = None) -> None:
+        """Kernels that rows begun after ``known_since`` have loaded, by default those of this run, count for those."""
         self.model = model
         self.since = since
+        self.known_since = since if known_since is None else known_since
         self.folder = folder
         self.log = BUILD / f"{model}.log"
         self.launches = BUILD / "stubs.log"
@@ -127,7 +133,8 @@ class Recorder:
         of_model = [row for row in rows if row["model"] == self.model]
         if any(row["step"] == step and row["begun"] >= self.since for row in of_model):
             return
-        known = {name for row in of_model if row["begun"] >= self.since for name in row["kernels"]}
+        others = [row for row in of_model if row["step"] != step and row["begun"] >= self.known_since]
+        known = {name for row in others for name in row["kernels"]}
         before = [row for row in of_model if row["step"] == step]
         row = {"model": self.model, "step": step, "begun": time.time(), "kernels": [], "compiled": 0, "seconds": 0.0}
         row |= {"processor": 0.0, "kinds": {}, "result": UNDER_WAY}
@@ -193,18 +200,23 @@ def _size(path: Path) -> int:
 
 
 def _since(path: Path, size: int) -> str:
+    if not path.exists():
+        return ""
     with path.open("rb") as file:
         file.seek(size)
         return file.read().decode(errors="replace")
 
 
-def child(model: str, since: float, only: list[str]) -> None:
+def child(model: str, since: float, only: list[str], count: bool) -> None:
     """Run a model's rows in this process."""
     from cuda_steps import operations, steps
     import jittor as jt
 
     jt.flags.use_cuda = 1
-    recorder = Recorder(model, since, Path(jt.flags.cache_path) / "jit")
+    if count:
+        jt.flags.nvcc_path, jt.flags.cache_path = str(NO_NVCC), str(BUILD / "count")
+        (BUILD / "count" / "jit").mkdir(parents=True, exist_ok=True)
+    recorder = Recorder(model, since, Path(jt.flags.cache_path) / "jit", known_since=0.0 if only else since)
     for name, work in operations() if model == "operations" else steps(model):
         if not only or name in only:
             recorder.run(name, work)
@@ -212,17 +224,21 @@ def child(model: str, since: float, only: list[str]) -> None:
 
 def main() -> int:
     """Read the arguments and run."""
+    global ROWS, TABLE
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--only", nargs="*", default=[], help="rows to run, as they are called in the table")
+    parser.add_argument("--count", action="store_true", help="count the kernels, and compile none")
     parser.add_argument("--model", help=argparse.SUPPRESS)  # of a process that runs one model
     parser.add_argument("--since", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.count:
+        ROWS, TABLE = BUILD / "count.json", BUILD / "count.md"
     if options.model:
-        child(options.model, options.since, options.only)
+        child(options.model, options.since, options.only, options.count)
         return 0
     try:
-        return run(options.models, options.only)
+        return run(options.models, options.only, options.count)
     except toolkit.CannotBuildError as reason:
         print(f"no CUDA to compile with: {reason}")
         return 1
