@@ -7,7 +7,7 @@ A variable the user has set is never changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 import contextlib
 from importlib import metadata
 import json
@@ -31,6 +31,8 @@ logger = logging.getLogger("jboat")
 ONEDNN_WHEEL = "onednn-devel-cpu-gomp==2021.4.0"
 _ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"  # the folder name Jittor's own download would have
 _ONEDNN_LIBRARY = "libmkldnn.so"
+_CHOSEN = "JBOAT_CHOSE"
+"""The variable that tells the processes started by this one which others jboat has set."""
 
 
 def jittor_home(environ: Mapping[str, str] = os.environ) -> Path:
@@ -70,7 +72,11 @@ def require_writable_home(home: Path) -> None:
 def find_cuda(environ: Mapping[str, str] = os.environ) -> CudaToolkit:
     """What there is of CUDA, as Jittor can use it; see :mod:`jboat.backend.cuda_toolkit`."""
     cache = jittor_home(environ) / ".cache" / "jittor"
-    return cuda_home.prepared(cuda_toolkit.find(environ, cache), cache)
+    found = cuda_toolkit.find(environ, cache)
+    try:
+        return cuda_home.prepared(found, cache)
+    except OSError as error:
+        return found._replace(missing=(*found.missing, f"a folder of links in {cache} ({error})"))
 
 
 def find_onednn() -> Path | None:
@@ -141,6 +147,16 @@ def settings(environ: Mapping[str, str], *, cuda: CudaToolkit, onednn: bool) -> 
     return {name: value for name, value in wanted.items() if name not in environ}
 
 
+def forget_inherited(environ: MutableMapping[str, str]) -> None:
+    """Take out what jboat itself has set in a process that started this one.
+
+    It is not the user's, and may be wrong here: another Python has other headers, and CUDA may be there by now.
+    """
+    for name, value in json.loads(environ.pop(_CHOSEN, "{}")).items():
+        if environ.get(name) == value:
+            del environ[name]
+
+
 def start() -> None:
     """Prepare the environment and import Jittor; does nothing when Jittor is imported already.
 
@@ -149,6 +165,7 @@ def start() -> None:
     """
     if "jittor" in sys.modules:
         return
+    forget_inherited(os.environ)
     home = jittor_home()
     require_writable_home(home)
     onednn = True
@@ -161,9 +178,10 @@ def start() -> None:
                 "Install it with: pip install %s",
                 ONEDNN_WHEEL,
             )
+    chosen = settings(os.environ, cuda=find_cuda(), onednn=onednn)
     if "python_config_path" not in os.environ:
-        os.environ.update(python_config.settings(home / ".cache" / "jittor"))
-    os.environ.update(settings(os.environ, cuda=find_cuda(), onednn=onednn))
+        chosen |= python_config.settings(home / ".cache" / "jittor")
+    os.environ.update(chosen, **{_CHOSEN: json.dumps(chosen)})
     with _side_effects_undone():
         _import_jittor(home)
 

@@ -282,7 +282,8 @@ class BilevelTrainer:
             ValueError: if the loader is empty, or a batch's entry ``batch_size`` is out of range.
         """
         check_loader(loader, "loader")
-        with devices.scope(self.device), evaluation_mode([self.ul_model, self.ll_model]):
+        out_of_memory = device_memory.named("evaluate", self.state.step + 1)
+        with devices.scope(self.device), out_of_memory, evaluation_mode([self.ul_model, self.ll_model]):
             return weighted_means(loader, self.evaluation_step, self.evaluation_batch_size, self._unknown_size.warn)
 
     def hypergradient(self, ll_batch: Any, ul_batch: Any) -> HyperGradientResult:

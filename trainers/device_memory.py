@@ -35,9 +35,14 @@ def named(operator: str, step: int) -> Iterator[None]:
         yield
         return
     except RuntimeError as error:
-        if isinstance(error, DeviceMemoryError) or not _SAYS_SO.search(str(error)):
+        if isinstance(error, DeviceMemoryError) or not _runs_on_gpu() or not _SAYS_SO.search(str(error)):
             raise
-        said = str(error).strip().splitlines()[-1]
+        said = next(line.strip() for line in str(error).splitlines() if _SAYS_SO.search(line))
+        original = "".join(traceback.format_exception(error))
         traceback.clear_frames(error.__traceback__)
     jt.gc()
-    raise DeviceMemoryError(f"{_ADVICE} Jittor said: {said}", operator=operator, step=step)
+    raise DeviceMemoryError(f"{_ADVICE} Jittor said: {said}", operator=operator, step=step, original=original)
+
+
+def _runs_on_gpu() -> bool:
+    return bool(jt.flags.use_cuda)

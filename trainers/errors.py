@@ -13,12 +13,14 @@ class DeviceMemoryError(RuntimeError):
     Attributes:
         operator: the operator at work, such as ``"NGD"`` or ``"RAD"``.
         step: the outer step, counted from 1.
+        original: the traceback of what was raised first, as text: its frames would keep the memory.
     """
 
-    def __init__(self, advice: str, *, operator: str, step: int) -> None:
+    def __init__(self, advice: str, *, operator: str, step: int, original: str) -> None:
         super().__init__(f"{operator}: out of GPU memory at outer step {step}. {advice}")
         self.operator = operator
         self.step = step
+        self.original = original
 
 
 class NonFiniteError(ArithmeticError):

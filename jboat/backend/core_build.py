@@ -30,6 +30,8 @@ _ATTEMPTS = 3
 _SECONDS_BETWEEN_LINES = 30.0
 _LINES_OF_AN_ERROR = 15
 _IMPORT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import jittor"
+_ELSEWHERE = "JBOAT_COMPILES_JITTOR"
+"""Set in the other process, in which jboat, should it be imported there, must not start one more."""
 
 
 class Start:
@@ -52,7 +54,8 @@ class Start:
         Raises:
             RuntimeError: if Jittor cannot be compiled, with the end of what it said.
         """
-        if not sys.executable or self._is_as_written_down():
+        no_python = not sys.executable or getattr(sys, "frozen", False) or _ELSEWHERE in os.environ
+        if no_python or self._is_as_written_down():
             return
         if not self._core():
             logger.warning("Jittor compiles its core for this environment: once, for two to five minutes.")
@@ -93,7 +96,10 @@ class Start:
 
 
 def forget_the_import() -> None:
-    """Let the next ``import jittor`` begin anew, and load the library that the last one has rebuilt."""
+    """Let the next ``import jittor`` begin anew.
+
+    The library that the last one rebuilt stays loaded as it was before, and compiles on; it differs by its flags alone.
+    """
     for name in list(sys.modules):
         if name.partition(".")[0] in ("jittor", "jittor_core", "jit_utils_core"):
             del sys.modules[name]
@@ -105,20 +111,26 @@ def forget_the_import() -> None:
 def _import_elsewhere() -> tuple[int, str]:
     """Import Jittor in another process; its exit status and what it said."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_OF_MPI)}
-    environment |= {"log_silent": "0", "PYTHONUNBUFFERED": "1"}  # Jittor counts files only where it is not silent
+    environment |= {"log_silent": "0", _ELSEWHERE: "1"}  # Jittor counts files only where it is not silent
     said: list[str] = []
+    path = [place for place in sys.path if isinstance(place, str)]
     process = subprocess.Popen(
-        [sys.executable, "-c", _IMPORT, json.dumps(sys.path)],
+        [sys.executable, "-I", "-u", "-c", _IMPORT, json.dumps(path)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=environment,
     )
-    with _Progress() as progress:
-        for line in _lines(process):
-            if not progress.tells(line):
-                said.append(line)
-    return process.wait(), "\n".join(said)
+    try:
+        with _Progress() as progress:
+            for line in _lines(process):
+                if not progress.tells(line):
+                    said.append(line)
+        return process.wait(), "\n".join(said)
+    finally:
+        if process.poll() is None:  # it holds Jittor's lock
+            process.terminate()
+            process.wait()
 
 
 def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:

@@ -23,7 +23,7 @@ from jboat.backend.cuda_toolkit import CudaToolkit, header_folders, library_fold
 
 OWN_HEADERS = Path(__file__).with_name("cuda_headers")
 _LIBRARY = re.compile(r"lib\w+\.(so(\.[\d.]+)?|a)")
-_OF_CUDA = re.compile(r"lib(cudart|cublas|curand|cufft|cusparse|cudnn|nvJitLink|nvrtc)")
+_OF_CUDA = re.compile(r"lib(cuda|cublas|curand|cufft|cusparse|cusolver|cudnn|cupti|culibos|nv[A-Zrvt]|nvblas)")
 _CUDNN_8_NAMES = ("ops_infer", "ops_train", "cnn_infer", "cnn_train")
 
 
@@ -48,11 +48,11 @@ def prepared(toolkit: CudaToolkit, cache: Path) -> CudaToolkit:
 
 
 def _key(toolkit: CudaToolkit) -> str:
-    """A name for what the home is made of, which changes when packages are installed into its folders."""
-    places = [place for folder in toolkit.folders for place in (*header_folders(folder), *library_folders(folder))]
-    made_of = [f"{place} {place.stat().st_mtime_ns}" for place in places]
+    """A name for what the home is made of, which changes when a part is replaced."""
+    made_of = [str(folder) for folder in toolkit.folders]
+    for name, path in sorted(toolkit.parts.items()):
+        made_of.append(f"{name} {path} {path.stat().st_size} {path.stat().st_mtime_ns}")
     made_of += [path.read_text() for path in sorted(OWN_HEADERS.rglob("*.*h"))]
-    made_of += [str(toolkit.folders[0]), str("cudnn" in toolkit.absent)]
     return f"{zlib.crc32(chr(10).join(made_of).encode()):08x}"
 
 
@@ -65,16 +65,21 @@ def planned(toolkit: CudaToolkit) -> dict[str, Path]:
         links["nvvm"] = nvvm[0]
     headers = [place for folder in toolkit.folders for place in header_folders(folder)]
     for name, destination in _merged([OWN_HEADERS, *headers]):
-        if "cudnn" not in toolkit.absent or not name.startswith("cudnn"):
+        if not name.startswith("cudnn"):
             links[f"include/{name}"] = destination
     for path in OWN_HEADERS.rglob("*.*h"):
         name = str(path.relative_to(OWN_HEADERS))
         original = cuda_toolkit.header(toolkit.folders, name)
-        if original is not None:
+        if original is not None and not name.startswith("cudnn"):
             links[f"include/shadowed/{name}"] = original
+    if toolkit.cudnn_headers is not None:
+        for path in toolkit.cudnn_headers.glob("cudnn*.h"):
+            links[f"include/{path.name}"] = path
+        links["include/shadowed/cudnn.h"] = links["include/cudnn.h"]
+        links["include/cudnn.h"] = OWN_HEADERS / "cudnn.h"
     for name, destination in _named_libraries(toolkit).items():
         links[f"lib64/{name}"] = destination
-    return links
+    return {name: destination for name, destination in links.items() if destination.exists()}
 
 
 def _merged(folders: list[Path], within: str = "") -> Iterator[tuple[str, Path]]:
@@ -96,12 +101,11 @@ def _named_libraries(toolkit: CudaToolkit) -> dict[str, Path]:
     near = [place for folder in toolkit.folders for place in library_folders(folder)]
     for folder in [*near, *map(Path, cuda_toolkit.SYSTEM_LIBRARIES)]:
         for path in sorted(folder.glob("lib*")):
-            if not _LIBRARY.fullmatch(path.name) or (folder not in near and not _OF_CUDA.match(path.name)):
-                continue
-            if "cudnn" in toolkit.absent and path.name.startswith("libcudnn"):
-                continue
-            found.setdefault(path.name, path)
-            found.setdefault(re.sub(r"\.so\..*", ".so", path.name), path)
+            if _LIBRARY.fullmatch(path.name) and _OF_CUDA.match(path.name) and not path.name.startswith("libcudnn"):
+                _add(found, path)
+    if "cudnn" in toolkit.parts:
+        for path in sorted(toolkit.parts["cudnn"].parent.glob("libcudnn*.so*")):  # never two generations in one home
+            _add(found, path)
     for name in _CUDNN_8_NAMES:
         of_version_9 = found.get(f"libcudnn_{name.split('_')[0]}.so")
         if of_version_9 is not None:
@@ -109,9 +113,15 @@ def _named_libraries(toolkit: CudaToolkit) -> dict[str, Path]:
     return found
 
 
+def _add(found: dict[str, Path], library: Path) -> None:
+    if library.exists():
+        found.setdefault(library.name, library)
+        found.setdefault(re.sub(r"\.so\..*", ".so", library.name), library)
+
+
 def _is_complete(home: Path) -> bool:
     """Whether the home is there and none of its links leads nowhere, of those that tell of a lost source."""
-    folders = [home, home / "include", home / "lib64"]
+    folders = [home, home / "include", home / "include" / "shadowed", home / "lib64"]
     return all(folder.is_dir() and all(path.exists() for path in folder.iterdir()) for folder in folders)
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from jboat.backend import cuda_driver
 
 DOWNLOADS = ("cutt", "cutlass", "nccl")
-_FOLDERS = ("/usr/local/cuda", "/opt/cuda")
+_FOLDERS = ("/usr/local/cuda", "/opt/cuda", "/usr/lib/nvidia-cuda-toolkit")  # the last is Debian's and Ubuntu's
 SYSTEM_LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib")
 _HEADERS = ("/usr/include",)
 _REQUIRED = ("cudart", "cublas", "curand")
@@ -26,7 +26,8 @@ _WITH_CUDNN = ("cudnn", "cufft", "cusparse")  # Jittor asks for all three or for
 _HEADER = {"cudart": "cuda_runtime.h"}
 _COMPILER_HEADERS = {"CCCL": "cub/cub.cuh", "CRT": "crt/host_runtime.h"}
 PARTS = ("nvcc", *_REQUIRED, *_COMPILER_HEADERS, *_WITH_CUDNN)
-_CUDNN_OF_CUDA = {8: (11, 12), 9: (11, 12, 13)}
+_CUDNN_OF_CUDA = {8: (11, 12), 9: (11, 12, 13)}  # by NVIDIA's lists of what each was built for
+_NEWEST_CAPABILITY = 90
 # cudaDeviceProp has lost two fields in CUDA 13, and its CUB wants a newer C++
 _CC_FLAGS_13 = " -std=c++20 -DclockRate=multiProcessorCount -DcomputeMode=integrated "
 
@@ -43,6 +44,8 @@ class CudaToolkit(NamedTuple):
         folders: what has to be joined in one home for Jittor, the toolkit first; empty where Jittor can use the toolkit
             as it lies.
         remarks: sentences about what was found and cannot be used.
+        cudnn_headers: the folder with the headers of the cuDNN that is used.
+        newest_capability: the highest compute capability of a device, such as 90 for 9.0; None where it is not known.
     """
 
     nvcc: Path | None
@@ -52,6 +55,8 @@ class CudaToolkit(NamedTuple):
     parts: Mapping[str, Path] = {}
     folders: tuple[Path, ...] = ()
     remarks: tuple[str, ...] = ()
+    cudnn_headers: Path | None = None
+    newest_capability: int | None = None
 
     @property
     def usable(self) -> bool:
@@ -69,14 +74,20 @@ def find(environ: Mapping[str, str], cache: Path) -> CudaToolkit:
         environ: the environment.
         cache: Jittor's folder, where its downloads would lie.
     """
-    chosen = environ.get("CUDA_HOME")
+    chosen, remarks = environ.get("CUDA_HOME"), []
     if chosen and _holds_nvcc(Path(chosen)):
-        return _examined(Path(chosen), cache)
+        return _examined(Path(chosen).absolute(), cache)
+    if chosen:
+        remarks.append(f"CUDA_HOME is {chosen}, which has no bin/nvcc with bin/nvcc.profile beside it")
     homes = list(dict.fromkeys(_homes(environ)))
     if not homes:
-        return CudaToolkit(None, ("nvcc",))
+        on_path = shutil.which("nvcc", path=environ.get("PATH"))
+        if on_path:
+            remarks.append(f"{on_path} calls an nvcc elsewhere; name the folder of its toolkit in CUDA_HOME")
+        return CudaToolkit(None, ("nvcc",), remarks=tuple(remarks))
     examined = [_examined(home, cache) for home in homes]
-    return next((toolkit for toolkit in examined if toolkit.usable), min(examined, key=lambda t: len(t.missing)))
+    found = next((toolkit for toolkit in examined if toolkit.usable), min(examined, key=lambda t: len(t.missing)))
+    return found._replace(remarks=(*remarks, *found.remarks))
 
 
 def settings(toolkit: CudaToolkit) -> dict[str, str]:
@@ -91,6 +102,9 @@ def settings(toolkit: CudaToolkit) -> dict[str, str]:
     if toolkit.version is not None and toolkit.version >= (13, 0):
         # a cache of its own, since Jittor would build a part of its core anew after every start with other flags
         wanted |= {"cc_flags": _CC_FLAGS_13, "use_mpi": "0", "cache_name": "cuda13"}
+    if toolkit.newest_capability is not None and toolkit.newest_capability > _NEWEST_CAPABILITY:
+        # Jittor makes machine code for 9.0 at most, which newer devices do not run; their driver compiles this
+        wanted["nvcc_flags"] = f" -code=compute_{_NEWEST_CAPABILITY} "
     return wanted
 
 
@@ -108,8 +122,7 @@ def library_folders(folder: Path) -> list[Path]:
 
 def header(folders: Iterable[Path], name: str) -> Path | None:
     """The first header of this name in folders of toolkits and wheels, or in the system's."""
-    places = [place for folder in folders for place in header_folders(folder)]
-    return next((place / name for place in [*places, *map(Path, _HEADERS)] if (place / name).is_file()), None)
+    return next((found for folder in (*folders, None) if (found := _header_in(folder, name))), None)
 
 
 def _homes(environ: Mapping[str, str]) -> Iterator[Path]:
@@ -134,36 +147,71 @@ def _sites() -> list[Path]:
 def _examined(home: Path, cache: Path) -> CudaToolkit:
     version = _version(home)
     wheels, remarks = _wheels(version)
-    folders = [home, *wheels]
-    parts = {"nvcc": home / "bin" / "nvcc"}
-    for name in (*_REQUIRED, *_WITH_CUDNN):
-        library = _library(folders, name)
-        if library is not None and header(folders, _HEADER.get(name, f"{name}.h")):
-            parts[name] = library
-    for name, file in _COMPILER_HEADERS.items():
-        found = header(folders, file)
-        if found is not None:
-            parts[name] = found
+    found = _parts(home, version, wheels=[])
+    if not set(_REQUIRED) | set(_COMPILER_HEADERS) | {"cudnn"} <= set(found):
+        found = _parts(home, version, wheels)
+    if "cudnn" not in found:
+        remarks += [_misfit(folder, version) for folder in (home, None, *wheels) if _misfit(folder, version)]
+    parts = {"nvcc": home / "bin" / "nvcc"} | {name: part.file for name, part in found.items()}
+    driver = cuda_driver.find()
     missing = [_missing(name) for name in (*_REQUIRED, *_COMPILER_HEADERS) if name not in parts]
-    driver = cuda_driver.find().lacks(version)
-    if driver:
-        missing.append(driver)
-    generation = _cudnn_major(folders) if "cudnn" in parts else None
-    if generation is not None and not _cudnn_fits(generation, version):
-        remarks.append("cuDNN {} is not for CUDA {}.{}".format(generation, *(version or (0, 0))))
-        del parts["cudnn"]
-    absent = [name for name in DOWNLOADS if not any((cache / name).glob("*/"))]
-    absent += [name for name in _WITH_CUDNN if name not in parts]
-    as_it_lies = _is_as_jittor_wants_it(home, version, parts, generation)
+    missing += [lack for lack in [driver.lacks(version)] if lack]
+    of_wheels = any(part.folder in wheels for part in found.values())
+    cudnn = found.get("cudnn")
+    as_it_lies = not of_wheels and _is_as_jittor_wants_it(home, version, parts, cudnn)
     return CudaToolkit(
         nvcc=parts["nvcc"],
         missing=tuple(missing),
         version=version,
-        absent=tuple(absent),
+        absent=(
+            *(name for name in DOWNLOADS if not any((cache / name).glob("*/"))),
+            *(name for name in _WITH_CUDNN if name not in parts),
+        ),
         parts=parts,
-        folders=() if as_it_lies else tuple(folders),
+        folders=() if as_it_lies else (home, *(wheels if of_wheels else ())),
         remarks=tuple(remarks),
+        cudnn_headers=None if cudnn is None else cudnn.header.parent,
+        newest_capability=max(driver.capabilities, default=None),
     )
+
+
+class _Part(NamedTuple):
+    """A library and its header, from one folder (None stands for the system's), or a header alone."""
+
+    file: Path
+    header: Path
+    folder: Path | None
+
+
+def _parts(home: Path, version: tuple[int, int] | None, wheels: list[Path]) -> dict[str, _Part]:
+    """Each part that is there, from the first folder that has all of it: the toolkit, the system's, or a wheel."""
+    found: dict[str, _Part] = {}
+    for name in (*_REQUIRED, *_WITH_CUDNN):
+        for folder in (home, None, *wheels):
+            library = _library(folder, name)
+            top = _header_in(folder, _HEADER.get(name, f"{name}.h"))
+            if library is None or top is None or (name == "cudnn" and _misfit(folder, version)):
+                continue
+            found[name] = _Part(library, top, folder)
+            break
+    for name, file in _COMPILER_HEADERS.items():
+        for folder in (home, None, *wheels):
+            top = _header_in(folder, file)
+            if top is not None:
+                found[name] = _Part(top, top, folder)
+                break
+    return found
+
+
+def _misfit(folder: Path | None, version: tuple[int, int] | None) -> str:
+    """Why the cuDNN of a folder is not for this CUDA; empty where it is, or there is none."""
+    top = _header_in(folder, "cudnn.h")
+    if top is None or _library(folder, "cudnn") is None:
+        return ""
+    generation = _cudnn_major(top.parent)
+    if generation is None or version is None or version[0] in _CUDNN_OF_CUDA.get(generation, ()):
+        return ""
+    return "cuDNN {} is not for CUDA {}.{}".format(generation, *version)
 
 
 def _missing(name: str) -> str:
@@ -171,10 +219,12 @@ def _missing(name: str) -> str:
 
 
 def _is_as_jittor_wants_it(
-    home: Path, version: tuple[int, int] | None, parts: Mapping[str, Path], cudnn: int | None
+    home: Path, version: tuple[int, int] | None, parts: Mapping[str, Path], cudnn: _Part | None
 ) -> bool:
     """Whether every part lies where Jittor looks, under the name that it looks for, and compiles as it is."""
-    if version is None or version >= (13, 0) or cudnn == 9 or not (home / "include" / "npp.h").is_file():
+    if version is None or version >= (13, 0) or not (home / "include" / "npp.h").is_file():
+        return False
+    if cudnn is not None and _cudnn_major(cudnn.header.parent) != 8:
         return False
     near = [*library_folders(home), *map(Path, SYSTEM_LIBRARIES)]
     names = [name for name in (*_REQUIRED, *_WITH_CUDNN) if name in parts]
@@ -205,30 +255,29 @@ def _majors_of(folder: Path) -> set[int]:
     return {int(found[1]) for path in packages if (found := re.search(r"_cu(\d+)-", path.name))}
 
 
-def _library(folders: Iterable[Path], name: str) -> Path | None:
-    places = [place for folder in folders for place in library_folders(folder)]
-    for place in [*places, *map(Path, SYSTEM_LIBRARIES)]:
+def _library(folder: Path | None, name: str) -> Path | None:
+    for place in map(Path, SYSTEM_LIBRARIES) if folder is None else library_folders(folder):
         for path in (place / f"lib{name}.so", *sorted(place.glob(f"lib{name}.so.*"))):
             if path.is_file():
                 return path
     return None
 
 
+def _header_in(folder: Path | None, name: str) -> Path | None:
+    places = map(Path, _HEADERS) if folder is None else header_folders(folder)
+    return next((place / name for place in places if (place / name).is_file()), None)
+
+
 def _any_file(folders: Iterable[Path], name: str) -> bool:
     return any((folder / name).is_file() for folder in folders)
 
 
-def _cudnn_major(folders: Iterable[Path]) -> int | None:
-    folders = list(folders)
+def _cudnn_major(headers: Path) -> int | None:
     for name in ("cudnn_version.h", "cudnn.h"):
-        found = _number(header(folders, name), "CUDNN_MAJOR")
+        found = _number(headers / name, "CUDNN_MAJOR")
         if found is not None:
             return found
     return None
-
-
-def _cudnn_fits(generation: int, version: tuple[int, int] | None) -> bool:
-    return version is None or version[0] in _CUDNN_OF_CUDA.get(generation, ())
 
 
 def _version(home: Path) -> tuple[int, int] | None:
@@ -244,9 +293,9 @@ def _version(home: Path) -> tuple[int, int] | None:
     return (int(release[1]), int(release[2])) if release else None
 
 
-def _number(file: Path | None, macro: str) -> int | None:
+def _number(file: Path, macro: str) -> int | None:
     try:
-        text = file.read_text(errors="replace") if file is not None else ""
+        text = file.read_text(errors="replace")
     except OSError:
         return None
     found = re.search(rf"#define\s+{macro}\s+(\d+)", text)

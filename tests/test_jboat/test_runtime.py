@@ -4,6 +4,7 @@ The second half runs Python anew in the tests' home, with an environment that it
 """
 
 from concurrent.futures import ThreadPoolExecutor
+import json
 import os
 from pathlib import Path
 import random
@@ -13,6 +14,7 @@ import sys
 import fake_cuda
 from fake_cuda import touch
 from jboat import runtime
+from jboat.backend import cuda_home
 from jboat.backend.cuda_toolkit import CudaToolkit
 import numpy as np
 import pytest
@@ -37,6 +39,39 @@ def test_the_home_of_an_earlier_program_is_found_as_jittor_finds_it(tmp_path, mo
     for broken in ("", "[]"):
         config.write_text(broken)
         assert runtime.jittor_home({}) == tmp_path
+
+
+def test_what_jboat_has_set_is_not_the_users_in_another_process():
+    chosen = {"nvcc_path": "", "python_config_path": "/another/pythons"}
+    environ = {**chosen, "JBOAT_CHOSE": json.dumps(chosen), "cc_flags": "-g"}
+    environ["nvcc_path"] = "/my/nvcc"  # changed by the user since
+    runtime.forget_inherited(environ)
+    assert environ == {"nvcc_path": "/my/nvcc", "cc_flags": "-g"}
+
+
+def test_a_process_started_by_another_decides_anew(lab):
+    ask = "import jboat, os; print('python_config_path' in os.environ, os.environ['JBOAT_CHOSE'].count('nvcc_path'))"
+    code = f"""
+import jboat, os, subprocess, sys
+print(os.environ['nvcc_path'] == '', flush=True)
+subprocess.run([sys.executable, '-c', {ask!r}])
+"""
+    done = run(code)
+    assert done.stdout.split() == ["True", "True", "1"], done.stdout + done.stderr
+
+
+def test_a_cuda_home_that_cannot_be_written_leaves_cuda_out(tmp_path, monkeypatch):
+    fake_cuda.machine(monkeypatch)
+    monkeypatch.setenv("JITTOR_HOME", str(tmp_path))
+    home = fake_cuda.whole(tmp_path / "cuda", npp=False)
+
+    def refused(*args):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(cuda_home, "_make", refused)
+    found = runtime.find_cuda({"CUDA_HOME": str(home), "JITTOR_HOME": str(tmp_path)})
+    assert not found.usable
+    assert "no links here" in found.missing[0]
 
 
 def test_settings_leave_out_what_the_user_has_set():

@@ -4,6 +4,7 @@ The memory is never short here: objectives raise what Jittor raises then.
 """
 
 from jboat import BilevelTrainer, DeviceMemoryError
+from jboat.trainers import device_memory
 import jittor as jt
 import numpy as np
 from problems import Quadratic
@@ -11,6 +12,17 @@ import pytest
 
 PROBLEM = Quadratic()
 SAID = "Unable to alloc cuda device memory for size34359738368"
+MESSAGE = f"""Execute fused operator(3/5) failed.
+[Error]: [f 0101 00:00:00.000000 00 cuda_device_allocator.cc:31] {SAID}
+**********
+Async error was detected. To locate the async backtrace and get better error report, please rerun your code with
+>>> export trace_py_var=3
+"""
+
+
+@pytest.fixture(autouse=True)
+def _as_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(device_memory, "_runs_on_gpu", lambda: True)
 
 
 class Failing:
@@ -20,7 +32,7 @@ class Failing:
         self.objective = objective
         self.calls = 0
         self.fails_at = None
-        self.message = SAID
+        self.message = MESSAGE
 
     def __call__(self, batch, ul_model, ll_model):
         self.calls += 1
@@ -69,7 +81,8 @@ def test_the_error_names_step_and_operator_and_training_goes_on(options, level, 
     ) as info:
         trainer.fit({}, {}, max_steps=2, check_second_order=False)
     assert (info.value.operator, info.value.step) == (operator, 3)
-    assert SAID in str(info.value)
+    assert str(info.value).endswith(SAID)
+    assert "in __call__" in info.value.original
     for now, then in zip(parameters(trainer), before, strict=True):
         np.testing.assert_array_equal(now, then)
     trainer.fit({}, {}, max_steps=2)
@@ -104,7 +117,7 @@ def test_nothing_of_what_failed_is_kept():
     def f(batch, ul_model, ll_model):
         loss = PROBLEM.f(batch, ul_model, ll_model)
         if held:
-            raise RuntimeError(SAID)
+            raise RuntimeError(MESSAGE)
         return loss
 
     trainer = make(f, PROBLEM.F)
@@ -117,6 +130,26 @@ def test_nothing_of_what_failed_is_kept():
     assert info.value.__cause__ is None
     jt.gc()
     assert jt.liveness_info()["lived_vars"] <= before + 2
+
+
+def test_on_a_cpu_it_is_another_error(monkeypatch):
+    monkeypatch.setattr(device_memory, "_runs_on_gpu", lambda: False)
+    f = Failing(PROBLEM.f)
+    f.message = "a worker is out of memory"
+    f.fails_at = 1
+    with pytest.raises(RuntimeError, match="a worker") as info:
+        make(f, PROBLEM.F).hypergradient({}, {})
+    assert not isinstance(info.value, DeviceMemoryError)
+
+
+def test_an_evaluation_fails_in_the_same_way():
+    F = Failing(PROBLEM.F)
+    trainer = make(PROBLEM.f, F)
+    trainer.fit({}, {}, max_steps=1)
+    F.fails_at = F.calls + 1
+    with pytest.raises(DeviceMemoryError, match="evaluate: out of GPU memory at outer step 2"):
+        trainer.evaluate({})
+    trainer.evaluate({})
 
 
 def test_other_errors_stay_what_they_are():

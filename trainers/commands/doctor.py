@@ -26,6 +26,7 @@ _WITHOUT = {
 
 def main() -> int:
     """Print the report; returns 0 if Jittor computes a second derivative and it is right, else 1."""
+    runtime.forget_inherited(os.environ)
     _line("python", f"{platform.python_version()} at {sys.executable}")
     _line("jboat", metadata.version("jboat-trainer"))
     _report_compiler()

@@ -6,6 +6,7 @@ A package that does what Jittor's import does in each case stands in for it; tes
 import logging
 import os
 import sys
+import time
 
 from jboat.backend import core_build
 import pytest
@@ -123,6 +124,40 @@ def test_the_other_process_is_no_rank_of_mpi(cache, jittor, monkeypatch):
     package = jittor("import os, pathlib\npathlib.Path(__file__).with_name('seen').write_text(repr(dict(os.environ)))")
     start(cache)
     assert "OMPI_COMM_WORLD_SIZE" not in (package / "seen").read_text()
+
+
+def test_a_path_among_the_folders_of_modules_does_no_harm(cache, jittor, monkeypatch):
+    package = jittor(CHANGED_SETTINGS)
+    monkeypatch.setattr(sys, "path", [*sys.path, package])
+    start(cache)
+    assert (package / "started").exists()
+
+
+@pytest.mark.parametrize("kind", ["frozen", "elsewhere"])
+def test_no_process_starts_itself_again(cache, jittor, monkeypatch, kind):
+    if kind == "frozen":
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    else:
+        monkeypatch.setenv("JBOAT_COMPILES_JITTOR", "1")
+    jittor(FAILS)
+    start(cache)
+
+
+def test_the_other_process_ends_with_this_one(cache, jittor, monkeypatch):
+    package = jittor("import os, pathlib, time\npathlib.Path(__file__).with_name('pid').write_text(str(os.getpid()))\n")
+    with (package / "__init__.py").open("a") as code:
+        code.write("time.sleep(60)\n")
+
+    def interrupted(process):
+        while not (package / "pid").exists():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(core_build, "_lines", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start(cache)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((package / "pid").read_text()), 0)
 
 
 def test_other_settings_are_known_apart(cache, jittor, monkeypatch):

@@ -104,9 +104,50 @@ def test_a_home_with_a_dangling_link_is_made_anew(tmp_path, wheels, place):
     assert [path.name for path in home.parent.iterdir()] == [home.name]
 
 
+def test_a_link_that_dangles_in_a_toolkit_is_left_out(tmp_path, wheels):
+    (wheels / "lib" / "libcusolver.so").symlink_to(tmp_path / "gone")
+    (wheels / "include" / "old.h").symlink_to(tmp_path / "gone")
+    home = prepared(tmp_path).nvcc.parents[1]
+    mark = touch(home / "mark")
+    assert prepared(tmp_path).nvcc.parents[1] == home
+    assert mark.exists()
+
+
+def test_libraries_of_a_prefix_that_are_not_cudas_stay_out(tmp_path, wheels):
+    for name in ("libgomp.so.1", "libcurl.so", "libz.a"):
+        touch(wheels / "lib" / name)
+    names = [path.name for path in (prepared(tmp_path).nvcc.parents[1] / "lib64").iterdir()]
+    assert not {"libgomp.so", "libcurl.so", "libz.a"} & set(names)
+    assert "libcublas.so" in names
+
+
+def test_two_generations_of_cudnn_are_not_mixed(tmp_path, monkeypatch):
+    """The system has cuDNN 8, and PyTorch has brought cuDNN 9: the system's is complete, and used."""
+    site, system = tmp_path / "site", tmp_path / "system"
+    machine(monkeypatch, sites=[site])
+    monkeypatch.setattr(cuda_toolkit, "SYSTEM_LIBRARIES", (str(system / "lib64"),))
+    monkeypatch.setattr(cuda_toolkit, "_HEADERS", (str(system / "include"),))
+    home = whole(tmp_path / "cuda", parts=(*REQUIRED, "cufft", "cusparse"), npp=False)
+    cudnn(system, 8)
+    cudnn(wheel(site, "cudnn", package="nvidia_cudnn_cu12"), 9, lib="lib", versioned=True)
+    cache = tmp_path / "cache"
+    found = cuda_home.prepared(cuda_toolkit.find({"CUDA_HOME": str(home)}, cache), cache)
+    made = found.nvcc.parents[1]
+    assert {path.resolve().parent for path in (made / "lib64").glob("libcudnn*")} == {system / "lib64"}
+    (system / "include" / "cudnn.h").unlink()  # a library without its header is no cuDNN
+    found = cuda_home.prepared(cuda_toolkit.find({"CUDA_HOME": str(home)}, cache), cache)
+    made = found.nvcc.parents[1]
+    assert {path.resolve().name for path in (made / "lib64").glob("libcudnn_*")} == {
+        "libcudnn_ops.so.9",
+        "libcudnn_cnn.so.9",
+        "libcudnn_graph.so.9",
+    }
+    assert "CUDNN_MAJOR 9" in (made / "include" / "cudnn_version.h").read_text()
+
+
 def test_what_is_installed_later_makes_another_home(tmp_path, wheels):
     before = prepared(tmp_path).nvcc
-    touch(wheels / "lib" / "libcublas.so.2")
+    touch(wheels / "lib" / "libcublas.so.1", "another version")
     assert prepared(tmp_path).nvcc != before
 
 

@@ -47,6 +47,13 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
         (CudaDriver((12, 8), 1), (13, 0), "a driver for CUDA 13.0 or later (this one runs CUDA 12.8 at most)"),
         (CudaDriver((12, 0), 1), (12, 8), None),
         (CudaDriver((13, 0), 2), (11, 8), None),
+        (CudaDriver((13, 0), 1, (75,)), (13, 0), None),
+        (CudaDriver((12, 8), 1, (70,)), (12, 8), None),
+        (
+            CudaDriver((13, 0), 2, (61, 70)),
+            (13, 0),
+            "an older toolkit (CUDA 13 compiles for capability 7.5 and later, this device has 7.0)",
+        ),
     ],
 )
 def test_the_driver_must_run_what_the_toolkit_makes(tmp_path, monkeypatch, driver, version, missing):
@@ -62,7 +69,9 @@ def test_cuda_home_comes_before_the_path_and_is_not_passed_over(tmp_path, monkey
     assert find(tmp_path, PATH=path, CUDA_HOME=str(home)).nvcc == home / "bin" / "nvcc"
     (home / "lib64" / "libcublas.so").unlink()
     assert find(tmp_path, PATH=path, CUDA_HOME=str(home)).missing == ("cublas with its header",)
-    assert find(tmp_path, PATH=path, CUDA_HOME=str(tmp_path / "nothing")).usable
+    elsewhere = find(tmp_path, PATH=path, CUDA_HOME=str(tmp_path / "nothing"))
+    assert elsewhere.usable
+    assert "CUDA_HOME is" in elsewhere.remarks[0]
 
 
 def test_the_first_that_is_complete_is_taken(tmp_path, monkeypatch):
@@ -165,6 +174,43 @@ def test_jittor_is_told_what_is_absent_and_downloads_nothing(tmp_path, monkeypat
     assert "-std=c++20" in new["cc_flags"]
 
 
+@pytest.mark.parametrize(
+    ("capability", "added"), [(90, None), (100, " -code=compute_90 "), (120, " -code=compute_90 ")]
+)
+def test_kernels_for_devices_newer_than_jittor_are_compiled_by_the_driver(tmp_path, monkeypatch, capability, added):
+    machine(monkeypatch, driver=CudaDriver((13, 0), 1, (capability,)))
+    found = find(tmp_path, CUDA_HOME=str(whole(tmp_path / "cuda", (13, 0))))
+    assert cuda_toolkit.settings(found).get("nvcc_flags") == added
+
+
+def test_a_relative_cuda_home_stays_where_it_was(tmp_path, monkeypatch):
+    machine(monkeypatch)
+    whole(tmp_path / "cuda")
+    monkeypatch.chdir(tmp_path)
+    assert find(tmp_path, CUDA_HOME="cuda").nvcc == tmp_path / "cuda" / "bin" / "nvcc"
+
+
+def test_debians_toolkit_is_found_behind_its_script(tmp_path, monkeypatch):
+    """/usr/bin/nvcc is a script; the toolkit's folder has the compiler alone, all else is the system's."""
+    machine(monkeypatch)
+    system, home = tmp_path / "usr", tmp_path / "usr" / "lib" / "nvidia-cuda-toolkit"
+    script = touch(system / "bin" / "nvcc")
+    script.chmod(0o755)
+    assert find(tmp_path, PATH=str(script.parent)).remarks == (
+        f"{script} calls an nvcc elsewhere; name the folder of its toolkit in CUDA_HOME",
+    )
+    whole(system, (11, 8))
+    (system / "bin" / "nvcc.profile").unlink()
+    compiler(home, (11, 8))
+    (home / "include").rename(tmp_path / "none")
+    monkeypatch.setattr(cuda_toolkit, "_FOLDERS", (str(home),))
+    monkeypatch.setattr(cuda_toolkit, "SYSTEM_LIBRARIES", (str(system / "lib64"),))
+    monkeypatch.setattr(cuda_toolkit, "_HEADERS", (str(system / "include"),))
+    found = find(tmp_path, PATH=str(script.parent))
+    assert found.usable, found
+    assert (found.nvcc, found.version, found.folders) == (home / "bin" / "nvcc", (11, 8), (home,))
+
+
 def test_what_the_user_has_set_is_not_changed(tmp_path, monkeypatch):
     machine(monkeypatch, driver=CudaDriver((13, 0), 1))
     found = find(tmp_path, CUDA_HOME=str(whole(tmp_path / "cuda", (13, 0))))
@@ -191,9 +237,17 @@ def test_a_driver_is_asked_for_its_version(monkeypatch):
             number._obj.value = self.count
             return 0
 
+        def cuDeviceGet(self, device, number):
+            device._obj.value = 7 + number
+            return 0
+
+        def cuDeviceGetAttribute(self, value, attribute, device):
+            value._obj.value = {75: device.value, 76: 5}[attribute]
+            return 0
+
     library = Library()
     monkeypatch.setattr(cuda_driver.ctypes, "CDLL", lambda name: library)
-    assert cuda_driver.find() == CudaDriver((12, 8), 2)
+    assert cuda_driver.find() == CudaDriver((12, 8), 2, (75, 85))
     library.starts = 100  # no device
     assert cuda_driver.find() == CudaDriver((12, 8), 0)
 
