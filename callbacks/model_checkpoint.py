@@ -6,11 +6,13 @@ import logging
 import math
 import os
 from pathlib import Path
+import re
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.monitor import Mode, Monitor
+from jboat.callbacks.scratch_file import remove_leftovers, second_name
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
@@ -18,13 +20,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("jboat")
 
+_STEP = r"step-[0-9]{8,15}\.npz"
+
 
 class ModelCheckpoint(Callback):
     """Writes ``step-00000012.npz`` files, ``last.npz`` and, with a monitored metric, ``best.npz``.
 
     It runs after all other callbacks, so that a checkpoint holds what they did. A file is written under a temporary
-    name, brought to disk and renamed; then the best path is updated; then files are pruned. After a Ctrl-C a checkpoint
-    is always saved. With none of the three ``every_n_...`` a checkpoint is saved at the end of every epoch.
+    name, brought to disk and renamed; then the best path is updated; then files are pruned. After a Ctrl-C or a SIGTERM
+    a checkpoint is always saved, unless a second signal ends the step under way. With none of the three ``every_n_...``
+    a checkpoint is saved at the end of every epoch.
+
+    Several may share a folder: a file is pruned when none of them keeps it, and the best of the second with a
+    ``monitor`` is called ``best-2.npz``. A run that is resumed into another folder goes on to compare with the best
+    that it had, which appears there as ``best.npz``.
 
     Args:
         dirpath: the folder.
@@ -43,6 +52,7 @@ class ModelCheckpoint(Callback):
 
     Attributes:
         best_path: the best checkpoint, or None.
+        newest_path: the checkpoint written last, or None.
     """
 
     rank = 2
@@ -83,8 +93,17 @@ class ModelCheckpoint(Callback):
         self._save_on_exception = save_on_exception
         self._on_error = on_error
         self._saved: list[tuple[float, str]] = []  # (score, less is better; file name), from best to worst
+        self._best: tuple[float, str] | None = None  # the same of the best so far, which may be in another folder
+        self._best_name = "best.npz"
+        self._just_loaded = False
         self._last_time = time.monotonic()
         self.best_path: Path | None = None
+        self.newest_path: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """The folder."""
+        return self.dirpath
 
     @property
     def key(self) -> str:
@@ -93,28 +112,61 @@ class ModelCheckpoint(Callback):
         return f"ModelCheckpoint({monitor}, {self._every_n_steps}, {self._every_n_epochs}, {self._every_n_seconds})"
 
     @property
+    def monitors(self) -> bool:
+        """Whether a metric says which checkpoints are best."""
+        return self._monitor is not None
+
+    @property
     def best_file(self) -> Path:
         """Where the best checkpoint is found by its name."""
-        return self.dirpath / "best.npz"
+        return self.dirpath / self._best_name
 
     def newest_first(self) -> list[Path]:
         """The checkpoints in the folder, the one written last first."""
         files = [self.dirpath / "last.npz", *self.dirpath.glob("step-*.npz")]
-        return sorted((f for f in files if f.exists()), key=lambda f: f.stat().st_mtime_ns, reverse=True)
+        return sorted((f for f in files if f.is_file()), key=lambda f: f.stat().st_mtime_ns, reverse=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The files kept and their scores."""
-        return {"saved": [[score, name] for score, name in self._saved]}
+        """The files kept and their scores, and the best so far."""
+        best = None if self._best is None else list(self._best)
+        return {"saved": [[score, name] for score, name in self._saved], "best": best}
+
+    def check_state_dict(self, trainer: BilevelTrainer, state: dict[str, Any]) -> None:
+        """Require scores and bare names of ``step-...`` files."""
+        _entries(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave, less the files that are gone."""
-        self._saved = [(score, name) for score, name in state["saved"] if (self.dirpath / name).exists()]
+        saved, self._best = _entries(state)
+        self._saved = [entry for entry in saved if (self.dirpath / entry[1]).is_file()]
         self.best_path = self.dirpath / self._saved[0][1] if self._saved else None
+        self._just_loaded = True
 
     def setup(self, trainer: BilevelTrainer, state: TrainerState) -> None:
-        """Make the folder."""
+        """Make the folder and remove what killed runs left unfinished in it."""
         self.dirpath.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.dirpath, rf"{_STEP}|last\.npz|best(-[0-9]+)?\.npz")
+        monitored = [c for c in self._sharing(trainer) if c._monitor is not None]
+        place = monitored.index(self) if self in monitored else 0
+        self._best_name = "best.npz" if place == 0 else f"best-{place + 1}.npz"
         self._last_time = time.monotonic()
+
+    def on_fit_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """After a resume: tell one's own files from those of the folder that was resumed from, and fetch the best."""
+        if not self._just_loaded:
+            return
+        self._just_loaded = False
+        origin = None if trainer.loaded_from is None else trainer.loaded_from.parent
+        if origin is None or self._best is None or self.dirpath.resolve() == origin.resolve():
+            own = [self.dirpath / self._best[1], self.best_file] if self._best else []
+        else:
+            self._saved = [entry for entry in self._saved if not (origin / entry[1]).exists()]
+            own = [self.dirpath / self._best[1]] if self._best in self._saved else []
+            theirs = [p for p in (origin / self._best[1], origin / self._best_name) if p.is_file()]
+            if not own and theirs and self._monitor is not None:
+                second_name(theirs[0], self.best_file)
+                own = [self.best_file]
+        self.best_path = next((p for p in own if p.is_file()), None)
 
     def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Save if a step is due, or enough time has passed."""
@@ -133,7 +185,9 @@ class ModelCheckpoint(Callback):
 
     def on_exception(self, trainer: BilevelTrainer, state: TrainerState, exception: BaseException) -> None:
         """Save the state after the last finished step."""
-        if state.step > 0 and (self._save_on_exception or isinstance(exception, KeyboardInterrupt)):
+        at_once = getattr(exception, "at_once", False)  # by a second signal, maybe half way through an update
+        interrupted = isinstance(exception, KeyboardInterrupt)
+        if state.step > 0 and not at_once and (self._save_on_exception or interrupted):
             self._save(trainer, state)
 
     def _due(self, state: TrainerState) -> bool:
@@ -158,27 +212,39 @@ class ModelCheckpoint(Callback):
 
     def _write(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         name = f"step-{state.step:08d}.npz"
-        before = self._saved
+        before, best_before = self._saved, self._best
         ranked = sorted([*(entry for entry in before if entry[1] != name), (self._score(state), name)])
         kept = ranked if self._top_k == -1 else ranked[: self._top_k]
         keep_this = any(entry[1] == name for entry in kept)
-        self._saved = kept  # the checkpoint holds the list as it will be once the checkpoint is there
+        standing = [best_before] if best_before is not None and best_before[1] != name else []
+        best = min([*kept, *standing], key=lambda entry: entry[0], default=None)
+        moved = best != best_before or (best is not None and best[1] == name)
+        self._saved, self._best = kept, best  # the checkpoint holds both as they will be once it is there
         path = self.dirpath / (name if keep_this else "last.npz")
         try:
             if keep_this or self._save_last:
                 trainer.save_checkpoint(path)
             if keep_this and self._save_last:
-                _replace_by_link(self.dirpath / "last.npz", path)
-            if kept and kept[0][1] == name and self._monitor is not None:
-                _replace_by_link(self.best_file, path)
+                second_name(path, self.dirpath / "last.npz")
+            if best is not None and moved and self._monitor is not None:
+                second_name(self.dirpath / best[1], self.best_file)
         except OSError:
-            self._saved = before
+            self._saved, self._best = before, best_before
             raise
-        self.best_path = self.dirpath / kept[0][1] if kept else None
+        if best is not None and moved:
+            self.best_path = self.dirpath / best[1]
+        if keep_this or self._save_last:
+            self.newest_path = path
         self._last_time = time.monotonic()
+        others = {entry[1] for c in self._sharing(trainer) if c is not self for entry in c._saved}
         for _, dropped in before:
-            if all(dropped != entry[1] for entry in kept):
+            if dropped not in others and all(dropped != entry[1] for entry in kept):
                 (self.dirpath / dropped).unlink(missing_ok=True)
+
+    def _sharing(self, trainer: BilevelTrainer) -> list[ModelCheckpoint]:
+        """The trainer's checkpoints in this folder, this one among them."""
+        found = [c for c in trainer.callbacks.callbacks if isinstance(c, ModelCheckpoint)]
+        return [c for c in found if c is self or c.dirpath.resolve() == self.dirpath.resolve()]
 
     def _score(self, state: TrainerState) -> float:
         if self._monitor is None:
@@ -189,9 +255,15 @@ class ModelCheckpoint(Callback):
         return value if self._monitor.mode == "min" else -value
 
 
-def _replace_by_link(path: Path, target: Path) -> None:
-    """Let ``path`` be another name of ``target``'s content, in one step."""
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.unlink(missing_ok=True)
-    os.link(target, scratch)
-    os.replace(scratch, path)
+def _entries(state: dict[str, Any]) -> tuple[list[tuple[float, str]], tuple[float, str] | None]:
+    """The files kept and the best, as numbers and bare names.
+
+    Raises:
+        ValueError: if they are something else.
+    """
+    best = state.get("best", state["saved"][0] if state["saved"] else None)
+    for entry in [*state["saved"], *([] if best is None else [best])]:
+        score, name = entry
+        if type(score) not in (int, float) or not isinstance(name, str) or not re.fullmatch(_STEP, name):
+            raise ValueError(f"{entry!r} is no score and name of a step-... file")
+    return [(float(score), name) for score, name in state["saved"]], None if best is None else (float(best[0]), best[1])

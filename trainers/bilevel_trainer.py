@@ -11,6 +11,7 @@ from typing import Any, Literal
 from jboat import functional, registry
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.csv_logger import CSVLogger
+from jboat.callbacks.row_logger import RowLogger
 from jboat.callbacks.tensorboard_logger import TensorBoardLogger
 import jboat.fo_ol
 import jboat.gm_ol
@@ -90,6 +91,7 @@ class BilevelTrainer:
         auxiliary: what a first-order method keeps from step to step, by name.
         pairs: the batches of the outer step under way, one (lower, upper) pair per hypergradient.
         random_seed: what random numbers derive from; ``seed``, or one drawn when the first step needs it.
+        loaded_from: the checkpoint that was taken back last, or None.
     """
 
     def __init__(
@@ -174,15 +176,18 @@ class BilevelTrainer:
             gda_loss=gda_loss or getattr(self, "gda_loss", None),
             fo_op=fo_op,
         )
-        self.callbacks = CallbackList([HistoryRecorder(), *self._with_default_loggers(list(callbacks))])
+        given = self._with_default_loggers(list(callbacks))
+        self.callbacks = CallbackList([HistoryRecorder(), *given], self.logger_dir)
         self.state = TrainerState()
         self.history = History()
         self.random_seed: int | None = None
         self.initialization: list[jt.Var] | None = None
         self.auxiliary: dict[str, list[jt.Var]] = {}
         self.pairs: list[Pair] = []
+        self.loaded_from: Path | None = None
         self._loop: FitLoop | None = None
         self._saved_positions: dict[str, Any] | None = None
+        self._saved_callback_states: Mapping[str, Any] = {}
         self._configuration = self._described()
 
     @classmethod
@@ -353,19 +358,23 @@ class BilevelTrainer:
         """Where the loaders stand, for a checkpoint; None before the first ``fit``."""
         if self._loop is None:
             return self._saved_positions
-        return {"ll": self._loop.ll_stream.state_dict(), "ul": self._loop.ul_stream.state_dict()}
+        return self._loop.positions()
 
-    def resume_positions(self, positions: dict[str, Any] | None) -> None:
-        """Keep where the loaders stood for the next ``fit``."""
+    def resume_positions(self, positions: dict[str, Any] | None, callback_states: Mapping[str, Any]) -> None:
+        """Keep where the loaders stood, and what callbacks remembered, for the next ``fit``."""
         self._saved_positions, self._loop = positions, None
+        self._saved_callback_states = callback_states
 
     def take_positions(self, loop: FitLoop) -> bool:
         """Send a loop's loaders where a checkpoint left them; returns whether there was one."""
         positions, self._saved_positions, self._loop = self._saved_positions, None, loop
+        states, self._saved_callback_states = self._saved_callback_states, {}
+        for key, callback in self.callbacks.by_key().items():
+            if key in states:  # ``setup`` has let it start afresh
+                callback.load_state_dict(states[key])
         if positions is None:
             return False
-        loop.ll_stream.load_state_dict(positions["ll"])
-        loop.ul_stream.load_state_dict(positions["ul"])
+        loop.take_positions(positions)
         return True
 
     def draw_random_seed(self) -> int:
@@ -472,7 +481,7 @@ class BilevelTrainer:
         return method
 
     def _with_default_loggers(self, callbacks: list[Callback]) -> list[Callback]:
-        if self.logger_dir is None or any(isinstance(c, (CSVLogger, TensorBoardLogger)) for c in callbacks):
+        if self.logger_dir is None or any(isinstance(c, (RowLogger, TensorBoardLogger)) for c in callbacks):
             return callbacks
         return [*callbacks, CSVLogger(), TensorBoardLogger()]
 

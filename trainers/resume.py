@@ -30,13 +30,14 @@ def resume(trainer: BilevelTrainer, source: str | Path) -> None:
     if source not in ("last", "best"):
         trainer.load_checkpoint(source)
         return
-    callbacks = [c for c in trainer.callbacks.callbacks if isinstance(c, ModelCheckpoint)]
+    callbacks = _checkpoints(trainer)
     if not callbacks:
         raise ValueError(
             f"resume_from={source!r} needs a ModelCheckpoint among the callbacks, which says where to look"
         )
     if source == "best":
-        trainer.load_checkpoint(callbacks[0].best_file)
+        monitored = [c for c in callbacks if c.monitors]
+        trainer.load_checkpoint((monitored or callbacks)[0].best_file)
         return
     candidates = callbacks[0].newest_first()
     if not candidates:
@@ -51,3 +52,17 @@ def resume(trainer: BilevelTrainer, source: str | Path) -> None:
             logger.info("resumed from %s", path)
             return
     raise CheckpointError(f"none of the {len(candidates)} checkpoints in {callbacks[0].dirpath} can be read")
+
+
+def way_on(trainer: BilevelTrainer) -> str:
+    """How a run that was interrupted can go on, in words."""
+    saved = [c.newest_path for c in _checkpoints(trainer) if c.newest_path is not None and c.newest_path.exists()]
+    if not saved:
+        there = "yet" if _checkpoints(trainer) else "since there is no ModelCheckpoint among the callbacks"
+        return f"no checkpoint was written {there}"
+    newest = max(saved, key=lambda path: path.stat().st_mtime_ns)
+    return f"the newest checkpoint is {newest}; fit(..., resume_from='last') goes on from there"
+
+
+def _checkpoints(trainer: BilevelTrainer) -> list[ModelCheckpoint]:
+    return [c for c in trainer.callbacks.callbacks if isinstance(c, ModelCheckpoint)]
