@@ -217,7 +217,7 @@ class ModelCheckpoint(Callback):
         kept = ranked if self._top_k == -1 else ranked[: self._top_k]
         keep_this = any(entry[1] == name for entry in kept)
         standing = [best_before] if best_before is not None and best_before[1] != name else []
-        best = min([*kept, *standing], key=lambda entry: entry[0], default=None)
+        best = min(_scored([*kept, *standing]), key=lambda entry: entry[0], default=None)
         moved = best != best_before or (best is not None and best[1] == name)
         self._saved, self._best = kept, best  # the checkpoint holds both as they will be once it is there
         path = self.dirpath / (name if keep_this else "last.npz")
@@ -267,3 +267,8 @@ def _entries(state: dict[str, Any]) -> tuple[list[tuple[float, str]], tuple[floa
         if type(score) not in (int, float) or not isinstance(name, str) or not re.fullmatch(_STEP, name):
             raise ValueError(f"{entry!r} is no score and name of a step-... file")
     return [(float(score), name) for score, name in state["saved"]], None if best is None else (float(best[0]), best[1])
+
+
+def _scored(entries: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Those whose score is a number."""
+    return [entry for entry in entries if not math.isnan(entry[0])]

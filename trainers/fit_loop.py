@@ -56,6 +56,7 @@ class FitLoop:
         seeds = [seeding.derived_seed(seed, level, trainer.state.step) for level in (1, 2, 3)]
         self.ll_stream = LoaderStream(ll_loader, "ll_loader", seeds[0] if trainer.deterministic else None)
         self.ul_stream = LoaderStream(ul_loader, "ul_loader", seeds[1] if trainer.deterministic else None)
+        self._val_loader = val_loader
         self.val_stream: LoaderStream | None = None
         if val_loader is not None:
             self.val_stream = LoaderStream(val_loader, "val_loader", seeds[2] if trainer.deterministic else None)
@@ -181,7 +182,7 @@ class FitLoop:
                 else:
                     state.phase = "next"
             if state.phase == "epoch":
-                if self.val_stream is not None and self._val_every is None:
+                if self._val_loader is not None and self._val_every is None:
                     self._validate("epoch evaluated")
                 state.phase = "epoch evaluated"
             if state.phase == "epoch evaluated":

@@ -99,7 +99,7 @@ def test_two_metrics_in_one_folder_have_a_best_each(tmp_path):
     assert (step_of(low.best_file), step_of(high.best_file)) == (2, 3)
     assert (low.best_path.name, high.best_path.name) == ("step-00000002.npz", "step-00000003.npz")
     resumed, *_ = build()
-    resumed.fit({}, {}, max_steps=2, resume_from="best")
+    resumed.fit({}, {}, max_steps=2, resume_from=low.best_file)
     assert resumed.state.step == 2
 
 
