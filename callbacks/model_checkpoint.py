@@ -157,16 +157,23 @@ class ModelCheckpoint(Callback):
             return
         self._just_loaded = False
         origin = None if trainer.loaded_from is None else trainer.loaded_from.parent
-        if origin is None or self._best is None or self.dirpath.resolve() == origin.resolve():
-            own = [self.dirpath / self._best[1], self.best_file] if self._best else []
-        else:
+        savers = [c for c in trainer.callbacks.callbacks if isinstance(c, ModelCheckpoint)]
+        moved = origin is not None and origin.resolve() not in [c.dirpath.resolve() for c in savers]
+        if moved and origin is not None:
             self._saved = [entry for entry in self._saved if not (origin / entry[1]).exists()]
-            own = [self.dirpath / self._best[1]] if self._best in self._saved else []
-            theirs = [p for p in (origin / self._best[1], origin / self._best_name) if p.is_file()]
-            if not own and theirs and self._monitor is not None:
-                second_name(theirs[0], self.best_file)
-                own = [self.best_file]
-        self.best_path = next((p for p in own if p.is_file()), None)
+        self.best_path = None
+        if self._best is None:
+            return
+        if self._best in self._saved:
+            self.best_path = self.dirpath / self._best[1]
+        elif self._monitor is not None:
+            if moved or not self.best_file.is_file():
+                theirs = [] if origin is None else [origin / self._best[1], origin / self._best_name]
+                found = next((path for path in theirs if path.is_file()), None)
+                if found is None:
+                    return
+                second_name(found, self.best_file)
+            self.best_path = self.best_file
 
     def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Save if a step is due, or enough time has passed."""

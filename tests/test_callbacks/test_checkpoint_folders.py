@@ -143,7 +143,7 @@ def test_each_of_two_gets_its_own_state_back(tmp_path):
 
     build()[0].fit({}, {}, max_steps=4)
     trainer, pair = build()
-    trainer.fit({}, {}, max_steps=6, resume_from="last")
+    trainer.fit({}, {}, max_steps=6, resume_from=tmp_path / "b" / "last.npz")
     assert [len(list((tmp_path / name).glob("step-*"))) for name in "ab"] == [1, 3]
     assert [saver.best_path.parent.name for saver in pair] == ["a", "b"]
 

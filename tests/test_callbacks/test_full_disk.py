@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import pathlib
 
 from jboat import BilevelTrainer
 from jboat.callbacks import CSVLogger, CurvePlotter, JSONLLogger, TensorBoardLogger
@@ -27,11 +28,21 @@ def make(*callbacks, **arguments):
     )
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+class FullFile(io.StringIO):
+    """A file on a full disk: what is written waits, and cannot leave."""
+
+    def flush(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def close(self):
+        super().close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
 @pytest.mark.parametrize(("logger", "name"), [(CSVLogger, "metrics.csv"), (JSONLLogger, "metrics.jsonl")])
 @pytest.mark.parametrize("flush_seconds", [0.0, 1e9])
-def test_a_full_disk_names_the_file_of_a_row_logger(logger, name, flush_seconds, tmp_path):
-    os.symlink("/dev/full", tmp_path / name)
+def test_a_full_disk_names_the_file_of_a_row_logger(logger, name, flush_seconds, tmp_path, monkeypatch):
+    monkeypatch.setattr(pathlib.Path, "open", lambda path, *args, **kwargs: FullFile())
     with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / name}'") as caught:
         make(logger(tmp_path, flush_seconds=flush_seconds)).fit({}, {}, max_steps=3)
     assert caught.value.errno == errno.ENOSPC

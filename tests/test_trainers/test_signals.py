@@ -53,7 +53,7 @@ def _handlers_stay():
 @pytest.mark.parametrize(("number", "exception"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_a_signal_finishes_the_step_saves_closes_and_says_how_to_go_on(number, exception, tmp_path, caplog):
     closed = []
-    closing = LambdaCallback(teardown=lambda t, s: closed.append(s.step))
+    closing = LambdaCallback("closing", teardown=lambda t, s: closed.append(s.step))
     trainer = make(sending(number), CSVLogger(tmp_path / "log"), closing, folder=tmp_path / "m")
     with caplog.at_level(logging.WARNING, "jboat"), pytest.raises(exception) as caught:
         trainer.fit({}, {}, max_steps=10)
@@ -85,7 +85,7 @@ def test_without_a_checkpoint_the_message_says_so(caplog):
 @pytest.mark.parametrize(("second", "exception"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_a_second_signal_ends_at_once_and_saves_nothing(first, second, exception, tmp_path, caplog):
     closed = []
-    closing = LambdaCallback(teardown=lambda t, s: closed.append(s.inner_step))
+    closing = LambdaCallback("closing", teardown=lambda t, s: closed.append(s.inner_step))
     trainer = make(sending(first, second), closing, folder=tmp_path)
     with pytest.raises(exception):
         trainer.fit({}, {}, max_steps=10)
@@ -170,7 +170,7 @@ def test_a_signal_is_not_lost_where_the_step_fails(caplog):
 
 
 def test_what_early_stopping_decided_stands(tmp_path):
-    trainer = make(sending(signal.SIGTERM), EarlyStopping("ul_loss", mode="max", patience=1), folder=tmp_path)
+    trainer = make(sending(signal.SIGTERM, step=0), EarlyStopping("ul_loss", threshold=1e9), folder=tmp_path)
     with pytest.raises(SystemExit):
         trainer.fit({}, {}, max_steps=10)
     assert trainer.state.stop_reason is StopReason.EARLY_STOPPING
