@@ -84,7 +84,8 @@ class TensorBoardLogger(Callback):
         return self._folder
 
     def state_dict(self) -> dict[str, Any]:
-        """The last step whose numbers are in a file."""
+        """The last step whose numbers are in a file: those that wait are written, so that no checkpoint is ahead."""
+        self._flush()
         return {"written": self._written}
 
     def check_state_dict(self, trainer: BilevelTrainer, state: dict[str, Any]) -> None:

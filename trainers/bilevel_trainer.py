@@ -319,6 +319,8 @@ class BilevelTrainer:
             NonFiniteError: if a loss or a gradient is NaN or infinite.
             SecondOrderError: if the lower objective has a wrong second derivative that the operators need.
             CheckpointError: if the checkpoint cannot be used.
+            KeyboardInterrupt: at the end of the step under way after a Ctrl-C, checkpoint saved and callbacks closed.
+            SystemExit: the same after a SIGTERM; a handler of the user's is called instead. See docs/checkpoints.md.
         """
         for name, limit in (("max_epochs", max_epochs), ("max_steps", max_steps), ("val_every", val_every)):
             if limit is not None:

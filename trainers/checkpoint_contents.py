@@ -252,7 +252,7 @@ def _callbacks(trainer: BilevelTrainer, saved: Any) -> None:
             callback.check_state_dict(trainer, states[key])
 
 
-def _mapping(value: Any, name: str) -> Mapping[str, Any]:
+def _mapping(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{name} must be an object, got {_shown(value)}")
     return value

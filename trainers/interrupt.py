@@ -106,15 +106,28 @@ class DeferredInterrupt:
 _in_force: list[DeferredInterrupt] = []
 
 
-def _restore_in_child() -> None:
+_masks: dict[int, set[Any]] = {}  # of each thread that forks
+
+
+def _hold() -> None:
+    """Before a fork: let signals wait, of which the child would lose those that come before it has its handlers."""
+    _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS if _in_force else ())
+
+
+def _release() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop(threading.get_ident()))
+
+
+def _release_child() -> None:
     """A process forked inside the block, such as a loader's worker, ends by a signal as ever."""
     with contextlib.suppress(ValueError):  # of a thread that is not the child's main one
         for interrupt in reversed(_in_force):
             interrupt.restore()
     _in_force.clear()
+    _release()
 
 
-os.register_at_fork(after_in_child=_restore_in_child)
+os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_release_child)
 
 
 def _action(number: int) -> Any:
