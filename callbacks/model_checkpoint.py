@@ -268,6 +268,8 @@ def _entries(state: dict[str, Any]) -> tuple[list[tuple[float, str]], tuple[floa
     Raises:
         ValueError: if they are something else.
     """
+    if not isinstance(state["saved"], list):
+        raise ValueError("saved must be a list")
     best = state.get("best", state["saved"][0] if state["saved"] else None)
     for entry in [*state["saved"], *([] if best is None else [best])]:
         score, name = entry

@@ -65,6 +65,8 @@ class History:
             KeyError: if something is missing.
             ValueError: if the columns differ in length, or are no columns.
         """
+        if set(state) != {"rows", "columns"}:
+            raise ValueError("history must hold rows and columns alone")
         length, columns = state["rows"], state["columns"]
         if type(length) is not int or length < 0 or not isinstance(columns, dict):
             raise ValueError("history must have a number of rows and columns")

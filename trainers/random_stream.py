@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+import math
 import random
 from typing import Any
 
@@ -68,13 +69,16 @@ def unpacked_states(state: dict[str, Any]) -> tuple[Any, Any]:
         ValueError: if they are no states.
     """
     python, numpy = state["python"], state["numpy"]
+    forms = [(state, {"python", "numpy"}), (python, {"version", "words", "gauss"}), (numpy, {"name", "words", "rest"})]
+    if not all(isinstance(part, dict) and set(part) == keys for part, keys in forms):
+        raise ValueError("generators must hold the states of Python's and numpy's generators alone")
     words, (position, has_gauss, gauss) = python["words"], numpy["rest"]
     sound = (
         type(python["version"]) is int
         and python["version"] == random.Random().getstate()[0]
         and _are_words(words, np.int64, _WORDS + 1)
         and int(words[-1]) <= _WORDS
-        and (python["gauss"] is None or type(python["gauss"]) is float)
+        and (python["gauss"] is None or (type(python["gauss"]) is float and math.isfinite(python["gauss"])))
         and numpy["name"] == "MT19937"
         and _are_words(numpy["words"], np.uint32, _WORDS)
         and type(position) is int
@@ -82,6 +86,7 @@ def unpacked_states(state: dict[str, Any]) -> tuple[Any, Any]:
         and type(has_gauss) is int
         and has_gauss in (0, 1)
         and type(gauss) is float
+        and math.isfinite(gauss)
     )
     if not sound:
         raise ValueError("generators holds no states of Python's and numpy's generators")

@@ -2,8 +2,8 @@
 
 import copy
 import logging
-import pathlib
-import random
+import math
+import os
 import tracemalloc
 
 from jboat import BilevelTrainer, registry
@@ -41,7 +41,8 @@ def shuffled():
         yield {"i": float(i)}
 
 
-LOADERS = {"ll_loader": shuffled, "ul_loader": Numbers(), "val_loader": Numbers(), "val_every": 1}
+def loaders():
+    return {"ll_loader": shuffled, "ul_loader": Numbers(), "val_loader": Numbers(), "val_every": 1}
 
 
 def make(folder, *, callbacks=None, **arguments):
@@ -74,7 +75,7 @@ def make(folder, *, callbacks=None, **arguments):
 def honest(tmp_path_factory):
     """What a checkpoint in the middle of a pass holds."""
     folder = tmp_path_factory.mktemp("honest")
-    make(folder).fit(**LOADERS, max_steps=4)
+    make(folder).fit(**loaders(), max_steps=4)
     return archive.read(folder / "last.npz")
 
 
@@ -106,6 +107,8 @@ def changed(tree, place, value):
 DELETE = object()
 STRANGE = ["../../victim.txt", "/etc/passwd", [], {}, [[1e9, "../x"]], -1, 1e400, None, True, np.zeros(3, "float32")]
 HARMLESS = ("state", "metrics"), ("state", "validation"), ("history", "columns")  # any number, under any name
+COUNTS = {"step", "epoch", "first_step", "first_epoch", "n_step", "passes", "position", "seed", "wait", "best_step"}
+COUNTS |= {"skipped", "in_a_row", "written", "rows"}
 
 
 def kind(value):
@@ -121,14 +124,21 @@ def mutations(tree):
     for place in places(tree):
         if not place or any(place[: len(prefix)] == prefix and len(place) > len(prefix) for prefix in HARMLESS):
             continue
-        value = at(tree, place)
-        if place[0] != "solver_config" and place not in HARMLESS and place[:1] != ("configuration",):
+        if "dataset" in place or place == ("configuration", "device"):
+            continue  # looked at when there is a loader, and not compared
+        value, name = at(tree, place), place[-1]
+        if not may_be_absent(place):
             yield "without", place, changed(tree, place, DELETE)
         for strange in STRANGE:
-            if kind(strange) != kind(value):
-                if isinstance(value, dict) and strange == {} and len(place) > 1:
-                    continue  # fewer entries are looked at one by one
+            if kind(strange) != kind(value) and not (strange is None and may_be_none(place)):
+                if isinstance(value, dict) and len(place) > 1 and isinstance(strange, dict):
+                    continue  # what is missing in it is looked at entry by entry
                 yield f"{strange!r} as", place, changed(tree, place, strange)
+        if kind(value) == "number" and place[-2] not in ("saved", "best") and name not in (0, 1):
+            yield "NaN as", place, changed(tree, place, math.nan)
+        if name in COUNTS and place[0] != "configuration" and not isinstance(value, dict):
+            for wrong in (-1, 0.5, 2**60):
+                yield f"{wrong} as", place, changed(tree, place, wrong)
         if isinstance(value, np.ndarray):
             yield "longer", place, changed(tree, place, np.concatenate([value.ravel(), value.ravel()]))
             yield "of other dtype", place, changed(tree, place, value.astype("int16"))
@@ -139,31 +149,30 @@ def mutations(tree):
             yield "one more in", place, changed(tree, place, [*value, *value[-1:], 1.0])
 
 
-def may_be(place, value):
-    """Whether a trainer of this configuration can have written a mutated value after all."""
-    if value is None:
-        optional = {("random_seed",), ("initialization",), ("state", "stop_reason"), ("loaders",)}
-        if place in optional or place[-1] in ("best", "ratios", "seed", "gauss"):
-            return True
-    return False
+def may_be_absent(place):
+    """Whether the entry may be missing: options are those of the trainer then, and callbacks start afresh."""
+    if place[0] in ("solver_config", "configuration") and len(place) > 1:
+        return place[0] == "solver_config"
+    return (place[0] == "callbacks" and len(place) == 2) or place[-1] in ("grads", "best", "written", "val")
+
+
+def may_be_none(place):
+    optional = {("random_seed",), ("initialization",), ("state", "stop_reason"), ("loaders",)}
+    return place in optional or place[-1] in ("best", "ratios", "seed", "gauss")
 
 
 def sound(trainer):
     """What of a trainer must not change, as arrays and values."""
     tree = snapshot(trainer)
-    tree["python"], tree["numpy"] = random.getstate(), np.random.get_state()
     tree["options"] = copy.deepcopy(trainer.solver_config)
     return tree
 
 
 def test_every_mutation_of_every_value_is_refused_and_changes_nothing(honest, tmp_path):
     trainer = make(tmp_path / "m")
-    trainer.fit(**LOADERS, max_steps=1)
+    trainer.fit(**loaders(), max_steps=1)
     before, path, count, wrong = sound(trainer), tmp_path / "evil.npz", 0, []
     for what, place, tree in mutations(honest):
-        value = DELETE if what == "without" else at(tree, place)
-        if value is not DELETE and may_be(place, value):
-            continue
         archive.write(path, tree)
         count += 1
         try:
@@ -179,16 +188,16 @@ def test_every_mutation_of_every_value_is_refused_and_changes_nothing(honest, tm
             wrong.append(("changed by", what, place))
             before = after
     assert not wrong
-    assert count > 1000
+    assert count > 500
 
 
 def test_the_honest_one_is_taken_and_trains_on(honest, tmp_path):
     path = tmp_path / "honest.npz"
     archive.write(path, honest)
     trainer = make(tmp_path / "m")
-    trainer.fit(**LOADERS, max_steps=6, resume_from=path)
+    trainer.fit(**loaders(), max_steps=6, resume_from=path)
     whole = make(tmp_path / "w")
-    whole.fit(**LOADERS, max_steps=6)
+    whole.fit(**loaders(), max_steps=6)
     np.testing.assert_equal(trainer.values(), whole.values())
 
 
@@ -209,7 +218,7 @@ def test_a_checkpoint_names_no_file_but_its_own(honest, name, tmp_path):
             archive.write(tmp_path / "evil.npz", tree)
             trainer = make(tmp_path / "m")
             with pytest.raises(CheckpointError, match="is no score and name of a step"):
-                trainer.fit(**LOADERS, max_steps=8, resume_from=tmp_path / "evil.npz")
+                trainer.fit(**loaders(), max_steps=8, resume_from=tmp_path / "evil.npz")
             assert victim.read_text() == "precious"
 
 
@@ -218,7 +227,7 @@ def test_what_is_not_there_is_not_pruned(honest, tmp_path):
     tree["callbacks"][first_key(tree, "ModelCheckpoint")]["saved"] = [[1e9, "step-00000001.npz"]] * 2
     archive.write(tmp_path / "evil.npz", tree)
     (tmp_path / "step-00000001.npz").write_text("beside the checkpoint, not in the folder of this run")
-    make(tmp_path / "m").fit(**LOADERS, max_steps=8, resume_from=tmp_path / "evil.npz")
+    make(tmp_path / "m").fit(**loaders(), max_steps=8, resume_from=tmp_path / "evil.npz")
     assert (tmp_path / "step-00000001.npz").exists()
 
 
@@ -316,7 +325,7 @@ def test_a_loader_is_sent_only_where_it_can_have_stood(honest, what, tmp_path):
     stream["open"], stream["position"], stream["passes"] = True, 1, 1
     archive.write(tmp_path / "evil.npz", tree)
     with pytest.raises(CheckpointError, match="ul_loader"):
-        make(tmp_path / "m").fit(**LOADERS, max_steps=8, resume_from=tmp_path / "evil.npz")
+        make(tmp_path / "m").fit(**loaders(), max_steps=8, resume_from=tmp_path / "evil.npz")
 
 
 class Fussy(Callback):
@@ -408,9 +417,9 @@ def test_options_pass_the_operators_own_checks(honest, section, value, message, 
 
 def test_a_pipe_beside_the_checkpoints_is_no_checkpoint(tmp_path, caplog):
     trainer = make(tmp_path / "m")
-    trainer.fit(**LOADERS, max_steps=2)
-    pathlib.os.mkfifo(tmp_path / "m" / "step-00000009.npz")
+    trainer.fit(**loaders(), max_steps=2)
+    os.mkfifo(tmp_path / "m" / "step-00000009.npz")
     again = make(tmp_path / "m")
     with caplog.at_level(logging.WARNING):
-        again.fit(**LOADERS, max_steps=2, resume_from="last")
+        again.fit(**loaders(), max_steps=2, resume_from="last")
     assert again.state.step == 2
