@@ -75,9 +75,9 @@ def test_what_a_killed_run_had_not_written_is_not_missing(tmp_path):
                 raise CrashError
 
     with pytest.raises(CrashError):
-        make(tmp_path, Kill(), flush_seconds=1e9).fit({}, {}, max_steps=8, val_loader={}, val_every=1)
-    assert "train/ul_loss" not in EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"]
-    resumed = make(tmp_path, flush_seconds=1e9)
+        make(tmp_path, Kill(), every=2, flush_seconds=1e9).fit({}, {}, max_steps=8, val_loader={}, val_every=1)
+    assert steps(tmp_path) == [1, 2, 3, 4]  # the last checkpoint is of step 4
+    resumed = make(tmp_path, every=2, flush_seconds=1e9)
     history = resumed.fit({}, {}, max_steps=8, val_loader={}, val_every=1, resume_from="last")
     assert steps(tmp_path) == steps(tmp_path, "val/ul_loss") == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [e.value for e in scalars(tmp_path)] == pytest.approx(history["ul_loss"])

@@ -33,7 +33,7 @@ class Numbers(jt.dataset.Dataset):
         self.set_attrs(batch_size=2, total_len=6, shuffle=True)
 
     def __getitem__(self, i):
-        return np.float32(i), np.float32(i)
+        return np.array([i], "float32"), np.array([i], "float32")
 
 
 def shuffled():

@@ -16,7 +16,7 @@ class Numbers(jt.dataset.Dataset):
         self.set_attrs(batch_size=2, total_len=8, shuffle=shuffle, drop_last=False)
 
     def __getitem__(self, i):
-        return np.float32(i), np.float32(i)
+        return np.array([i], "float32"), np.array([i], "float32")
 
 
 def shuffled():
@@ -71,13 +71,21 @@ def crash(hook, step):
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-@pytest.mark.parametrize(("hook", "done"), [("on_step_start", 2), ("on_evaluate_start", 1), ("on_evaluate_end", 1)])
-def test_a_shuffled_one_goes_on_where_it_was(loader, hook, done, tmp_path):
+@pytest.mark.parametrize(
+    ("hook", "step", "evaluated", "saved"),
+    [
+        ("on_step_start", 5, 2, 2),
+        ("on_step_start", 4, 2, 1),
+        ("on_evaluate_start", 4, 1, 1),
+        ("on_evaluate_end", 4, 2, 1),
+    ],
+)
+def test_a_shuffled_one_goes_on_where_it_was(loader, hook, step, evaluated, saved, tmp_path):
     limits = {"max_steps": 8, "val_every": 2}
     seen, before, after = [], [], []
     whole = build(tmp_path / "whole", seen)
     whole.fit({}, {}, val_loader=LOADERS[loader](), **limits)
-    stopped = build(tmp_path / "m", before, crash(hook, 4))
+    stopped = build(tmp_path / "m", before, crash(hook, step))
     with pytest.raises(CrashError):
         stopped.fit({}, {}, val_loader=LOADERS[loader](), **limits)
     np.random.seed(99)
@@ -86,8 +94,8 @@ def test_a_shuffled_one_goes_on_where_it_was(loader, hook, done, tmp_path):
     size = len(seen) // 4
     orders = [seen[i : i + size] for i in range(0, len(seen), size)]
     assert len({str(order) for order in orders}) == 4  # it does shuffle
-    assert before[: done * size] == seen[: done * size]
-    assert after == seen[done * size :]
+    assert before == seen[: evaluated * size]
+    assert after == seen[saved * size :]
     assert history["val_watch"] == [0.0] * 4
 
 
@@ -116,7 +124,7 @@ def test_another_val_loader_is_told_and_used(tmp_path, caplog):
 
 def test_a_loaded_checkpoint_keeps_what_callbacks_remember(tmp_path):
     def make():
-        stopping = EarlyStopping("ul_loss", mode="max", patience=5)  # which has improved in the first step alone
+        stopping = EarlyStopping("ul_loss", patience=5)  # which has improved in the first step alone
         return build(tmp_path, [], stopping), stopping
 
     first, _ = make()
