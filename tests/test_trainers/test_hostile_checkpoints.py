@@ -368,7 +368,7 @@ def test_what_a_method_keeps_comes_back_or_is_refused(method, tmp_path):
     chain = {"gm_op": ["DM"]} if method == "DM" else {"gm_op": ["NGD"], "fo_op": method}
 
     def build():
-        return make(tmp_path, callbacks=[], **chain)
+        return make(tmp_path, callbacks=[NaNGuard("skip")], **chain)  # VSO diverges here
 
     whole, stopped, resumed = build(), build(), build()
     whole.fit({}, {}, max_steps=3)
