@@ -176,6 +176,7 @@ class FitLoop:
                 state.phase = "step evaluated"
                 interrupt.raise_if_requested()
             if state.phase == "step evaluated":
+                self._request_stop_at_limits(max_time)  # a run may be resumed here
                 if self._pass_is_over():
                     state.epoch += 1
                     state.phase = "epoch"

@@ -134,7 +134,7 @@ def mutations(tree):
                 if isinstance(value, dict) and len(place) > 1 and isinstance(strange, dict):
                     continue  # what is missing in it is looked at entry by entry
                 yield f"{strange!r} as", place, changed(tree, place, strange)
-        if kind(value) == "number" and place[-2] not in ("saved", "best") and name not in (0, 1):
+        if kind(value) == "number" and not {"saved", "best"} & set(place[:-1]):
             yield "NaN as", place, changed(tree, place, math.nan)
         if name in COUNTS and place[0] != "configuration" and not isinstance(value, dict):
             for wrong in (-1, 0.5, 2**60):
