@@ -72,6 +72,7 @@ def _as_var(key: Any, array: np.ndarray, name: str) -> jt.Var:
     Raises:
         ValueError: if an integer does not fit into 64 bits with a sign.
     """
+    array = np.asarray(array)  # Jittor takes no np.memmap or other subclass
     if array.dtype.kind not in "iu" or array.dtype.itemsize < 4 or array.dtype == np.int32 or array.size == 0:
         return jt.array(array)
     least, greatest = int(array.min()), int(array.max())
