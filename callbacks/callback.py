@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,9 +48,26 @@ class Callback:
         """What tells this callback from the others of a trainer: its class and, if needed, arguments."""
         return type(self).__name__
 
+    @property
+    def place(self) -> Path | None:
+        """The folder that it writes to: two callbacks may have the same key if their folders differ.
+
+        None stands for the trainer's ``logger_dir``, and is right where nothing is written.
+        """
+        return None
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of this callback: numbers, strings, lists and dicts."""
         return {}
+
+    def check_state_dict(self, trainer: BilevelTrainer, state: dict[str, Any]) -> None:
+        """Before a checkpoint is used: refuse a state that :meth:`state_dict` cannot have given.
+
+        A checkpoint may come from anyone. An exception refuses it before anything of the trainer has changed.
+
+        Raises:
+            ValueError: if the state is of another kind.
+        """
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""

@@ -53,6 +53,11 @@ class CurvePlotter(Callback):
         """The class and the file name."""
         return f"CurvePlotter({self._name})"
 
+    @property
+    def place(self) -> Path | None:
+        """The folder it was given."""
+        return self._folder
+
     def on_epoch_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Draw, one epoch in so many."""
         if self._every is not None and state.epoch % self._every == 0:

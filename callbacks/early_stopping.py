@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.monitor import Mode, Monitor
+from jboat.callbacks.saved_values import is_count, same_kind
+import numpy as np
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
@@ -81,6 +83,18 @@ class EarlyStopping(Callback):
             "best_step": self.best_step,
             "best_values": dict(self._best_values),
         }
+
+    def check_state_dict(self, trainer: BilevelTrainer, state: dict[str, Any]) -> None:
+        """Require counts, a number, and parameters of the shapes that the models have, or none."""
+        if not is_count(state["wait"]) or not is_count(state["best_step"]):
+            raise ValueError(f"{self.key}: wait and best_step must be counts")
+        if not same_kind(state["best"], None, infinite=True):
+            raise ValueError(f"{self.key}: best must be a number or None")
+        saved, forms = state["best_values"], {n: (v.shape, v.dtype) for n, v in trainer.values().items()}
+        if not isinstance(saved, dict) or not all(isinstance(v, np.ndarray) for v in saved.values()):
+            raise ValueError(f"{self.key}: best_values must hold arrays")
+        if saved and {n: (v.shape, v.dtype) for n, v in saved.items()} != forms:
+            raise ValueError(f"{self.key}: best_values are not those of these models")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.monitor import MonitoredMetric
+from jboat.callbacks.saved_values import same_kind
 from jboat.callbacks.schedules import Schedule
 import jittor as jt
 
@@ -72,6 +73,19 @@ class LRSchedule(Callback):
     def state_dict(self) -> dict[str, Any]:
         """The scheduler's plain attributes and the ratios of the parameter groups."""
         return {"attributes": _plain_attributes(self._scheduler), "ratios": self._ratios}
+
+    def check_state_dict(self, trainer: BilevelTrainer, state: dict[str, Any]) -> None:
+        """Require the scheduler's own attributes, with values of their kinds, and one ratio a parameter group."""
+        own = _plain_attributes(self._scheduler)
+        if set(state["attributes"]) != set(own):
+            raise ValueError(f"{self.key}: the scheduler's attributes are {', '.join(own) or 'none'}")
+        for name, value in state["attributes"].items():
+            if not same_kind(value, own[name], infinite=True):
+                raise ValueError(f"{self.key}: {name} is {own[name]!r} here, and cannot be what was saved")
+        if state["ratios"] is not None and not same_kind(
+            state["ratios"], [1.0] * len(self._optimizer(trainer).param_groups)
+        ):
+            raise ValueError(f"{self.key}: ratios must have a number for each parameter group")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""

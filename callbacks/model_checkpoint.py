@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from pathlib import Path
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
+from jboat.callbacks import scored_files
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.monitor import Mode, Monitor
+from jboat.callbacks.scored_files import ScoredFile
+from jboat.callbacks.scratch_file import remove_leftovers, second_name
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
@@ -18,16 +20,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("jboat")
 
-_Entry = tuple[float | None, str]
-"""A file's score, of which less is better, and its name."""
-
 
 class ModelCheckpoint(Callback):
     """Writes ``step-00000012.npz`` files, ``last.npz`` and, with a monitored metric, ``best.npz``.
 
     It runs after all other callbacks, so that a checkpoint holds what they did. A file is written under a temporary
-    name, brought to disk and renamed; then the best path is updated; then files are pruned. After a Ctrl-C a checkpoint
-    is always saved. With none of the three ``every_n_...`` a checkpoint is saved at the end of every epoch.
+    name, brought to disk and renamed; then the best path is updated; then files are pruned. After a Ctrl-C or a SIGTERM
+    a checkpoint is always saved, unless a second signal ends the step under way. With none of the three ``every_n_...``
+    a checkpoint is saved at the end of every epoch.
+
+    Several may share a folder: a file is pruned when none of them keeps it, and the best of the second with a
+    ``monitor`` is called ``best-2.npz``. Where their files of a step give back different parameters, as with
+    ``monitor="ul_loss"`` and without, those from before the step are called ``step-00000012-measured.npz``. A run that
+    is resumed into another folder goes on to compare with the best that it had, which appears there as ``best.npz``.
 
     Args:
         dirpath: the folder.
@@ -49,6 +54,7 @@ class ModelCheckpoint(Callback):
 
     Attributes:
         best_path: the best checkpoint, or None where none has a score yet.
+        newest_path: the checkpoint written last, or None.
     """
 
     rank = 2
@@ -88,10 +94,19 @@ class ModelCheckpoint(Callback):
         self._every_n_seconds = every_n_seconds
         self._save_on_exception = save_on_exception
         self._on_error = on_error
-        self._saved: list[_Entry] = []  # from best to worst
+        self._saved: list[ScoredFile] = []  # from best to worst
+        self._best: ScoredFile | None = None  # the best so far, which may be in another folder
+        self._best_name = "best.npz"
         self._unscored: int | None = None  # the step that was saved last, if it had no value of the metric
+        self._just_loaded = False
         self._last_time = time.monotonic()
         self.best_path: Path | None = None
+        self.newest_path: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """The folder."""
+        return self.dirpath
 
     @property
     def key(self) -> str:
@@ -107,36 +122,51 @@ class ModelCheckpoint(Callback):
     @property
     def best_file(self) -> Path:
         """Where the best checkpoint is found by its name."""
-        return self.dirpath / "best.npz"
+        return self.dirpath / self._best_name
 
     def newest_first(self) -> list[Path]:
         """The checkpoints in the folder, the one written last first."""
         files = [self.dirpath / "last.npz", *self.dirpath.glob("step-*.npz")]
-        return sorted((f for f in files if f.exists()), key=lambda f: f.stat().st_mtime_ns, reverse=True)
+        return sorted((f for f in files if f.is_file()), key=lambda f: f.stat().st_mtime_ns, reverse=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The files kept and their scores; None where a file's step had no value of the metric."""
-        return {"saved": [[score, name] for score, name in self._saved]}
+        """The files kept and their scores, None where a file's step had no value of the metric; and the best so far."""
+        best = None if self._best is None else list(self._best)
+        return {"saved": [[score, name] for score, name in self._saved], "best": best}
+
+    def check_state_dict(self, trainer: BilevelTrainer, state: dict[str, Any]) -> None:
+        """Require scores and bare names of ``step-...`` files."""
+        scored_files.from_state(state, unscored=self.monitors)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave, less the files that are gone."""
-        self._saved = [(score, name) for score, name in state["saved"] if (self.dirpath / name).exists()]
-        self.best_path = self._best_of(self._saved)
+        saved, self._best = scored_files.from_state(state, unscored=self.monitors)
+        self._saved = [file for file in saved if (self.dirpath / file[1]).is_file()]
+        best = scored_files.best_of(self._saved)
+        self.best_path = None if best is None else self.dirpath / best[1]
+        self._just_loaded = True
 
     def wants_measured_values(self, trainer: BilevelTrainer, state: TrainerState) -> bool:
         """Whether a metric says which checkpoints are best."""
         return self.monitors
 
     def setup(self, trainer: BilevelTrainer, state: TrainerState) -> None:
-        """Make the folder."""
+        """Make the folder and remove what killed runs left unfinished in it."""
         self.dirpath.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.dirpath, rf"{scored_files.NAME}|last\.npz|best(-[0-9]+)?\.npz")
+        monitored = [c for c in self._sharing(trainer) if c.monitors]
+        place = monitored.index(self) if self in monitored else 0
+        self._best_name = "best.npz" if place == 0 else f"best-{place + 1}.npz"
         self._unscored = None
         self._last_time = time.monotonic()
 
     def on_fit_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
-        """Refuse a metric that cannot come."""
+        """Refuse a metric that cannot come; after a resume, find the files that are one's own, and fetch the best."""
         if self._monitor is not None:
             self._monitor.start(trainer, state)
+        if self._just_loaded:
+            self._just_loaded = False
+            self._settle(trainer)
 
     def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Save if a step is due, or enough time has passed."""
@@ -161,7 +191,9 @@ class ModelCheckpoint(Callback):
 
     def on_exception(self, trainer: BilevelTrainer, state: TrainerState, exception: BaseException) -> None:
         """Save the state after the last finished step."""
-        if state.step > 0 and (self._save_on_exception or isinstance(exception, KeyboardInterrupt)):
+        at_once = getattr(exception, "at_once", False)  # by a second signal, maybe half way through an update
+        interrupted = isinstance(exception, KeyboardInterrupt)
+        if state.step > 0 and not at_once and (self._save_on_exception or interrupted):
             self._save(trainer, state)
 
     def on_fit_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
@@ -191,64 +223,75 @@ class ModelCheckpoint(Callback):
             logger.warning("the checkpoint of step %d could not be written: %s; training goes on", state.step, error)
 
     def _write(self, trainer: BilevelTrainer, state: TrainerState) -> None:
-        name = _file_name(state.step)
-        before = self._saved
-        score = self._score(trainer, state)
-        known = next((entry for entry in before if entry[1] == name and entry[0] is not None), None)
-        this = known if known and score is None else (score, name)
-        ranked = sorted([*(entry for entry in before if entry[1] != name), this], key=_rank)
+        step, before, best_before, sharing = state.step, self._saved, self._best, self._sharing(trainer)
+        score, measured = self._score(trainer, state), self._measures(state)
+        mixed = any(c._measures(state) != measured for c in sharing)
+        known = next((file for file in before if scored_files.step_of(file) == step and file[0] is not None), None)
+        this = known if known and score is None else (score, scored_files.file_name(step, measured=measured and mixed))
+        earlier = [file for file in before if scored_files.step_of(file) != step]
+        ranked = sorted([*earlier, this], key=scored_files.rank)
         kept = ranked if self._top_k == -1 else ranked[: self._top_k]
         keep_this = this in kept and this is not known
-        measured = self._monitor is not None and self._monitor.name in state.step_metrics
-        self._saved = kept  # the checkpoint holds the list as it will be once the checkpoint is there
-        path = self.dirpath / (name if keep_this else "last.npz")
+        stands = best_before is not None and (score is None or scored_files.step_of(best_before) != step)
+        best = scored_files.best_of([*kept, *([best_before] if best_before is not None and stands else [])])
+        moved = best != best_before or (best == this and keep_this)
+        self._saved, self._best = kept, best  # the checkpoint holds both as they will be once it is there
+        path, last = self.dirpath / (this[1] if keep_this else "last.npz"), self.dirpath / "last.npz"
         try:
             if keep_this or self._save_last:
                 trainer.save_checkpoint(path, measured=measured and keep_this)
             if keep_this and self._save_last and measured:
-                trainer.save_checkpoint(self.dirpath / "last.npz")
+                trainer.save_checkpoint(last)
             elif keep_this and self._save_last:
-                _replace_by_link(self.dirpath / "last.npz", path)
-            if keep_this and self._monitor is not None and self._best_of(kept) == path:
-                _replace_by_link(self.best_file, path)
+                second_name(path, last)
+            if best is not None and moved and self.monitors:
+                second_name(self.dirpath / best[1], self.best_file)
         except OSError:
-            self._saved = before
+            self._saved, self._best = before, best_before
             raise
-        self.best_path = self._best_of(kept)
-        self._unscored = state.step if score is None else None
+        if moved:
+            self.best_path = None if best is None else self.dirpath / best[1]
+        if keep_this or self._save_last:
+            self.newest_path = last if measured and self._save_last else path
+        self._unscored = step if score is None else None
         self._last_time = time.monotonic()
-        for _, dropped in before:
-            if all(dropped != entry[1] for entry in kept):
-                (self.dirpath / dropped).unlink(missing_ok=True)
+        listed = {name for c in sharing for _, name in c._saved}
+        for _, name in before:
+            if name not in listed:
+                (self.dirpath / name).unlink(missing_ok=True)
+
+    def _settle(self, trainer: BilevelTrainer) -> None:
+        """After a resume: tell one's own files from those of the folder that was resumed from, and fetch the best."""
+        origin = None if trainer.loaded_from is None else trainer.loaded_from.parent
+        savers = [c for c in trainer.callbacks.callbacks if isinstance(c, ModelCheckpoint)]
+        moved = origin is not None and origin.resolve() not in [c.dirpath.resolve() for c in savers]
+        if moved and origin is not None:
+            self._saved = [file for file in self._saved if not (origin / file[1]).exists()]
+        self.best_path = None
+        if self._best is None:
+            return
+        if self._best in self._saved:
+            self.best_path = self.dirpath / self._best[1]
+        elif self.monitors:
+            if moved or not self.best_file.is_file():
+                theirs = [] if origin is None else [origin / self._best[1], origin / self._best_name]
+                found = next((path for path in theirs if path.is_file()), None)
+                if found is None:
+                    return
+                second_name(found, self.best_file)
+            self.best_path = self.best_file
+
+    def _sharing(self, trainer: BilevelTrainer) -> list[ModelCheckpoint]:
+        """The trainer's checkpoints in this folder, this one among them."""
+        found = [c for c in trainer.callbacks.callbacks if isinstance(c, ModelCheckpoint)]
+        return [c for c in found if c is self or c.dirpath.resolve() == self.dirpath.resolve()]
+
+    def _measures(self, state: TrainerState) -> bool:
+        """Whether its files give back the parameters from before the step, at which its metric was measured."""
+        return self._monitor is not None and self._monitor.name in state.step_metrics
 
     def _score(self, trainer: BilevelTrainer, state: TrainerState) -> float | None:
         if self._monitor is None:
             return float(-state.step)
         value = self._monitor.at_present(trainer, state)
         return value if value is None or self._monitor.mode == "min" else -value
-
-    def _best_of(self, entries: list[_Entry]) -> Path | None:
-        """The first of these files, if it has a score that is a number."""
-        if not entries or entries[0][0] is None or math.isnan(entries[0][0]):
-            return None
-        return self.dirpath / entries[0][1]
-
-
-def _file_name(step: int) -> str:
-    return f"step-{step:08d}.npz"
-
-
-def _rank(entry: _Entry) -> tuple[int, float, str]:
-    """Numbers first, the least in front; then files without a score, the newest in front; then NaN."""
-    score, name = entry
-    if score is None:
-        return 1, -float("".join(filter(str.isdigit, name)) or 0), name
-    return (2, 0.0, name) if math.isnan(score) else (0, score, name)
-
-
-def _replace_by_link(path: Path, target: Path) -> None:
-    """Let ``path`` be another name of ``target``'s content, in one step."""
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.unlink(missing_ok=True)
-    os.link(target, scratch)
-    os.replace(scratch, path)

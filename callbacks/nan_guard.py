@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Literal
 
 from jboat.callbacks.callback import Callback
+from jboat.callbacks.saved_values import is_count
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
@@ -45,6 +46,11 @@ class NaNGuard(Callback):
     def state_dict(self) -> dict[str, Any]:
         """The counts."""
         return {"skipped": self.skipped, "in_a_row": self._in_a_row}
+
+    def check_state_dict(self, trainer: BilevelTrainer, state: dict[str, Any]) -> None:
+        """Require counts."""
+        if not is_count(state["skipped"]) or not is_count(state["in_a_row"]):
+            raise ValueError("NaNGuard: skipped and in_a_row must be counts")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.log_folder import log_folder
+from jboat.callbacks.write_errors import naming
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
@@ -55,6 +56,11 @@ class RowLogger(Callback):
         """The class and the file name."""
         return f"{type(self).__name__}({self._name})"
 
+    @property
+    def place(self) -> Path | None:
+        """The folder it was given."""
+        return self._folder
+
     def open(self, path: Path) -> None:
         """Open an empty file."""
         raise NotImplementedError(f"{type(self).__name__} must define open()")
@@ -76,7 +82,8 @@ class RowLogger(Callback):
     def on_fit_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Open the file and write the rows of the run so far."""
         if self._path is not None:
-            self.open(self._path)
+            with naming(self._path):
+                self.open(self._path)
             self._rows = [dict(row) for row in trainer.history]
             self._flush()
 
@@ -97,12 +104,14 @@ class RowLogger(Callback):
         try:
             self._flush()
         finally:
-            self.close()
+            with naming(self._name if self._path is None else self._path):
+                self.close()
 
     def _flush(self) -> None:
         rows, self._rows = self._rows, []
         if not self._times:
             rows = [{n: v for n, v in row.items() if not n.startswith("time_")} for row in rows]
-        if rows:
-            self.write(rows)
+        if rows and self._path is not None:
+            with naming(self._path):
+                self.write(rows)
         self._flushed = time.perf_counter()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 from pathlib import Path
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.log_folder import log_folder
+from jboat.callbacks.saved_values import is_count
+from jboat.callbacks.write_errors import naming
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 if TYPE_CHECKING:
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
     from jboat.trainers.hypergradient_result import HyperGradientResult
     from jboat.trainers.trainer_state import TrainerState
 
-_number = itertools.count()
-
 
 class TensorBoardLogger(Callback):
     """Every metric as a scalar against the outer step, the configuration as text; more on request.
 
     Metrics are in the groups ``train``, ``val`` (evaluations) and ``wall_seconds`` (the times).
+
+    A run that goes on, by another ``fit`` or from a checkpoint, opens another event file in the folder, which tells
+    TensorBoard to forget what lies after the step it starts from and repeats the scalars that a killed run had not
+    written yet: every step is shown once. A new run in the folder of an old one replaces it. TensorBoard forgets by the
+    number on the horizontal axis alone, which for the curves of the lower loss is the inner step: those of outer steps
+    that are repeated may show their beginning twice.
 
     Args:
         folder: where to write; by default the trainer's ``logger_dir``.
@@ -66,16 +71,63 @@ class TensorBoardLogger(Callback):
         self._lower_curves = lower_curves
         self._flush_seconds = flush_seconds
         self._writer: EventsWriter | None = None
+        self._path: Path | None = None
         self._waiting: list[tuple[float, int, dict[str, float]]] = []
         self._flushed = 0.0
+        self._logged = 0  # the last step whose numbers were handed over
+        self._written = 0  # the last step whose numbers are in a file
+        self._resumed = False
+
+    @property
+    def place(self) -> Path | None:
+        """The folder it was given."""
+        return self._folder
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last step whose numbers are in a file: those that wait are written, so that no checkpoint is ahead."""
+        self._flush()
+        return {"written": self._written}
+
+    def check_state_dict(self, trainer: BilevelTrainer, state: dict[str, Any]) -> None:
+        """Require a number of steps."""
+        if state and not is_count(state["written"]):
+            raise ValueError("TensorBoardLogger: written must be a step")
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        if state:
+            self._written, self._resumed = state["written"], True
 
     def setup(self, trainer: BilevelTrainer, state: TrainerState) -> None:
-        """Open an event file of this run's own and write the configuration."""
+        """Open an event file of this run's own."""
+        self._waiting = []
+        self._resumed = False
         folder = log_folder(self._folder, trainer, "TensorBoardLogger")
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}.{next(_number)}")
+        suffix = f".{time.time_ns()}.{os.getpid()}"  # TensorBoard reads files in the order of their names
+        with naming(folder):
+            self._writer = EventsWriter(str(folder / "events"), suffix)
+        self._path = Path(self._writer._file_name)
+
+    def on_fit_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Begin where the run stands, with the configuration and what is missing of the steps before."""
+        # the evaluation of the last step is repeated after a resume unless the history has it
+        self._written = min(self._written, max(0, state.step - 1) if self._resumed else state.step)
+        self._resumed = False
+        first = self._written + 1 if state.step else 0
+        if self._writer is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(wall_time=time.time(), step=first, session_log=start))
+        for row in trainer.history:
+            if row["step"] > self._written:
+                numbers = {n: v for n, v in row.items() if n not in ("step", "epoch")}
+                self._keep(int(row["step"]), {n: v for n, v in numbers.items() if not n.startswith("val_")})
+                self._keep_evaluation(int(row["step"]), {n: v for n, v in numbers.items() if n.startswith("val_")})
+        if 0 < first <= state.step:
+            self._draw_histograms(trainer, state)
         configuration = json.dumps(trainer.configuration(), indent=1)
         self._write(time.time(), state.step, summary.text("configuration", f"```\n{configuration}\n```"))
+        self._logged = state.step
         self._flush()
 
     def wants_lower_losses(self, trainer: BilevelTrainer, state: TrainerState) -> bool:
@@ -90,21 +142,14 @@ class TensorBoardLogger(Callback):
 
     def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Keep the step's numbers, and write what waits when it is time."""
-        if state.step % self._every == 0:
-            numbers = {_tag(n): v for n, v in state.metrics.items() if n not in state.validation}
-            self._waiting.append((time.time(), state.step, numbers))
-        if self._histograms and state.step % self._histograms == 0:
-            names = {id(p): name for name, p in trainer.ul_model.named_parameters()}
-            for i, variable in enumerate(trainer.ul_var):
-                tag = f"upper_variables/{names.get(id(variable), i)}"
-                histogram = summary.histogram(tag, variable.numpy(), bins="auto")
-                self._write(time.time(), state.step, histogram)
+        self._keep(state.step, {n: v for n, v in state.metrics.items() if n not in state.validation})
+        self._draw_histograms(trainer, state)
         if time.perf_counter() - self._flushed >= self._flush_seconds:
             self._flush()
 
     def on_evaluate_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Keep the evaluation's numbers."""
-        self._waiting.append((time.time(), state.step, {_tag(n): v for n, v in state.validation.items()}))
+        self._keep_evaluation(state.step, state.validation)
 
     def teardown(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Write what waits and close the event file."""
@@ -112,15 +157,38 @@ class TensorBoardLogger(Callback):
             try:
                 self._flush()
             finally:
-                self._writer.close()
-                self._writer = None
+                writer, self._writer = self._writer, None
+                with naming(self._path or "events"):
+                    writer.close()
+
+    def _draw_histograms(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        """Write those of the upper variables, one step in so many."""
+        if self._histograms and state.step % self._histograms == 0:
+            names = {id(p): name for name, p in trainer.ul_model.named_parameters()}
+            for i, variable in enumerate(trainer.ul_var):
+                tag = f"upper_variables/{names.get(id(variable), i)}"
+                self._write(time.time(), state.step, summary.histogram(tag, variable.numpy(), bins="auto"))
+
+    def _keep(self, step: int, numbers: dict[str, float]) -> None:
+        """Let the numbers of a step wait, one step in so many."""
+        self._logged = step
+        if step % self._every == 0:
+            self._waiting.append((time.time(), step, {_tag(n): v for n, v in numbers.items()}))
+
+    def _keep_evaluation(self, step: int, numbers: dict[str, float]) -> None:
+        """Let the numbers of an evaluation wait."""
+        if numbers:
+            self._waiting.append((time.time(), step, {_tag(n): v for n, v in numbers.items()}))
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for when, step, numbers in waiting:
-            self._write(when, step, Summary(value=[Summary.Value(tag=t, simple_value=v) for t, v in numbers.items()]))
-        if self._writer is not None:
-            self._writer.flush()
+        with naming(self._path or "events"):
+            for when, step, numbers in waiting:
+                values = [Summary.Value(tag=tag, simple_value=v) for tag, v in numbers.items()]
+                self._write(when, step, Summary(value=values))
+            if self._writer is not None:
+                self._writer.flush()
+        self._written = self._logged
         self._flushed = time.perf_counter()
 
     def _write(self, when: float, step: int, values: Summary) -> None:

@@ -15,27 +15,19 @@ import jboat.gm_ol
 from jboat.lower_objective import Objective
 import jboat.na_ol  # noqa: F401
 from jboat.optim import UpdateRule
-from jboat.trainers import checkpoint, configuration, description, device_memory, seeding, validation
+from jboat.trainers import checkpoint, configuration, description, device_memory, method_pass, seeding, validation
 from jboat.trainers import device as devices
-from jboat.trainers.bilevel_pass import (
-    Events,
-    Problem,
-    bilevel_pass,
-    failure_of,
-    lower_gradient_norm,
-    unrolled_value,
-)
+from jboat.trainers.bilevel_pass import Events, Problem, failure_of
 from jboat.trainers.callback_list import CallbackList, with_default_loggers
-from jboat.trainers.dual_multiplier_pass import dual_multiplier_pass
 from jboat.trainers.errors import NonFiniteError
 from jboat.trainers.evaluation import UnknownSize, evaluation_mode, weighted_means
-from jboat.trainers.first_order_pass import first_order_pass
 from jboat.trainers.fit_loop import FitLoop
 from jboat.trainers.history import History
 from jboat.trainers.history_recorder import HistoryRecorder
 from jboat.trainers.hypergradient_result import HyperGradientResult, mean
 from jboat.trainers.level_check import LevelCheck
 from jboat.trainers.loaders import as_item, batch_size, check_loader
+from jboat.trainers.resumption import Resumption
 from jboat.trainers.step_batches import Pair, task_pairs
 from jboat.trainers.trainer_state import TrainerState
 from jboat.trainers.zero_hypergradient import ZeroWatch
@@ -98,6 +90,8 @@ class BilevelTrainer:
         measured: where a callback wants it, the variables of both levels, each with the value at which the step's own
             metrics, such as ``ul_loss``, were measured.
         random_seed: what random numbers derive from; ``seed``, or one drawn when the first step needs it.
+        loaded_from: the checkpoint that was taken back last, or None.
+        resumption: what the next ``fit`` takes up from it.
     """
 
     def __init__(
@@ -185,7 +179,8 @@ class BilevelTrainer:
             gda_loss=gda_loss or getattr(self, "gda_loss", None),
             fo_op=fo_op,
         )
-        self.callbacks = CallbackList([HistoryRecorder(), *with_default_loggers(list(callbacks), self.logger_dir)])
+        given = with_default_loggers(list(callbacks), self.logger_dir)
+        self.callbacks = CallbackList([HistoryRecorder(), *given], self.logger_dir)
         self.state = TrainerState()
         self.history = History()
         self.random_seed: int | None = None
@@ -194,10 +189,10 @@ class BilevelTrainer:
         self.pairs: list[Pair] = []
         self.zero_watch = ZeroWatch()
         self.measured: list[tuple[jt.Var, jt.Var]] | None = None
+        self.loaded_from: Path | None = None
+        self.resumption = Resumption()
         self._fitting = False
         self._unknown_size = UnknownSize()
-        self._loop: FitLoop | None = None
-        self._saved_positions: dict[str, Any] | None = None
         self._configuration = description.described(self)
 
     @classmethod
@@ -356,6 +351,8 @@ class BilevelTrainer:
             NonFiniteError: if a loss or a gradient is NaN or infinite.
             SecondOrderError: if the lower objective has a wrong second derivative that the operators need.
             CheckpointError: if the checkpoint cannot be used.
+            KeyboardInterrupt: at the end of the step under way after a Ctrl-C, checkpoint saved and callbacks closed.
+            SystemExit: the same after a SIGTERM; a handler of the user's is called instead. See docs/checkpoints.md.
         """
         if self._fitting:
             raise RuntimeError(
@@ -400,22 +397,7 @@ class BilevelTrainer:
 
     def loader_positions(self) -> dict[str, Any] | None:
         """Where the loaders stand, for a checkpoint; None before the first ``fit``."""
-        if self._loop is None:
-            return self._saved_positions
-        return {"ll": self._loop.ll_stream.state_dict(), "ul": self._loop.ul_stream.state_dict()}
-
-    def resume_positions(self, positions: dict[str, Any] | None) -> None:
-        """Keep where the loaders stood for the next ``fit``."""
-        self._saved_positions, self._loop = positions, None
-
-    def take_positions(self, loop: FitLoop) -> bool:
-        """Send a loop's loaders where a checkpoint left them; returns whether there was one."""
-        positions, self._saved_positions, self._loop = self._saved_positions, None, loop
-        if positions is None:
-            return False
-        loop.ll_stream.load_state_dict(positions["ll"])
-        loop.ul_stream.load_state_dict(positions["ul"])
-        return True
+        return self.resumption.positions()
 
     def draw_random_seed(self) -> int:
         """What this run's random numbers derive from: ``seed``, or a number drawn once."""
@@ -448,7 +430,8 @@ class BilevelTrainer:
 
     def evaluates_after(self, step: int) -> bool:
         """Whether the running ``fit`` evaluates after this outer step."""
-        return self._loop is not None and self._loop.evaluates_after(step)
+        loop = self.resumption.loop
+        return loop is not None and loop.evaluates_after(step)
 
     def failure_of(self, result: HyperGradientResult) -> NonFiniteError | None:
         """What of the outer step under way is NaN or infinite, or None."""
@@ -465,17 +448,7 @@ class BilevelTrainer:
         """
         if not self.has_lower_loop:
             raise ValueError(f"there is no F(x, y_K(x)) with {self.problem.finisher}, which has no lower loop")
-        shifted = [checkpoint.as_var(array) for array in x]
-        buffers = [b for model in (self.ul_model, self.ll_model) for b in functional.buffers(model)]
-        values = []
-        for task, pair in enumerate(self.pairs):
-            start = self._start(task)
-            moved = self.ul_var
-            if "IAD" in self.na_op:  # x is the initialisation alone
-                start["initial"], moved = shifted, []
-            with functional.preserved(buffers), functional.substituted(moved, shifted[: len(moved)]):
-                values.append(unrolled_value(self.problem, pair, **start))
-        return sum(values) / len(values)
+        return method_pass.unrolled_value(self, [checkpoint.as_var(array) for array in x])
 
     @property
     def has_lower_loop(self) -> bool:
@@ -491,8 +464,7 @@ class BilevelTrainer:
         Args:
             y: one Var per entry of ``ll_var``, such as ``result.ll_parameters``.
         """
-        task = len(self.pairs) - 1
-        return lower_gradient_norm(self.problem, self.pairs[task], y, reseed=self._start(task)["reseed"])
+        return method_pass.lower_gradient_norm(self, y)
 
     def next_initial(self) -> list[jt.Var]:
         """y_0 of the next lower loop."""
@@ -504,33 +476,7 @@ class BilevelTrainer:
 
     def run_pass(self, pair: Pair, events: Events, task: int = 0) -> HyperGradientResult:
         """Lower loop and hypergradient chain for one pair of batches."""
-        with device_memory.named(self.problem.finisher, self.state.step + 1):
-            return self._run_pass(pair, events, task)
-
-    def _run_pass(self, pair: Pair, events: Events, task: int) -> HyperGradientResult:
-        if self.fo_op is not None:
-            auxiliary = self.auxiliary or None
-            return first_order_pass(self.problem, pair, step=self.state.step + 1, auxiliary=auxiliary, events=events)
-        if "DM" in self.gm_op:
-            carried = self.rule.load() if self.ll_optimizer_state == "carry" else None
-            multiplier = self.auxiliary.get("multiplier")
-            return dual_multiplier_pass(
-                self.problem, pair, step=self.state.step + 1, ll_state=carried, multiplier=multiplier, events=events
-            )
-        return bilevel_pass(self.problem, pair, step=self.state.step + 1, events=events, **self._start(task))
-
-    def _start(self, task: int) -> dict[str, Any]:
-        """Where a lower loop of the present outer step starts."""
-        seeds = seeding.derived_seeds(self.draw_random_seed(), self.state.step, task)
-
-        def reseed(inner_step: int) -> None:
-            jt.set_seed(seeds(inner_step))
-
-        return {
-            "initial": self.next_initial(),
-            "ll_state": self.rule.load() if self.ll_optimizer_state == "carry" else None,
-            "reseed": reseed if self.deterministic else None,
-        }
+        return method_pass.run(self, pair, events, task)
 
     def _overridden(self, name: str) -> Objective:
         if getattr(type(self), name) is getattr(BilevelTrainer, name):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jboat.callbacks.callback import HOOKS, Callback
 from jboat.callbacks.csv_logger import CSVLogger
+from jboat.callbacks.row_logger import RowLogger
 from jboat.callbacks.tensorboard_logger import TensorBoardLogger
 from jboat.trainers.trainer_state import TrainerState
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 def with_default_loggers(callbacks: list[Callback], folder: Path | None) -> list[Callback]:
     """The callbacks, with CSV and TensorBoard logs where there is a folder for them and no logger among them."""
-    if folder is None or any(isinstance(c, (CSVLogger, TensorBoardLogger)) for c in callbacks):
+    if folder is None or any(isinstance(c, (RowLogger, TensorBoardLogger)) for c in callbacks):
         return callbacks
     return [*callbacks, CSVLogger(), TensorBoardLogger()]
 
@@ -27,23 +29,32 @@ class CallbackList:
 
     Args:
         callbacks: the callbacks.
+        logger_dir: where those write that are given no folder.
 
     Raises:
         TypeError: if one is not a Callback.
-        ValueError: if two have the same key.
+        ValueError: if two have the same key and write to the same folder.
     """
 
-    def __init__(self, callbacks: Iterable[Callback]) -> None:
+    def __init__(self, callbacks: Iterable[Callback], logger_dir: str | os.PathLike[str] | None = None) -> None:
         given = list(callbacks)
         for callback in given:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks must hold jboat.callbacks.Callback objects, got {callback!r}")
         self.callbacks = sorted(given, key=lambda callback: callback.rank)
         keys = [callback.key for callback in self.callbacks]
-        repeated = {key for key in keys if keys.count(key) > 1}
+        places = [os.path.realpath(callback.place or logger_dir or "") for callback in self.callbacks]
+        pairs = list(zip(keys, places, strict=True))
+        repeated = {key for key, place in pairs if pairs.count((key, place)) > 1}
         if repeated:
             raise ValueError(f"two callbacks have the same key {sorted(repeated)}; give them different arguments")
+        numbers = [keys[: i + 1].count(key) for i, key in enumerate(keys)]
+        self._keys = [key if n == 1 else f"{key} #{n}" for key, n in zip(keys, numbers, strict=True)]
         self._listeners = {hook: [c for c in self.callbacks if _overrides(c, hook)] for hook in HOOKS}
+
+    def by_key(self) -> dict[str, Callback]:
+        """The callbacks by key; of those with the same key and other folders, the second has ``#2`` behind it."""
+        return dict(zip(self._keys, self.callbacks, strict=True))
 
     def call(self, hook: str, trainer: BilevelTrainer, state: TrainerState, *extra: Any) -> None:
         """Call one hook of every callback that has it."""

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import contextlib
 import logging
 import os
+from pathlib import Path
 import random
 import re
 from typing import TYPE_CHECKING, Any
 
-from jboat.trainers import archive
-from jboat.trainers.random_stream import packed_states, unpacked_states
+from jboat.trainers import archive, checkpoint_contents
+from jboat.trainers.checkpoint_contents import Contents, as_var
+from jboat.trainers.random_stream import packed_states
 from jboat.trainers.trainer_state import StopReason
 import jittor as jt
 import numpy as np
 
 if TYPE_CHECKING:
+    from jboat.callbacks.callback import Callback
     from jboat.trainers.bilevel_trainer import BilevelTrainer
 
 logger = logging.getLogger("jboat")
@@ -60,29 +64,26 @@ def load(trainer: BilevelTrainer, path: str | os.PathLike[str], *, measured: boo
             after the step.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, of a newer format, or of another configuration.
+        CheckpointError: if the file is missing, damaged, of a newer format, of another configuration, or holds a value
+            that this trainer cannot have.
     """
     try:
         tree = archive.read(path)
     except archive.ArchiveError as error:
         raise DamagedCheckpointError(str(error)) from error
+    named = variables(trainer)
     try:
+        checkpoint_contents.require_keys(tree)
         _require_same_run(trainer, tree, path)
-        restore(trainer, _at_measurement(tree) if measured else tree)
+        contents = checkpoint_contents.checked(trainer, tree, named)
+        _load_callbacks(trainer, contents.tree["callbacks"])
     except CheckpointError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise CheckpointError(f"{path} does not fit this trainer: {type(error).__name__}: {error}") from error
-
-
-def _at_measurement(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The tree with the variables at which the step's own metrics were measured, if it has them."""
-    moved = tree.get("measured", {})
-    shapes = {name: array.shape for name, array in tree["variables"].items()}
-    strange = sorted(name for name, array in moved.items() if shapes.get(name) != array.shape)
-    if strange:
-        raise ValueError(f"'measured' holds {', '.join(strange)}, unlike 'variables'")
-    return {**tree, "variables": {**tree["variables"], **moved}}
+    except Exception as error:  # whatever a stranger's values lead to
+        what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{path} does not fit this trainer: {what}") from error
+    _restore(trainer, contents, named, measured=measured)
+    trainer.loaded_from = Path(path)
 
 
 def variables(trainer: BilevelTrainer) -> dict[str, jt.Var]:
@@ -121,79 +122,72 @@ def snapshot(trainer: BilevelTrainer) -> dict[str, Any]:
             "stop_reason": state.stop_reason.value if state.stop_reason in StopReason.lasting() else None,
         },
         "history": trainer.history.state_dict(),
-        "callbacks": {callback.key: callback.state_dict() for callback in trainer.callbacks.callbacks},
+        "callbacks": {key: callback.state_dict() for key, callback in trainer.callbacks.by_key().items()},
         "loaders": trainer.loader_positions(),
     }
 
 
-def restore(trainer: BilevelTrainer, tree: Mapping[str, Any]) -> None:
-    """Put a tree back into the trainer."""
-    named = variables(trainer)
+def _restore(trainer: BilevelTrainer, contents: Contents, named: Mapping[str, jt.Var], *, measured: bool) -> None:
+    """Put values that were looked at into the trainer."""
+    values = {**contents.variables, **contents.measured} if measured else contents.variables
     for name, v in named.items():
-        v.update(as_var(tree["variables"][name]))
+        v.update(values[name])
     jt.sync(list(named.values()))
-    restore_optimizer(trainer.ll_optimizer, tree["ll_optimizer"])
-    restore_optimizer(trainer.ul_optimizer, tree["ul_optimizer"])
-    saved = tree["initialization"]
-    trainer.initialization = None if saved is None else [as_var(array) for array in saved]
-    trainer.auxiliary = {name: [as_var(array) for array in arrays] for name, arrays in tree["auxiliary"].items()}
-    for name, section in tree["solver_config"].items():
+    _restore_optimizer(trainer.ll_optimizer, contents.tree["ll_optimizer"])
+    _restore_optimizer(trainer.ul_optimizer, contents.tree["ul_optimizer"])
+    trainer.initialization = contents.initialization
+    trainer.auxiliary = contents.auxiliary
+    for name, section in contents.sections.items():
         trainer.solver_config.setdefault(name, {}).update(section)
-    trainer.random_seed = tree["random_seed"]
-    python, numpy = unpacked_states(tree["generators"])
+    trainer.random_seed = contents.tree["random_seed"]
+    python, numpy = contents.generators
     random.setstate(python)
     np.random.set_state(numpy)
-    state, values = trainer.state, dict(tree["state"])
-    reason = values.pop("stop_reason")
-    for name, value in values.items():
-        setattr(state, name, value)
-    state.stop_reason = None if reason is None else StopReason(reason)
-    trainer.history.load_state_dict(tree["history"])
-    trainer.resume_positions(tree["loaders"])
-    for callback in trainer.callbacks.callbacks:
-        if callback.key in tree["callbacks"]:
-            callback.load_state_dict(tree["callbacks"][callback.key])
-        else:
-            logger.warning("the checkpoint has no state of %s, which starts afresh", callback.key)
+    for name, value in contents.state.items():
+        setattr(trainer.state, name, value)
+    trainer.history.rows = contents.history.rows
+    trainer.resumption.keep(contents.tree["loaders"], contents.tree["callbacks"])
 
 
-def as_var(array: np.ndarray) -> jt.Var:
-    """A Var of the array's own dtype; ``jt.array`` alone would turn 64 bits into 32."""
-    return jt.array(array, dtype=str(array.dtype)).sync()
+def _load_callbacks(trainer: BilevelTrainer, states: Mapping[str, Any]) -> None:
+    """Give every callback its state; where one refuses, all get theirs back."""
+    done: list[tuple[Callback, dict[str, Any]]] = []
+    try:
+        for key, callback in trainer.callbacks.by_key().items():
+            if key in states:
+                done.append((callback, callback.state_dict()))
+                callback.load_state_dict(states[key])
+    except Exception:
+        for callback, before in done:
+            with contextlib.suppress(Exception):  # it may refuse that too; the first refusal is the one to tell
+                callback.load_state_dict(before)
+        raise
+    for key in trainer.callbacks.by_key():
+        if key not in states:
+            logger.warning("the checkpoint has no state of %s, which starts afresh", key)
 
 
 def optimizer_state(optimizer: jt.optim.Optimizer) -> dict[str, Any]:
     """An optimizer's plain attributes and, for each parameter group, its own values and lists of arrays."""
-    groups = []
-    for group in optimizer.param_groups:
-        entries = {name: value for name, value in group.items() if name != "params"}
-        lists = {name: [v.numpy() for v in value] for name, value in entries.items() if _is_var_list(value)}
-        groups.append({"values": {n: v for n, v in entries.items() if _is_plain(v)}, "lists": lists})
-    plain = {n: v for n, v in vars(optimizer).items() if not n.startswith("_") and _is_plain(v)}
-    return {"values": plain, "groups": groups}
+    groups = [
+        {
+            "values": checkpoint_contents.plain_entries(group),
+            "lists": {n: [v.numpy() for v in vs] for n, vs in checkpoint_contents.var_lists(group).items()},
+        }
+        for group in optimizer.param_groups
+    ]
+    return {"values": checkpoint_contents.plain_values(optimizer), "groups": groups}
 
 
-def restore_optimizer(optimizer: jt.optim.Optimizer, state: Mapping[str, Any]) -> None:
+def _restore_optimizer(optimizer: jt.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Take back what :func:`optimizer_state` gave."""
     for name, value in state["values"].items():
         setattr(optimizer, name, tuple(value) if isinstance(value, list) else value)
-    if len(state["groups"]) != len(optimizer.param_groups):
-        raise ValueError(f"{len(state['groups'])} parameter groups were saved, there are {len(optimizer.param_groups)}")
     for group, saved in zip(optimizer.param_groups, state["groups"], strict=True):
         for name, value in saved["values"].items():
             group[name] = tuple(value) if isinstance(value, list) else value
         for name, arrays in saved["lists"].items():
             group[name] = [as_var(array).stop_grad() for array in arrays]
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(_is_plain(entry) for entry in value)
-    return value is None or isinstance(value, (bool, int, float, str))
-
-
-def _is_var_list(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(v, jt.Var) for v in value)
 
 
 def _require_same_run(trainer: BilevelTrainer, tree: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -210,7 +204,7 @@ def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str
         f"{name} was {theirs.get(name, 'absent')!r} and is {mine.get(name, 'absent')!r}"
         for name in sorted({*mine, *theirs})
         if name not in _NOT_COMPARED
-        and mine.get(name, _ABSENT) != theirs.get(name, _ABSENT)
+        and not _equal(mine.get(name, _ABSENT), theirs.get(name, _ABSENT))
         and not _one_has_no_such_part(name, mine, theirs)
     ]
 
@@ -223,6 +217,11 @@ _PART = re.compile(r"(ll|ul)_optimizer\.groups\.|schedules\.[^.]+\.")
 def _one_has_no_such_part(name: str, *sides: Mapping[str, Any]) -> bool:
     part = _PART.match(name)
     return part is not None and not all(any(n.startswith(part[0]) for n in side) for side in sides)
+
+
+def _equal(mine: Any, theirs: Any) -> bool:
+    """Whether two values are the same; True is not 1."""
+    return isinstance(mine, bool) == isinstance(theirs, bool) and bool(mine == theirs)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+import logging
 from pathlib import Path
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,13 @@ from jboat import functional, registry, running_statistics
 from jboat.plain_numbers import plain_inside
 from jboat.trainers import device_memory, seeding
 from jboat.trainers.bilevel_pass import Events, failure_of
+from jboat.trainers.checkpoint import CheckpointError
 from jboat.trainers.first_batch import check_first_batch
 from jboat.trainers.history_recorder import record
 from jboat.trainers.hypergradient_result import HyperGradientResult, mean
-from jboat.trainers.interrupt import DeferredInterrupt
+from jboat.trainers.interrupt import DeferredInterrupt, InterruptedFit
 from jboat.trainers.loader_stream import LoaderStream
-from jboat.trainers.resume import resume
+from jboat.trainers.resume import resume, way_on
 from jboat.trainers.step_batches import Pair, draw_pairs
 from jboat.trainers.trainer_state import StopReason
 from jboat.trajectory import Trajectory
@@ -25,6 +27,8 @@ import jittor as jt
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
+
+logger = logging.getLogger("jboat")
 
 
 class FitLoop:
@@ -51,10 +55,13 @@ class FitLoop:
         self._trainer = trainer
         self._state = trainer.state
         seed = trainer.draw_random_seed()
-        seeds = [seeding.derived_seed(seed, level, trainer.state.step) for level in (1, 2)]
+        seeds = [seeding.derived_seed(seed, level, trainer.state.step) for level in (1, 2, 3)]
         self.ll_stream = LoaderStream(ll_loader, "ll_loader", seeds[0] if trainer.deterministic else None)
         self.ul_stream = LoaderStream(ul_loader, "ul_loader", seeds[1] if trainer.deterministic else None)
         self._val_loader = val_loader
+        self.val_stream: LoaderStream | None = None
+        if val_loader is not None:
+            self.val_stream = LoaderStream(val_loader, "val_loader", seeds[2] if trainer.deterministic else None)
         self._val_every = val_every
         self._check_second_order = check_second_order
         self._first_batch_checked = False
@@ -68,26 +75,65 @@ class FitLoop:
     ) -> None:
         """Train until a limit is reached or a callback asks to stop."""
         trainer, state = self._trainer, self._state
+        interrupt, message = DeferredInterrupt(), ""
         try:
-            with DeferredInterrupt() as interrupt:
+            with interrupt:
                 self._call("setup")
                 state.step_metrics = {}
                 state.evaluation_metrics = trainer.evaluation_metrics() if self._val_loader is not None else ()
                 if resume_from is not None:
                     resume(trainer, resume_from)
-                resumed = trainer.take_positions(self)
+                resumed = trainer.resumption.take_up(self, trainer.callbacks)
                 state.begin_fit(resumed=resumed, max_epochs=max_epochs, max_steps=max_steps)
                 self._begin(resumed)
                 self._keeps_measured = any(c.wants_measured_values(trainer, state) for c in trainer.callbacks.callbacks)
                 self._call("on_fit_start")
+                interrupt.raise_if_requested()
                 begun = time.perf_counter() - state.elapsed
                 self._loop(begun, max_time, interrupt)
                 self._call("on_fit_end")
+        except InterruptedFit as error:
+            state.request_stop(StopReason.INTERRUPTED)
+            try:
+                trainer.callbacks.call_all("on_exception", trainer, state, error)
+            except Exception as failure:
+                logger.error("%s: %s: %s", error, type(failure).__name__, failure)
+                raise
+            place = f"within outer step {state.step + 1}" if error.at_once else f"after outer step {state.step}"
+            message = f"{error} {place}; {way_on(trainer)}"
+            logger.warning("%s", message)
         except BaseException as error:
+            if interrupt.received is not None:  # which ends the program without a word
+                logger.error("fit failed: %s: %s", type(error).__name__, error)
             trainer.callbacks.call_all("on_exception", trainer, state, error)
             raise
         finally:
-            trainer.callbacks.call_all("teardown", trainer, state)
+            try:
+                trainer.callbacks.call_all("teardown", trainer, state)
+            finally:
+                interrupt.deliver(message)
+
+    def positions(self) -> dict[str, Any]:
+        """Where the loaders stand, for a checkpoint."""
+        streams = {"ll": self.ll_stream, "ul": self.ul_stream, "val": self.val_stream}
+        return {name: stream.state_dict() for name, stream in streams.items() if stream is not None}
+
+    def take_positions(self, positions: Mapping[str, Any]) -> None:
+        """Send the loaders where a checkpoint left them.
+
+        Raises:
+            CheckpointError: if they cannot have stood there, or give other batches.
+        """
+        try:
+            self.ll_stream.load_state_dict(positions["ll"])
+            self.ul_stream.load_state_dict(positions["ul"])
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+        if self.val_stream is not None and "val" in positions:
+            try:
+                self.val_stream.load_state_dict(positions["val"])
+            except ValueError as error:
+                logger.warning("%s: its order starts afresh", error)
 
     def evaluates_after(self, step: int) -> bool:
         """Whether an evaluation follows this outer step, wherever its epoch stands."""
@@ -137,6 +183,7 @@ class FitLoop:
                 state.phase = "step evaluated"
                 interrupt.raise_if_requested()
             if state.phase == "step evaluated":
+                self._request_stop_at_limits(max_time)  # a run may be resumed here
                 if self._pass_is_over():
                     state.epoch += 1
                     state.phase = "epoch"
@@ -289,7 +336,9 @@ class FitLoop:
     def _validate(self, next_phase: str) -> None:
         trainer, state = self._trainer, self._state
         self._call("on_evaluate_start")
-        means = trainer.evaluate(self._val_loader)
+        assert self.val_stream is not None
+        means = trainer.evaluate(self.val_stream.one_pass)
+        self.val_stream.commit()
         state.validation = {f"val_{name}": value for name, value in means.items()}
         state.metrics = {**state.metrics, **state.validation}
         state.phase = next_phase

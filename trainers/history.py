@@ -59,9 +59,23 @@ class History:
         return {"rows": len(self.rows), "columns": columns}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave."""
-        rows: list[dict[str, float]] = [{} for _ in range(state["rows"])]
-        for name, column in state["columns"].items():
+        """Take back what :meth:`state_dict` gave.
+
+        Raises:
+            KeyError: if something is missing.
+            ValueError: if the columns differ in length, or are no columns.
+        """
+        if set(state) != {"rows", "columns"}:
+            raise ValueError("history must hold rows and columns alone")
+        length, columns = state["rows"], state["columns"]
+        if type(length) is not int or length < 0 or not isinstance(columns, dict):
+            raise ValueError("history must have a number of rows and columns")
+        if length and not {"step", "epoch"} <= set(columns):
+            raise ValueError("history must have the columns step and epoch")
+        for name, column in columns.items():  # no row is made before there is a number for it
+            _require_column(name, column["there"], column["values"], length)
+        rows: list[dict[str, float]] = [{} for _ in range(length)]
+        for name, column in columns.items():
             for row, there, value in zip(rows, column["there"], column["values"], strict=True):
                 if there:
                     row[name] = int(value) if name in ("step", "epoch") else float(value)
@@ -106,3 +120,17 @@ class History:
         with atomic_file(path, "wb") as file:
             figure.savefig(file, format=Path(path).suffix.lstrip(".") or "png")
         return Path(path)
+
+
+def _require_column(name: str, there: Any, values: Any, length: int) -> None:
+    """Require a column of so many rows.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    for part, dtype in ((there, np.bool_), (values, np.float64)):
+        if not isinstance(part, np.ndarray) or part.dtype != dtype or part.shape != (length,):
+            raise ValueError(f"history column {name!r} must have {length} rows of {dtype.__name__}")
+    whole = name in ("step", "epoch")
+    if whole and not (there.all() and (values >= 0).all() and (values <= 2**53).all() and (values % 1 == 0).all()):
+        raise ValueError(f"history column {name!r} must hold counts")

@@ -7,9 +7,10 @@ import contextlib
 import hashlib
 from typing import Any
 
+from jboat.callbacks.saved_values import is_count
 from jboat.trainers import seeding
 from jboat.trainers.loaders import FORMS, Item, as_item, check_loader, known_length
-from jboat.trainers.random_stream import RandomStream
+from jboat.trainers.random_stream import RandomStream, unpacked_states
 import jittor as jt
 import numpy as np
 
@@ -99,6 +100,12 @@ class LoaderStream:
             return self.draw_cycling()
         return item
 
+    def one_pass(self) -> Iterator[Item]:
+        """The batches of a whole pass."""
+        self._iterator = None
+        while (item := self.draw()) is not None:
+            yield item
+
     def commit(self) -> None:
         """Make the present position the one that :meth:`state_dict` tells: the batches drawn so far are used."""
         self._committed = (self.passes, self.position, self._iterator is not None, self.wrapped)
@@ -116,12 +123,13 @@ class LoaderStream:
         """Go to the position that :meth:`state_dict` told, by repeating the pass up to it.
 
         Raises:
-            ValueError: if the loader gives other batches than it gave then.
+            ValueError: if it is no position, or the loader gives other batches than it gave then.
         """
+        check_position(state, self._name)
         generators = dict(state["generators"])
         dataset = generators.pop("dataset", None)
         if dataset is not None:
-            self._loader._shuffle_rng.bit_generator.state = dataset
+            self._set_shuffle(dataset)
         if self._random is not None and generators:
             self._random.load_state_dict(generators)
         self._seed = state["seed"]
@@ -152,6 +160,20 @@ class LoaderStream:
         self.position = 1
         return batch
 
+    def _set_shuffle(self, state: Any) -> None:
+        """Set the generator of a Jittor Dataset's own."""
+        shuffle = getattr(self._loader, "_shuffle_rng", None)
+        if not isinstance(shuffle, np.random.Generator):
+            raise ValueError(
+                f"{self._name} was a Dataset with a generator of its own when it was saved; it is none now"
+            )
+        if not _same_form(state, shuffle.bit_generator.state):
+            raise ValueError(f"{self._name} had another generator than {type(shuffle.bit_generator).__name__}")
+        try:
+            shuffle.bit_generator.state = state
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{self._name}: its generator's state is none: {error}") from error
+
     def _begin(self) -> Iterator[Any]:
         if callable(self._loader) and not isinstance(self._loader, Iterable):
             made = self._loader()
@@ -169,6 +191,49 @@ class LoaderStream:
         if isinstance(shuffle, np.random.Generator):
             states["dataset"] = shuffle.bit_generator.state
         return states
+
+
+def check_position(state: Any, name: str) -> None:
+    """Require what :meth:`LoaderStream.state_dict` gives.
+
+    Args:
+        state: what was read.
+        name: what to call it in an error.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    kinds = {
+        **{"passes": (int,), "position": (int,), "open": (bool,), "wrapped": (bool,)},
+        **{"seed": (int, type(None)), "generators": (dict,), "digest": (str,)},
+    }
+    if not isinstance(state, dict) or set(state) != set(kinds):
+        raise ValueError(f"{name} must hold {', '.join(kinds)}")
+    for key, allowed in kinds.items():
+        if type(state[key]) not in allowed or (type(state[key]) is int and not is_count(state[key])):
+            raise ValueError(f"{name}: {key} must be {allowed[0].__name__}")
+    if state["open"] and state["position"] > 0 and state["passes"] < 1:
+        raise ValueError(f"{name} stands in a pass that it has not begun")
+    rest = {key: value for key, value in state["generators"].items() if key != "dataset"}
+    if rest:
+        unpacked_states(rest)
+
+
+def _same_form(state: Any, live: Any) -> bool:
+    """Whether a bit generator's state has the form of another's, and its positions lie in its buffers."""
+    if isinstance(live, dict):
+        return (
+            isinstance(state, dict)
+            and set(state) == set(live)
+            and all(_same_form(state[key], live[key]) for key in live)
+            and (type(state.get("pos", 0)) is int and state.get("pos", 0) <= 624)
+            and (type(state.get("buffer_pos", 0)) is int and state.get("buffer_pos", 0) <= 4)
+        )
+    if isinstance(live, np.ndarray):
+        return isinstance(state, np.ndarray) and state.dtype == live.dtype and state.shape == live.shape
+    if isinstance(live, int):
+        return type(state) is int and state >= 0
+    return type(state) is type(live) and bool(state == live)
 
 
 def _digest(item: Item) -> str:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+import math
 import random
 from typing import Any
 
 import numpy as np
+
+_WORDS = 624  # of a Mersenne Twister's state
 
 
 class RandomStream:
@@ -57,7 +60,47 @@ def packed_states(python: Any, numpy: Any) -> dict[str, Any]:
 
 
 def unpacked_states(state: dict[str, Any]) -> tuple[Any, Any]:
-    """What ``random.setstate`` and ``numpy.random.set_state`` take."""
+    """What ``random.setstate`` and ``numpy.random.set_state`` take.
+
+    Neither looks at all that it is given, and numpy reads memory that is not its own from a wrong position.
+
+    Raises:
+        KeyError: if something is missing.
+        ValueError: if they are no states.
+    """
     python, numpy = state["python"], state["numpy"]
-    words = tuple(int(word) for word in python["words"])
-    return (python["version"], words, python["gauss"]), (numpy["name"], numpy["words"], *numpy["rest"])
+    forms = [(state, {"python", "numpy"}), (python, {"version", "words", "gauss"}), (numpy, {"name", "words", "rest"})]
+    if not all(isinstance(part, dict) and set(part) == keys for part, keys in forms):
+        raise ValueError("generators must hold the states of Python's and numpy's generators alone")
+    words, (position, has_gauss, gauss) = python["words"], numpy["rest"]
+    sound = (
+        type(python["version"]) is int
+        and python["version"] == random.Random().getstate()[0]
+        and _are_words(words, np.int64, _WORDS + 1)
+        and int(words[-1]) <= _WORDS
+        and (python["gauss"] is None or (type(python["gauss"]) is float and math.isfinite(python["gauss"])))
+        and numpy["name"] == "MT19937"
+        and _are_words(numpy["words"], np.uint32, _WORDS)
+        and type(position) is int
+        and 0 <= position <= _WORDS
+        and type(has_gauss) is int
+        and has_gauss in (0, 1)
+        and type(gauss) is float
+        and math.isfinite(gauss)
+    )
+    if not sound:
+        raise ValueError("generators holds no states of Python's and numpy's generators")
+    return (
+        (python["version"], tuple(int(word) for word in words), python["gauss"]),
+        (numpy["name"], numpy["words"], position, has_gauss, gauss),
+    )
+
+
+def _are_words(array: Any, dtype: type[np.generic], length: int) -> bool:
+    """Whether this is an array of so many 32-bit numbers."""
+    return (
+        isinstance(array, np.ndarray)
+        and array.dtype == dtype
+        and array.shape == (length,)
+        and bool(((array >= 0) & (array < 2**32)).all())
+    )

@@ -31,7 +31,7 @@ def resume(trainer: BilevelTrainer, source: str | Path) -> None:
     if source not in ("last", "best"):
         trainer.load_checkpoint(source)
         return
-    callbacks = [c for c in trainer.callbacks.callbacks if isinstance(c, ModelCheckpoint)]
+    callbacks = _checkpoints(trainer)
     if not callbacks:
         raise ValueError(
             f"resume_from={source!r} needs a ModelCheckpoint among the callbacks, which says where to look"
@@ -56,9 +56,23 @@ def resume(trainer: BilevelTrainer, source: str | Path) -> None:
     raise CheckpointError(f"none of the {len(candidates)} checkpoints in {folders} can be read")
 
 
+def way_on(trainer: BilevelTrainer) -> str:
+    """How a run that was interrupted can go on, in words."""
+    saved = [c.newest_path for c in _checkpoints(trainer) if c.newest_path is not None and c.newest_path.exists()]
+    if not saved:
+        there = "yet" if _checkpoints(trainer) else "since there is no ModelCheckpoint among the callbacks"
+        return f"no checkpoint was written {there}"
+    newest = max(saved, key=lambda path: path.stat().st_mtime_ns)
+    return f"the newest checkpoint is {newest}; fit(..., resume_from='last') goes on from there"
+
+
 def _best_file(callbacks: list[ModelCheckpoint]) -> Path:
     files = [c.best_file for c in callbacks if c.monitors]
     if len(files) > 1:
         listing = ", ".join(str(file) for file in files)
         raise ValueError(f"resume_from='best' could mean {listing}; give one of these paths")
     return files[0] if files else callbacks[0].best_file
+
+
+def _checkpoints(trainer: BilevelTrainer) -> list[ModelCheckpoint]:
+    return [c for c in trainer.callbacks.callbacks if isinstance(c, ModelCheckpoint)]

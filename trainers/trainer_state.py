@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 import enum
 
+PHASES = ("start", "next", "step", "step evaluated", "epoch", "epoch evaluated", "epoch end")
+
 
 class StopReason(enum.Enum):
     """Why ``fit`` ended."""

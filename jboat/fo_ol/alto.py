@@ -18,6 +18,8 @@ class ALTO(FirstOrder):
     from a unified perspective: a survey and beyond", IEEE TPAMI 2021.
     """
 
+    keeps = ()
+
     def optimize(
         self, ll_feed_dict: Batch, ul_feed_dict: Batch, current_iter: int, auxiliary: Auxiliary | None = None
     ) -> FirstOrderStep:

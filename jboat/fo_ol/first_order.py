@@ -78,7 +78,13 @@ class FirstOrder:
         ul_var: the Vars x that the upper level optimizes.
         lower_loop: the number of inner steps, for methods that have them.
         solver_config: ``lower_level_opt`` and the method's own section.
+
+    Attributes:
+        keeps: the names in ``FirstOrderStep.auxiliary``, each for one Var per variable of the lower level, by which a
+            checkpoint is checked; None where a method does not tell.
     """
+
+    keeps: tuple[str, ...] | None = None
 
     def __init__(
         self,

@@ -65,6 +65,8 @@ class GAFFO(FirstOrder):
     with regularized gap functions", arXiv 2406.01992, 2024.
     """
 
+    keeps = ("theta",)
+
     def optimize(
         self, ll_feed_dict: Batch, ul_feed_dict: Batch, current_iter: int, auxiliary: Auxiliary | None = None
     ) -> FirstOrderStep:

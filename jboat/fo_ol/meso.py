@@ -48,6 +48,8 @@ class MESO(FirstOrder):
     Hessian-free solution strategy", ICML 2024.
     """
 
+    keeps = ("theta",)
+
     def optimize(
         self, ll_feed_dict: Batch, ul_feed_dict: Batch, current_iter: int, auxiliary: Auxiliary | None = None
     ) -> FirstOrderStep:

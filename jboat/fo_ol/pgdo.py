@@ -65,6 +65,8 @@ class PGDO(FirstOrder):
     Source: Shen and Chen, "On penalty-based bilevel gradient descent method", ICML 2023.
     """
 
+    keeps = ()
+
     def needs_second_derivatives(self) -> bool:
         """Whether the penalty is the lower gradient's norm."""
         return bool(registry.options(self.solver_config, "PGDO").penalty == "gradient")

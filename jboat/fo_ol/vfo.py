@@ -49,6 +49,8 @@ class VFO(FirstOrder):
     NeurIPS 2022.
     """
 
+    keeps = ()
+
     def optimize(
         self, ll_feed_dict: Batch, ul_feed_dict: Batch, current_iter: int, auxiliary: Auxiliary | None = None
     ) -> FirstOrderStep:

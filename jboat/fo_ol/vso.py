@@ -75,6 +75,8 @@ class VSO(FirstOrder):
     arXiv 2110.04974, 2021.
     """
 
+    keeps = ("z",)
+
     def optimize(
         self, ll_feed_dict: Batch, ul_feed_dict: Batch, current_iter: int, auxiliary: Auxiliary | None = None
     ) -> FirstOrderStep:

@@ -84,7 +84,7 @@ def test_tensorboard_holds_the_metrics_the_configuration_and_histograms(tmp_path
     events = EventAccumulator(str(tmp_path), size_guidance={"histograms": 0}).Reload()
     tags = events.Tags()
     train = {"ll_loss", "ul_loss", "hypergradient_norm", "ll_lr", "ul_lr", "gda_alpha", "ptt_index"}
-    expected = {f"train/{name}" for name in train | {"cg_residual", "cg_iterations"}}
+    expected = {f"train/{name}" for name in train | {"cg_residual", "cg_iterations", "cg_breakdown"}}
     expected |= {
         f"wall_seconds/{name}" for name in ("lower", "hypergradient", "update", "step", "callbacks", "data")
     } | {"val/ul_loss"}
