@@ -25,7 +25,7 @@ class ALTO(FirstOrder):
     ) -> FirstOrderStep:
         """See :meth:`FirstOrder.optimize`."""
         y = self.start()
-        here = self.gradients(lambda v: self.objective_value(self.ll_objective, v, ll_feed_dict), y, by_x=False)
+        here = self.gradients(lambda v: self.lower_loss(v, ll_feed_dict), y, by_x=False)
         y_new, state = self.lower_step(y, here.by_y, decay_included=False, together_with=[here.loss])
         upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y_new, by_y=False)
         return FirstOrderStep(

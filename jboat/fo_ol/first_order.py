@@ -137,21 +137,23 @@ class FirstOrder:
 
     def lower_values(self, y: Sequence[jt.Var], feed: Batch) -> tuple[jt.Var, jt.Var]:
         """The values of f and phi at y, with their graphs; without coupled weight decay the same Var twice."""
-        loss = self.objective_value(self.ll_objective, y, feed)
+        loss = self.lower_loss(y, feed)
         name = type(self).__name__
         return loss, lower.with_weight_decay(loss, y, self.rule, operator=name, warn=self.warn)
 
     def upper_value(self, y: Sequence[jt.Var], feed: Batch) -> jt.Var:
         """The upper objective F at y, with its graph."""
-        return self.objective_value(self.ul_objective, y, feed)
+        return self._value(self.ul_objective, y, feed, of_lower=False)
 
-    def objective_value(self, objective: Objective, y: Sequence[jt.Var], feed: Batch) -> jt.Var:
-        """An objective at y as the user wrote it, with its graph."""
+    def lower_loss(self, y: Sequence[jt.Var], feed: Batch) -> jt.Var:
+        """The lower objective f at y as the user wrote it, with its graph."""
+        return self._value(self.ll_objective, y, feed, of_lower=True)
 
+    def _value(self, objective: Objective, y: Sequence[jt.Var], feed: Batch, *, of_lower: bool) -> jt.Var:
         def call(model: Trajectory) -> jt.Var:
             loss = lower.call(objective, feed, self.ul_model, model, parameters=y)
             if self._ll_statistics or self._ul_statistics:
-                self._note(y, of_lower=objective is self.ll_objective)
+                self._note(y, of_lower=of_lower)
             return loss
 
         with functional.preserved(self._ul_statistics):

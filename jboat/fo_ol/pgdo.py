@@ -85,7 +85,7 @@ class PGDO(FirstOrder):
             penalty, lower_loss = here.value - there.value, here.loss
             penalty_by_x, penalty_by_y = functional.axpy(-1.0, there.by_x, here.by_x), here.by_y
         else:
-            lower_loss = self.objective_value(self.ll_objective, y, ll_feed_dict).detach()
+            lower_loss = self.lower_loss(y, ll_feed_dict).detach()
 
             def squared(v: Sequence[jt.Var]) -> jt.Var:
                 gradient = autodiff.grad(self.lower_value(v, ll_feed_dict), v)
