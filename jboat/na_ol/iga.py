@@ -39,8 +39,11 @@ class IGA(Terminal):
     ) -> tuple[list[jt.Var], dict[str, float]]:
         """See :meth:`Terminal.total`."""
         y = trajectory.parameters()
-        phi = self._lower(trajectory, trajectory.last - 1, ll_feed_dict, ul_feed_dict, y)
-        gradients = functional.detached(autodiff.grad(phi, [*self.ul_var, *y]))
+        variables = [*self.ul_var, *y]
+        gradients = functional.detached(
+            # phi has no name, since what is held is computed too
+            autodiff.grad(self._lower(trajectory, trajectory.last - 1, ll_feed_dict, ul_feed_dict, y), variables)
+        )
         phi_by_x, phi_by_y = gradients[: len(self.ul_var)], gradients[len(self.ul_var) :]
         pairs = ((upper.by_y, phi_by_y), (phi_by_y, phi_by_y), (upper.by_y, upper.by_y))
         products = [functional.dot(*pair).detach() for pair in pairs]
