@@ -29,6 +29,7 @@ from jboat.trainers.callback_list import CallbackList, with_default_loggers
 from jboat.trainers.dual_multiplier_pass import dual_multiplier_pass
 from jboat.trainers.errors import NonFiniteError
 from jboat.trainers.evaluation import UnknownSize, evaluation_mode, weighted_means
+from jboat.trainers.first_batch import SecondOrderCheck, check_first_batch
 from jboat.trainers.first_order_pass import first_order_pass
 from jboat.trainers.fit_loop import FitLoop
 from jboat.trainers.history import History
@@ -193,6 +194,7 @@ class BilevelTrainer:
         self.auxiliary: dict[str, list[jt.Var]] = {}
         self.pairs: list[Pair] = []
         self.zero_watch = ZeroWatch()
+        self._second_order = SecondOrderCheck()
         self.measured: list[tuple[jt.Var, jt.Var]] | None = None
         self._fitting = False
         self._unknown_size = UnknownSize()
@@ -285,18 +287,21 @@ class BilevelTrainer:
         with devices.scope(self.device), evaluation_mode([self.ul_model, self.ll_model]):
             return weighted_means(loader, self.evaluation_step, self.evaluation_batch_size, self._unknown_size.warn)
 
-    def hypergradient(self, ll_batch: Any, ul_batch: Any) -> HyperGradientResult:
+    def hypergradient(self, ll_batch: Any, ul_batch: Any, *, check_second_order: bool = True) -> HyperGradientResult:
         """The hypergradient at the present parameters; models, optimizers and batches stay as they are.
 
         Args:
             ll_batch: a lower batch; a list of K of them where ``lower_batches`` is ``"fresh"``. Lists of tasks at both
                 levels give the average of the tasks' hypergradients.
             ul_batch: an upper batch.
+            check_second_order: whether to look at second derivatives on these batches, as :meth:`fit` does. This is
+                done once for the same objectives, by whichever of the two comes first.
 
         Raises:
             TypeError: for a batch of a wrong kind.
             ValueError: for another number of lower batches than K, or of tasks, or a variable that is stop_grad.
             NonFiniteError: if a lower loss is NaN or infinite.
+            SecondOrderError: if the lower objective has a wrong second derivative that the operators need.
         """
         self._levels.check()
         fresh = self.lower_batches == "fresh"
@@ -307,6 +312,8 @@ class BilevelTrainer:
         pairs = task_pairs(lower_items, as_item(ul_batch, "ul_batch"), fresh)
         buffers = [b for model in (self.ul_model, self.ll_model) for b in functional.buffers(model)]
         with devices.scope(self.device), functional.preserved(buffers):
+            if check_second_order and self._second_order.is_due(self.problem):
+                self.check_first_batch(pairs[0], check_second_order=True)
             result = mean([self.run_pass(pair, Events(), task) for task, pair in enumerate(pairs)])
         if result.failure is not None:
             raise result.failure
@@ -342,7 +349,9 @@ class BilevelTrainer:
                 yet, the run starts afresh.
             check_second_order: whether to compare, before the first step and where the operators need second
                 derivatives, a Hessian-vector product of the lower objective with a central difference of its gradient
-                on the first batch. This calls the objective up to ten times; see :mod:`jboat.second_order`.
+                on the first batch. This calls the objective up to ten times, once for the same objectives; see
+                :mod:`jboat.second_order`. What cannot be settled is a warning where operations with a hand-written
+                gradient were used.
 
         Returns:
             The history: one row an outer step of this trainer.
@@ -500,6 +509,19 @@ class BilevelTrainer:
         if self.initialization is not None and ("DI" in self.gm_op or not self.warm_start):
             return self.initialization
         return self.ll_var
+
+    def check_first_batch(self, pair: Pair, *, check_second_order: bool) -> None:
+        """Call both objectives once; see :func:`jboat.trainers.first_batch.check_first_batch`.
+
+        Args:
+            pair: the lower batch, or K of them, and the upper batch.
+            check_second_order: whether to look at second derivatives, unless these objectives have passed before.
+        """
+        due = check_second_order and self._second_order.is_due(self.problem)
+        with device_memory.named(self.problem.finisher, self.state.step + 1):
+            check_first_batch(self.problem, pair, self.next_initial(), check_second_order=due)
+        if due:
+            self._second_order.passed(self.problem)
 
     def run_pass(self, pair: Pair, events: Events, task: int = 0) -> HyperGradientResult:
         """Lower loop and hypergradient chain for one pair of batches."""

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from jboat import functional, registry, running_statistics
 from jboat.plain_numbers import plain_inside
-from jboat.trainers import device_memory, seeding
+from jboat.trainers import seeding
 from jboat.trainers.bilevel_pass import Events, failure_of
-from jboat.trainers.first_batch import check_first_batch
 from jboat.trainers.history_recorder import record
 from jboat.trainers.hypergradient_result import HyperGradientResult, mean
 from jboat.trainers.interrupt import DeferredInterrupt
@@ -200,9 +199,7 @@ class FitLoop:
         if pairs is None:
             self.ll_stream.commit()
         if pairs is not None and not self._first_batch_checked:
-            first = trainer.next_initial()
-            with device_memory.named(trainer.problem.finisher, self._state.step + 1):
-                check_first_batch(trainer.problem, pairs[0], first, check_second_order=self._check_second_order)
+            trainer.check_first_batch(pairs[0], check_second_order=self._check_second_order)
             self._first_batch_checked = True
         return pairs
 
