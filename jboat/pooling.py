@@ -112,7 +112,7 @@ def _outside(x: jt.Var, op: str) -> float:
 def _first_extreme(x: jt.Var, windows: Windows, counts: Sequence[int], op: str) -> jt.Var:
     """The place of each window's first extreme entry, plus a multiple of the size of a window."""
     constant = x.detach()
-    is_nan = windows.entries(constant.isnan().uint8(), counts, 0.0)
+    is_nan = windows.entries(constant.isnan(), counts, 0.0)
     entries = windows.entries(constant, counts, _outside(x, op))
     image, axes = len(counts), list(range(2 + len(counts), 2 + 2 * len(counts)))
     found = entries.reduce(op, axes, keepdims=True)

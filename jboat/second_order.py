@@ -2,9 +2,9 @@
 
 A Hessian-vector product of the objective is compared with a finite difference of its gradient. Kinks, such as those of
 ReLU, make the two differ although the product is right, so that a difference only counts where no kink explains it.
-Operations whose gradient was written by hand (``jt.code`` with a gradient source, and subclasses of ``jt.Function``) often
-have a second derivative of zero, or a wrong one, and nothing says so: one call of the objective is watched for them, and
-where there are any, less evidence is enough. What the differences settle neither way is told apart.
+Operations whose gradient was written by hand (``jt.code`` with a gradient source, and subclasses of ``jt.Function``)
+often have a second derivative of zero, or a wrong one, and nothing says so: one call of the objective is watched for
+them, and where there are any, less evidence is enough. What the differences settle neither way is told apart.
 """
 
 from __future__ import annotations
