@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jboat  # noqa: F401  # prepares what Jittor finds when it is imported
 import jittor as jt
 from jittor import nn
-from jittor.depthwise_conv import DepthwiseConv
 from jittor.weightnorm import weight_norm
 import numpy as np
 
@@ -68,18 +67,6 @@ class Recurrent(jt.Module):
         return self.head(self.layer(x.transpose((1, 0, 2)))[0][-1])
 
 
-class Depthwise(jt.Module):
-    """Jittor's own layer for one kernel a channel."""
-
-    def __init__(self, channels: int) -> None:
-        self.weight = jt.init.gauss((channels, 1, 3, 3), "float32", 0.0, 0.3)
-        self.layer = DepthwiseConv(1, 1)
-
-    def execute(self, x: jt.Var) -> jt.Var:
-        """Shape of x, [n, channels, height, width]."""
-        return self.layer(x, self.weight)
-
-
 def _weight_normed() -> jt.Module:
     layer: jt.Module = nn.Conv(4, 4, 3)
     weight_norm(layer, "weight", 0)
@@ -107,7 +94,7 @@ SMALL = {
     "BatchNorm": _images(lambda: nn.BatchNorm(4)),
     "GroupNorm": _images(lambda: nn.GroupNorm(2, 4)),
     "max pooling": _images(lambda: nn.MaxPool2d(2, 2)),
-    "depthwise": _images(lambda: Depthwise(4)),
+    "depthwise": _images(lambda: nn.Conv(4, 4, 3, padding=1, groups=4)),
     "grouped": _images(lambda: nn.Conv(4, 4, 3, padding=1, groups=2)),
     "ConvTranspose": _images(lambda: nn.ConvTranspose(4, 4, 3, stride=2)),
     "Upsample": _images(lambda: nn.Upsample(scale_factor=2, mode="bilinear")),

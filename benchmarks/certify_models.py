@@ -12,6 +12,7 @@ the place of ReLU, which has all other operations in common, is the one that cou
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 import json
 import os
 from pathlib import Path
@@ -77,7 +78,7 @@ def _append(rows: Path, row: dict[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing; 1 if a hypergradient is wrong or a model has failed."""
     from certification import TOLERANCE
     from certified_models import CASES, ZOO
@@ -93,7 +94,7 @@ def main() -> int:
     )
     parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "certified-models.md", help="the page")
     parser.add_argument("--one", nargs=2, metavar=("MODEL", "ACTIVATIONS"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.one:
         _one(*args.one, args.rows)
         return 0
@@ -111,6 +112,7 @@ def main() -> int:
                 _append(args.rows, {"model": name, "activations": activations, "failure": outcome.result})
             args.page.write_text(table(read(args.rows), TOLERANCE))
             print(args.page.read_text().splitlines()[-1], flush=True)
+    args.page.write_text(table(read(args.rows), TOLERANCE))
     rows = [row for row in read(args.rows) if row["model"] in args.only]
     failed = any("failure" in row or any(row[m]["verdict"] == "wrong" for m in METHODS) for row in rows)
     return int(failed)
