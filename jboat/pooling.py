@@ -29,6 +29,54 @@ _JITTORS = replaced_functions.originals(
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _LIMITS = {"float16": 65000.0, "bfloat16": 1e38, "float64": float(np.finfo(np.float64).max)}
 
+# one pass over images of up to three dimensions, for float32; with -ffast-math NaN is known by its bits alone
+_FIRST_EXTREME = """
+    int image[3], count[3], size[3], stride[3], padding[3];
+    const float sign = data["sign"];
+    for (int d = 0; d < 3; d++) {
+        const std::string axis = std::to_string(d);
+        image[d] = data["image" + axis];
+        count[d] = data["count" + axis];
+        size[d] = data["size" + axis];
+        stride[d] = data["stride" + axis];
+        padding[d] = data["padding" + axis];
+    }
+    const int64 entries = (int64)image[0] * image[1] * image[2];
+    const int64 images = in0->num / entries;
+    auto* first = out_p;
+    for (int64 i = 0; i < images; i++)
+    for (int a = 0; a < count[0]; a++)
+    for (int b = 0; b < count[1]; b++)
+    for (int c = 0; c < count[2]; c++) {
+        const int at[3] = {a * stride[0] - padding[0], b * stride[1] - padding[1], c * stride[2] - padding[2]};
+        int begin[3], end[3];
+        for (int d = 0; d < 3; d++) {
+            begin[d] = std::max(at[d], 0);
+            end[d] = std::min(at[d] + size[d], image[d]);
+        }
+        int place = -1;
+        float best = 0.0f;
+        bool found_nan = false;
+        for (int p = begin[0]; p < end[0] && !found_nan; p++)
+        for (int q = begin[1]; q < end[1] && !found_nan; q++) {
+            const float* row = in0_p + i * entries + ((int64)p * image[1] + q) * image[2];
+            const int before = ((p - at[0]) * size[1] + q - at[1]) * size[2] - at[2];
+            for (int r = begin[2]; r < end[2]; r++) {
+                unsigned bits;
+                std::memcpy(&bits, row + r, sizeof bits);
+                found_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+                const float value = sign * row[r];
+                if (found_nan || place < 0 || value > best) {
+                    place = before + r;
+                    best = value;
+                }
+                if (found_nan) break;
+            }
+        }
+        *first++ = std::max(place, 0);
+    }
+"""
+
 
 class Windows(NamedTuple):
     """Where windows lie, with one number for each dimension of the images.
@@ -112,6 +160,12 @@ def _outside(x: jt.Var, op: str) -> float:
 def _first_extreme(x: jt.Var, windows: Windows, counts: Sequence[int], op: str) -> jt.Var:
     """The place of each window's first extreme entry, plus a multiple of the size of a window."""
     constant = x.detach()
+    if str(x.dtype) == "float32" and not jt.flags.use_cuda:
+        data = {"sign": 1.0 if op == "maximum" else -1.0}
+        for name, sizes in {"image": x.shape[2:], "count": counts, **windows._asdict()}.items():
+            missing, fill = 3 - len(counts), 0 if name == "padding" else 1
+            data |= {f"{name}{d}": float(n) for d, n in enumerate([fill] * missing + list(sizes))}
+        return jt.code([*x.shape[:2], *counts], "int32", [constant], cpu_src=_FIRST_EXTREME, data=data)
     is_nan = windows.entries(constant.isnan(), counts, 0.0)
     entries = windows.entries(constant, counts, _outside(x, op))
     image, axes = len(counts), list(range(2 + len(counts), 2 + 2 * len(counts)))
