@@ -18,7 +18,8 @@ Six things make gradients slow on a CPU, most of all second derivatives:
 Inside :func:`fast_gradients` conditions are stored as bytes, exponentials have a kernel of their own, the largest entry
 is a constant, and products of matrices, linear layers, convolutions without groups, what is broadcast to the
 channels of images, ReLU, softmax and cross entropy are operations of :mod:`jboat.cpu_ops`. Values and gradients are the
-same up to rounding, but that ReLU keeps NaN, where Jittor's gives 0.
+same up to rounding, but that ReLU keeps NaN, where Jittor's gives 0. On every device maximum, minimum and adaptive
+maximum pooling are those of :mod:`jboat.pooling`, which have the second derivative that Jittor's lack.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import contextlib
 import functools
 from typing import Any
 
-from jboat import cpu_ops, cuda_gradients, functional, replaced_functions
+from jboat import cpu_ops, cuda_gradients, functional, pooling, replaced_functions
 import jittor as jt
 
 Function = Callable[..., jt.Var]
@@ -72,7 +73,8 @@ def fast_gradients() -> Iterator[None]:
 
 @functools.cache
 def _for_cuda() -> dict[tuple[Any, str], Function]:
-    return {place: _by_constant_shift(_JITTORS[place]) for place in _SHIFTED} | cuda_gradients.replacements()
+    found = {place: _by_constant_shift(_JITTORS[place]) for place in _SHIFTED}
+    return found | cuda_gradients.replacements() | pooling.replacements()
 
 
 @functools.cache
@@ -81,7 +83,7 @@ def _for_cpus(operations: Any | None) -> dict[tuple[Any, str], Function]:
     found = {place: _by_bytes(_JITTORS[place]) for place in _CONDITIONAL}
     found |= {place: _computed_once(_JITTORS[place]) for place in _EXPONENTIAL}
     found |= {place: _by_constant_shift(_JITTORS[place]) for place in _SHIFTED}
-    found |= {(jt.nn, "relu"): relu, (jt.nn.ReLU, "execute"): lambda layer, x: relu(x)}
+    found |= {(jt.nn, "relu"): relu, (jt.nn.ReLU, "execute"): lambda layer, x: relu(x)} | pooling.replacements()
     if operations is not None:
         found |= _by_operations(
             operations,

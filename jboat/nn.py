@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from jboat.pooling import Windows, extreme
 import jittor as jt
-
-_LOWEST = -3.0e38
 
 
 def max_pool2d(
     x: jt.Var, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None, padding: int = 0
 ) -> jt.Var:
     """Max pooling that can be differentiated twice; Jittor's own gives a second derivative of zero.
+
+    The trainer puts the same in the place of Jittor's while it runs. Of equal largest entries of a window the first has
+    the derivative; NaN is kept.
 
     Args:
         x: shape [n, c, h, w], floating point.
@@ -33,16 +35,11 @@ def max_pool2d(
             f"kernel_size and stride must be at least 1 and padding between 0 and half a window, got {kernel}, {step} "
             f"and {padding}"
         )
-    n, c, h, w = x.shape
-    out_h, out_w = ((size + 2 * padding - k) // s + 1 for size, k, s in zip((h, w), kernel, step, strict=True))
-    if out_h < 1 or out_w < 1:
-        raise ValueError(f"a window of {kernel} does not fit into {h} x {w} with padding {padding}")
-    windows = x.reindex(
-        [n, c, out_h, out_w, *kernel],
-        ["i0", "i1", f"i2*{step[0]}-{padding}+i4", f"i3*{step[1]}-{padding}+i5"],
-        overflow_value=_LOWEST,
-    )
-    return windows.max([4, 5])
+    windows = Windows(kernel, step, (padding, padding))
+    counts = windows.counts(x.shape[2:])
+    if min(counts) < 1:
+        raise ValueError(f"a window of {kernel} does not fit into {x.shape[2]} x {x.shape[3]} with padding {padding}")
+    return extreme(x, windows, counts)
 
 
 class MaxPool2d(jt.Module):

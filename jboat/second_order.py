@@ -2,16 +2,16 @@
 
 A Hessian-vector product of the objective is compared with a finite difference of its gradient. Kinks, such as those of
 ReLU, make the two differ although the product is right, so that a difference only counts where no kink explains it.
-Operations whose gradient was written by hand (``jt.code`` with a gradient source, which max pooling is made of, and
-subclasses of ``jt.Function``) often have a second derivative of zero, or a wrong one, and nothing says so: one call of
-the objective is watched for them, and where there are any, less evidence is enough.
+Operations whose gradient was written by hand (``jt.code`` with a gradient source, and subclasses of ``jt.Function``)
+often have a second derivative of zero, or a wrong one, and nothing says so: one call of the objective is watched for
+them, and where there are any, less evidence is enough. What the differences settle neither way is told apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from jboat import autodiff, functional, replaced_functions
 import jittor as jt
@@ -22,8 +22,7 @@ RADII = (1e-2, 3e-3, 1e-3, 3e-4)
 SMOOTH = 0.02
 _ZERO = 1e-3
 _ROUNDING = 1e-5
-_POOLING = ((jt.pool.Pool, "execute"), (jt.pool.Pool3d, "execute"))
-_WATCHED = (*_POOLING, (jt.Function, "__call__"), (jt, "code"), (jt, "numpy_code"))
+_WATCHED = ((jt.Function, "__call__"), (jt, "code"), (jt, "numpy_code"))
 replaced_functions.originals(*_WATCHED)
 
 
@@ -46,28 +45,23 @@ class HandWritten:
                 names.append(name)
 
 
-@contextlib.contextmanager
-def watched(module: jt.Module, found: HandWritten) -> Iterator[None]:
-    """Note every operation with a hand-written gradient that this thread calls inside the block.
+class Findings(NamedTuple):
+    """What :func:`examined` has found, by the positions of variables.
 
-    Args:
-        module: whose submodules' names make a pooling layer recognisable.
-        found: where to note them.
+    Attributes:
+        wrong: for each variable whose part of the product is wrong, ``||product - difference|| / ||difference||``.
+        unsettled: those of which the differences show neither that it is right nor that it is wrong.
     """
-    paths = {id(m): name for name, m in module.named_modules()}
+
+    wrong: dict[int, float]
+    unsettled: list[int]
+
+
+@contextlib.contextmanager
+def watched(found: HandWritten) -> Iterator[None]:
+    """Note every operation with a hand-written gradient that this thread calls inside the block, in ``found``."""
     before = {place: replaced_functions.current(*place) for place in _WATCHED}
     inside: list[str] = []
-
-    def named(execute: Callable[..., Any]) -> Callable[..., Any]:
-        def pool(self: Any, x: jt.Var) -> Any:
-            place = paths.get(id(self), "").removesuffix("._layer")
-            inside.append(f"{self.op} pooling{f' {place!r}' if place else ''}")
-            try:
-                return execute(self, x)
-            finally:
-                inside.pop()
-
-        return pool
 
     def call(self: Any, *args: Any) -> Any:
         found.add(f"{type(self).__name__} (a jt.Function)")
@@ -87,13 +81,11 @@ def watched(module: jt.Module, found: HandWritten) -> Iterator[None]:
         return before[jt, "numpy_code"](*args, **kwargs)
 
     watching = {(jt.Function, "__call__"): call, (jt, "code"): coded, (jt, "numpy_code"): numpy_coded}
-    with replaced_functions.replaced(watching | {place: named(before[place]) for place in _POOLING}):
+    with replaced_functions.replaced(watching):
         yield
 
 
-def disagreements(
-    value: Callable[[Sequence[jt.Var]], jt.Var], y: Sequence[jt.Var], *, suspicious: bool
-) -> dict[int, float]:
+def examined(value: Callable[[Sequence[jt.Var]], jt.Var], y: Sequence[jt.Var], *, suspicious: bool) -> Findings:
     """Where the Hessian-vector product of ``value`` is not what a central difference of its gradient says.
 
     One random direction is tried, as long in each variable as the variable itself, with steps of 1% down to 0.03%. A
@@ -101,7 +93,8 @@ def disagreements(
     neighbouring steps that agree to a quarter of :data:`TOLERANCE`, and the differences on both sides agree to
     :data:`SMOOTH`: across kinks a difference holds curvature that the product rightly has not, and not the same on both
     sides. For a ``suspicious`` objective both sides need not agree, and a part that is less than a thousandth of the
-    difference is wrong in any case.
+    difference is wrong in any case. A part that is within :data:`TOLERANCE` of the difference at any step is right, and
+    what is neither is not settled.
 
     Parts that rounding could have made are left out, and so is everything where a number is not finite, which others
     report. No smaller step is tried once a variable is found, or once all parts agree.
@@ -113,7 +106,7 @@ def disagreements(
         suspicious: whether ``value`` uses operations with a hand-written gradient.
 
     Returns:
-        For the position of each variable that disagrees, ``||product - difference|| / ||difference||``.
+        The variables that disagree, and those that are not settled, of which there are none where any disagrees.
     """
     rng = np.random.default_rng(0)
     direction = []
@@ -127,6 +120,7 @@ def disagreements(
     middle = _arrays(gradient)
     scale = _norm(np.concatenate([g.ravel() for g in middle]))
     found: dict[int, float] = {}
+    open_still = set(range(len(y)))
     coarse: list[np.ndarray] | None = None
     for radius in RADII:
         sides = []
@@ -135,25 +129,29 @@ def disagreements(
             jt.sync(moved)
             sides.append(_arrays(autodiff.grad(value(moved), moved)))
         fine = [(a - b) / (2.0 * radius) for a, b in zip(*sides, strict=True)]
-        agreed = True
+        agreed = set()
         for i, (exact, now, before) in enumerate(zip(product, fine, coarse or fine, strict=True)):
             size = _norm(now)
             if not np.isfinite(size + _norm(exact) + _norm(before) + scale):
+                agreed.add(i)
                 continue
             if size <= _ROUNDING * scale / radius:
-                agreed = agreed and _norm(exact) <= _ROUNDING * scale / radius
+                if _norm(exact) <= _ROUNDING * scale / radius:
+                    agreed.add(i)
                 continue
             error = _norm(exact - now) / size
-            agreed = agreed and error <= TOLERANCE
+            if error <= TOLERANCE:
+                agreed.add(i)
             settled = coarse is not None and _norm(before - now) <= 0.25 * TOLERANCE * size
             uneven = _norm(sides[0][i] + sides[1][i] - 2.0 * middle[i]) / (radius * size)
             certain = suspicious or uneven <= SMOOTH
             if (suspicious and _norm(exact) <= _ZERO * size) or (settled and certain and error > TOLERANCE):
                 found[i] = error
-        if found or agreed:
+        open_still -= agreed
+        if found or len(agreed) == len(y):
             break
         coarse = fine
-    return found
+    return Findings(found, [] if found else sorted(open_still))
 
 
 def _arrays(variables: Sequence[jt.Var]) -> list[np.ndarray]:

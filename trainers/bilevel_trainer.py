@@ -21,6 +21,7 @@ from jboat.trainers.bilevel_pass import Events, Problem, failure_of
 from jboat.trainers.callback_list import CallbackList, with_default_loggers
 from jboat.trainers.errors import NonFiniteError
 from jboat.trainers.evaluation import UnknownSize, evaluation_mode, weighted_means
+from jboat.trainers.first_batch import SecondOrderCheck
 from jboat.trainers.fit_loop import FitLoop
 from jboat.trainers.history import History
 from jboat.trainers.history_recorder import HistoryRecorder
@@ -188,6 +189,7 @@ class BilevelTrainer:
         self.auxiliary: dict[str, list[jt.Var]] = {}
         self.pairs: list[Pair] = []
         self.zero_watch = ZeroWatch()
+        self.second_order = SecondOrderCheck()
         self.measured: list[tuple[jt.Var, jt.Var]] | None = None
         self.loaded_from: Path | None = None
         self.resumption = Resumption()
@@ -281,18 +283,21 @@ class BilevelTrainer:
         with devices.scope(self.device), out_of_memory, evaluation_mode([self.ul_model, self.ll_model]):
             return weighted_means(loader, self.evaluation_step, self.evaluation_batch_size, self._unknown_size.warn)
 
-    def hypergradient(self, ll_batch: Any, ul_batch: Any) -> HyperGradientResult:
+    def hypergradient(self, ll_batch: Any, ul_batch: Any, *, check_second_order: bool = True) -> HyperGradientResult:
         """The hypergradient at the present parameters; models, optimizers and batches stay as they are.
 
         Args:
             ll_batch: a lower batch; a list of K of them where ``lower_batches`` is ``"fresh"``. Lists of tasks at both
                 levels give the average of the tasks' hypergradients.
             ul_batch: an upper batch.
+            check_second_order: whether to look at second derivatives on these batches, as :meth:`fit` does. This is
+                done once for the same objectives, by whichever of the two comes first.
 
         Raises:
             TypeError: for a batch of a wrong kind.
             ValueError: for another number of lower batches than K, or of tasks, or a variable that is stop_grad.
             NonFiniteError: if a lower loss is NaN or infinite.
+            SecondOrderError: if the lower objective has a wrong second derivative that the operators need.
         """
         self._levels.check()
         fresh = self.lower_batches == "fresh"
@@ -303,6 +308,8 @@ class BilevelTrainer:
         pairs = task_pairs(lower_items, as_item(ul_batch, "ul_batch"), fresh)
         buffers = [b for model in (self.ul_model, self.ll_model) for b in functional.buffers(model)]
         with devices.scope(self.device), functional.preserved(buffers):
+            if check_second_order and self.second_order.is_due(self.problem):
+                self.second_order.check(self, pairs[0])
             result = mean([self.run_pass(pair, Events(), task) for task, pair in enumerate(pairs)])
         if result.failure is not None:
             raise result.failure
@@ -338,7 +345,9 @@ class BilevelTrainer:
                 yet, the run starts afresh.
             check_second_order: whether to compare, before the first step and where the operators need second
                 derivatives, a Hessian-vector product of the lower objective with a central difference of its gradient
-                on the first batch. This calls the objective up to ten times; see :mod:`jboat.second_order`.
+                on the first batch. This calls the objective up to ten times, once for the same objectives; see
+                :mod:`jboat.second_order`. What cannot be settled is a warning where operations with a hand-written
+                gradient were used.
 
         Returns:
             The history: one row an outer step of this trainer.

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from jboat import functional, registry, running_statistics
 from jboat.plain_numbers import plain_inside
-from jboat.trainers import device_memory, seeding
+from jboat.trainers import seeding
 from jboat.trainers.bilevel_pass import Events, failure_of
 from jboat.trainers.checkpoint import CheckpointError
-from jboat.trainers.first_batch import check_first_batch
 from jboat.trainers.history_recorder import record
 from jboat.trainers.hypergradient_result import HyperGradientResult, mean
 from jboat.trainers.interrupt import DeferredInterrupt, InterruptedFit
@@ -247,9 +246,7 @@ class FitLoop:
         if pairs is None:
             self.ll_stream.commit()
         if pairs is not None and not self._first_batch_checked:
-            first = trainer.next_initial()
-            with device_memory.named(trainer.problem.finisher, self._state.step + 1):
-                check_first_batch(trainer.problem, pairs[0], first, check_second_order=self._check_second_order)
+            trainer.second_order.check(trainer, pairs[0], second_order=self._check_second_order)
             self._first_batch_checked = True
         return pairs
 

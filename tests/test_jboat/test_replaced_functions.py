@@ -103,7 +103,7 @@ def test_other_threads_keep_jittors_functions(jittors):
     thread = threading.Thread(target=other)
     thread.start()
     found = second_order.HandWritten()
-    with fast_gradients(), second_order.watched(nn.Linear(1, 1), found):
+    with fast_gradients(), second_order.watched(found):
         largest = replaced_functions.originals((jt.Var, "max"))[jt.Var, "max"]
         constant = {(jt.Var, "max"): lambda x, *axes, **options: largest(x.detach(), *axes, **options)}
         with replaced_functions.replaced(constant):  # as while a softmax is built
@@ -126,12 +126,12 @@ def test_functions_of_other_threads_are_not_noted(jittors):
         Double()(jt.array(X)).sync()
 
     found, of_other = second_order.HandWritten(), second_order.HandWritten()
-    with second_order.watched(nn.Linear(1, 1), found):
+    with second_order.watched(found):
         thread = threading.Thread(target=use)
         thread.start()
         thread.join()
         assert found.names == []
-        with second_order.watched(nn.Linear(1, 1), of_other):
+        with second_order.watched(of_other):
             use()
         assert found.names == of_other.names == ["Double (a jt.Function)"]
 
