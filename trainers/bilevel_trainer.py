@@ -154,14 +154,15 @@ class BilevelTrainer:
             validation.same_structure(self.ll_var, self.ul_var)
         self.rule = UpdateRule(self.ll_optimizer, self.ll_var)
         self.solver_config = {name: dict(section) for name, section in sections.items()}
-        self.lower_iters = lower_iters
+        self.lower_iters = int(lower_iters)
         self.warm_start = warm_start
         self.lower_batches = lower_batches
         self.ll_optimizer_state = ll_optimizer_state
-        self.accumulate = accumulate
+        self.accumulate = int(accumulate)
         self.metrics = dict(metrics or {})
+        validation.metric_names(self.metrics)
         self.logger_dir = None if logger_dir is None else Path(logger_dir)
-        self.seed = seed
+        self.seed = None if seed is None else int(seed)
         self.device = devices.checked(device)
         self.deterministic = deterministic
         self.problem = Problem(
@@ -370,6 +371,7 @@ class BilevelTrainer:
         validation.fit_arguments(ll_loader, ul_loader, val_loader, val_every, max_epochs, max_steps, max_time)
         if max_epochs is max_steps is max_time is None:
             max_epochs = 1
+        max_epochs, max_steps = (None if limit is None else int(limit) for limit in (max_epochs, max_steps))
         self._levels.check()
         loop = FitLoop(self, ll_loader, ul_loader, val_loader, val_every, check_second_order)
         self._fitting = True

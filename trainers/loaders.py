@@ -61,18 +61,38 @@ def _as_batch(item: Any, name: str) -> Batch:
         item = {"data": item[0], "target": item[1]}
     if not isinstance(item, Mapping):
         raise TypeError(f"{name} gave a batch of type {type(item).__name__}; {FORMS}")
-    batch = {key: _as_var(key, v, name) if isinstance(v, np.ndarray) else v for key, v in item.items()}
+    batch = {key: _as_value(key, value, name) for key, value in item.items()}
     jt.sync([value for value in batch.values() if isinstance(value, jt.Var)])
     return batch
 
 
-def _as_var(key: Any, array: np.ndarray, name: str) -> jt.Var:
-    """The array as a Var; integers of 64 bits become 32, as Jittor has it, only where every one fits.
+def _as_value(key: Any, value: Any, name: str) -> Any:
+    """Arrays, and what numpy makes arrays of, as Vars; so are integers that Jittor would cut to 32 bits."""
+    if isinstance(value, jt.Var):
+        return value
+    if isinstance(value, np.ndarray) or (hasattr(value, "__array__") and not isinstance(value, np.generic)):
+        return _as_var(key, value, name)
+    integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if integer and not _INT32.min <= int(value) <= _INT32.max:
+        return _as_var(key, np.asarray(value), name)
+    return value
+
+
+def _as_var(key: Any, value: Any, name: str) -> jt.Var:
+    """An array as a Var; integers of 64 bits become 32, as Jittor has it, only where every one fits.
 
     Raises:
+        TypeError: if it is no array of numbers, or has masked entries.
         ValueError: if an integer does not fit into 64 bits with a sign.
     """
-    array = np.asarray(array)  # Jittor takes no subclass, such as a memmap
+    if np.ma.is_masked(value):
+        raise TypeError(f"{name}: {key!r} of a batch has masked entries, which Jittor does not know; fill them")
+    array = np.asarray(value)  # Jittor takes no subclass, such as a memmap
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: {key!r} of a batch has dtype {array.dtype}; give integers, floats or bools")
+    if array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)  # Jittor does not look at the order of bytes
     if array.dtype.kind not in "iu" or array.dtype.itemsize < 4 or array.dtype == np.int32 or array.size == 0:
         return jt.array(array)
     least, greatest = int(array.min()), int(array.max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ def resume(trainer: BilevelTrainer, source: str | Path) -> None:
         CheckpointError: if no checkpoint can be used, or the newest good one is of another configuration.
     """
     if source not in ("last", "best"):
+        _require_a_file(source)
         trainer.load_checkpoint(source)
         return
     callbacks = _checkpoints(trainer)
@@ -54,6 +56,15 @@ def resume(trainer: BilevelTrainer, source: str | Path) -> None:
             logger.info("resumed from %s", path)
             return
     raise CheckpointError(f"none of the {len(candidates)} checkpoints in {folders} can be read")
+
+
+def _require_a_file(source: str | Path) -> None:
+    if Path(source).is_file():
+        return
+    words = "a checkpoint's path, 'last' or 'best'"
+    near = difflib.get_close_matches(str(source), ("last", "best"), n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise CheckpointError(f"resume_from must be {words}, and there is no file {source}.{hint}")
 
 
 def way_on(trainer: BilevelTrainer) -> str:

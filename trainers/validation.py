@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from jboat import functional, registry
@@ -29,10 +29,20 @@ def positive_integer(name: str, value: Any) -> None:
         TypeError: if it is not an integer.
         ValueError: if it is less than 1.
     """
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer >= 1, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def metric_names(metrics: Mapping[str, Any]) -> None:
+    """Refuse a metric that would stand in the place of the upper loss.
+
+    Raises:
+        ValueError: if one is called so.
+    """
+    if "ul_loss" in metrics:
+        raise ValueError("metrics: 'ul_loss' is the upper loss of an evaluation; give the metric another name")
 
 
 def limits(*, max_epochs: Any, max_steps: Any, max_time: Any, val_every: Any, val_loader: Any) -> None:
