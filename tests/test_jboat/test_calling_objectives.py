@@ -114,7 +114,7 @@ def test_what_an_objective_gets_is_the_module_itself():
         ul_optimizer=jt.optim.SGD(ul_model.parameters(), UL_LR),
         lower_iters=K,
     )  # fmt: skip
-    got = trainer.hypergradient(*problem.batches()).gradients[0].numpy()
+    got = trainer.hypergradient(*problem.batches(), check_second_order=False).gradients[0].numpy()
     np.testing.assert_allclose(got, problem.unrolled_gradient(K, sgd), rtol=5e-4, atol=1e-6)
     trainer.evaluate(problem.batches()[1])
     assert len(seen) == K + 2

@@ -76,5 +76,5 @@ CHAINS = [
 def test_an_outer_step_computes_one_lower_loss(chain):
     problem = Counted()
     trainer = make(problem, **chain)
-    trainer.hypergradient({}, {})
+    trainer.hypergradient({}, {}, check_second_order=False)
     assert problem.computed == 1
