@@ -6,8 +6,13 @@ once; a later run finds them.
 
 import os
 from pathlib import Path
+import signal
 import subprocess
 import sys
+
+# a shell ignores Ctrl-C for what it starts in the background, and an ignored signal stays ignored in fit()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 LAB = Path(__file__).parents[1] / ".jittor-lab"
 

@@ -156,7 +156,7 @@ class Recorder:
         row["seconds"] = time.time() - row["begun"]
         row["processor"] = _processor_seconds() - used
         row["compiled"] = len(self._compiled() - files)
-        row["kernels"] = sorted(_loaded() - known)
+        row["kernels"] = sorted(_loaded(self.folder) - known)
         row["kinds"] = Counter(_kind((self.folder / name).with_suffix(".cc")) for name in row["kernels"])
         for old in before:
             if not row["compiled"] and old["kernels"] == row["kernels"]:  # what it took once
@@ -170,10 +170,10 @@ class Recorder:
         return {path.name for path in self.folder.glob("*.so")}
 
 
-def _loaded() -> set[str]:
-    """The kernels that this process has loaded."""
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    return {line.rsplit("/", 1)[-1] for line in lines if "/jit/" in line and line.endswith(".so")}
+def _loaded(folder: Path) -> set[str]:
+    """The kernels that this process has loaded from this folder."""
+    paths = {Path(line.split(maxsplit=5)[-1]) for line in Path("/proc/self/maps").read_text().splitlines()}
+    return {path.name for path in paths if path.suffix == ".so" and path.parent == folder}
 
 
 def _kind(source: Path) -> str:
