@@ -13,6 +13,7 @@ from jboat.callbacks.callback import Callback
 from jboat.callbacks.monitor import Mode, Monitor
 from jboat.callbacks.scored_files import ScoredFile
 from jboat.callbacks.scratch_file import remove_leftovers, second_name
+import numpy as np
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
@@ -33,6 +34,7 @@ class ModelCheckpoint(Callback):
     ``monitor`` is called ``best-2.npz``. Where their files of a step give back different parameters, as with
     ``monitor="ul_loss"`` and without, those from before the step are called ``step-00000012-measured.npz``. A run that
     is resumed into another folder goes on to compare with the best that it had, which appears there as ``best.npz``.
+    Variables that are NaN or infinite are not written: the checkpoint before stays the last.
 
     Args:
         dirpath: the folder.
@@ -213,6 +215,9 @@ class ModelCheckpoint(Callback):
         return by_evaluation and trainer.evaluates_after(state.step)
 
     def _save(self, trainer: BilevelTrainer, state: TrainerState) -> None:
+        if not all(np.isfinite(v.numpy()).all() for v in (*trainer.ll_var, *trainer.ul_var)):
+            logger.warning("the checkpoint of step %d is not written: a variable is NaN or infinite", state.step)
+            return
         try:
             self._write(trainer, state)
         except OSError as error:

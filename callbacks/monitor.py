@@ -22,7 +22,7 @@ class MonitoredMetric:
     """A metric by its name.
 
     A value counts only where it was measured in the step or evaluation that has just ended: None stands for a metric
-    that has none there, which is neither NaN nor what an earlier evaluation gave.
+    that has none there, which is neither NaN nor what an earlier evaluation gave. A step that was left out has none.
 
     Args:
         name: the metric.
@@ -54,7 +54,7 @@ class MonitoredMetric:
         """
         if self.name in state.metrics and self.name not in state.validation:
             self._seen = True
-            return state.metrics[self.name]
+            return None if state.step_left_out else state.metrics[self.name]
         if not self._from_evaluation:
             self._require(trainer, state)
         return None
@@ -75,7 +75,7 @@ class MonitoredMetric:
     def at_present(self, trainer: BilevelTrainer, state: TrainerState) -> float | None:
         """Its value where the last step of this ``fit``, or an evaluation after that step, gave one."""
         if self.name not in state.validation:
-            return state.metrics.get(self.name) if state.step_metrics else None
+            return state.metrics.get(self.name) if state.step_metrics and not state.step_left_out else None
         rows = trainer.history.rows
         evaluated = bool(rows) and rows[-1]["step"] == state.step and self.name in rows[-1]
         return state.validation[self.name] if evaluated else None

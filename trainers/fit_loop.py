@@ -92,7 +92,8 @@ class FitLoop:
                 self._loop(begun, max_time, interrupt)
                 self._call("on_fit_end")
         except InterruptedFit as error:
-            state.request_stop(StopReason.INTERRUPTED)
+            if state.stop_reason not in StopReason.lasting():
+                state.stop_reason = StopReason.INTERRUPTED
             try:
                 trainer.callbacks.call_all("on_exception", trainer, state, error)
             except Exception as failure:
@@ -298,6 +299,7 @@ class FitLoop:
         step_metrics["time_step"] = now - begun
         step_metrics["time_data"], self._data_seconds = self._data_seconds, 0.0
         step_metrics["time_callbacks"], self._callback_seconds = self._callback_seconds, 0.0
+        state.step_left_out = result.skip
         state.metrics, state.step_metrics = {**state.validation, **step_metrics}, step_metrics
         trainer.measured = measured
         self.ll_stream.commit()

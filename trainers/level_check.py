@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import math
 
+from jboat.plain_numbers import plain
 import jittor as jt
+import numpy as np
+
+_SETTINGS = {"lr", "momentum", "weight_decay", "dampening", "eps", "alpha", "max_grad_norm"}
+_BETAS = {jt.optim.Adan: 3}
 
 
 class LevelCheck:
@@ -28,18 +34,19 @@ class LevelCheck:
         _require_separate(models[0], *variables)
         self._places = [_Places(m, v, level) for m, v, level in zip(models, variables, ("ll", "ul"), strict=True)]
         self._optimizers = dict(zip(("ll_optimizer", "ul_optimizer"), optimizers, strict=True))
-
     def check(self) -> None:
         """Look at what Jittor or the user may have changed since.
 
         Raises:
-            ValueError: if a variable is stop_grad, or its model holds another Var in its place.
-            TypeError: if a rate of an optimizer is a Var.
+            ValueError: if a variable is stop_grad, its model holds another Var in its place, or a setting of an
+                optimizer is out of range.
+            TypeError: if a rate of an optimizer is a Var, or no number.
         """
         for places in self._places:
             places.check()
         for name, optimizer in self._optimizers.items():
             _require_numbers(name, optimizer)
+            _require_settings(name, optimizer)
 
 
 def _names(model: jt.Module, variables: Sequence[jt.Var], level: str) -> list[str]:
@@ -114,3 +121,41 @@ def _require_numbers(name: str, optimizer: jt.optim.Optimizer) -> None:
                     f"{owner}{key} is a jt.Var, which would be taken as a constant; give a number. What the upper "
                     "level is to learn has to stand in ll_objective"
                 )
+
+
+def _require_settings(name: str, optimizer: jt.optim.Optimizer) -> None:
+    """Require the settings of Jittor's own optimizers to be what their steps can use.
+
+    Raises:
+        TypeError: if one is no number, or ``betas`` no tuple of them.
+        ValueError: if a rate is negative or not finite, or a beta outside of [0, 1).
+    """
+    if type(optimizer).__module__ != jt.optim.__name__:
+        return
+    for i, group in enumerate([vars(optimizer), *optimizer.param_groups]):
+        owner = name if i == 0 else f"{name}.param_groups[{i - 1}]"
+        for key in sorted(_SETTINGS & group.keys()):
+            _require_number(f"{owner}.{key}", group[key], least=0.0 if key == "lr" else None)
+        if "betas" in group:
+            _require_betas(f"{owner}.betas", group["betas"], _BETAS.get(type(optimizer), 2))
+
+
+def _require_number(place: str, value: object, *, least: float | None) -> None:
+    number = plain(value)
+    if isinstance(number, jt.Var):
+        return  # has an error of its own
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise TypeError(f"{place} must be a number, got {value!r}")
+    if not math.isfinite(number) or (least is not None and number < least):
+        allowed = "a finite number" if least is None else f"a finite number >= {least:g}"
+        raise ValueError(f"{place} must be {allowed}, got {value!r}")
+
+
+def _require_betas(place: str, values: object, count: int) -> None:
+    entries = plain(tuple(values)) if isinstance(values, (list, tuple, np.ndarray)) else ()
+    if any(isinstance(entry, jt.Var) for entry in entries):
+        return
+    if len(entries) != count or not all(isinstance(entry, (int, float)) for entry in entries):
+        raise TypeError(f"{place} must be {count} numbers, got {values!r}")
+    if not all(0.0 <= entry < 1.0 for entry in entries):
+        raise ValueError(f"{place} must be numbers in [0, 1), got {values!r}")

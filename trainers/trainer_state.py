@@ -40,6 +40,8 @@ class TrainerState:
         validation: the numbers of the last evaluation alone, each named ``val_...``.
         step_metrics: the trainer's own metrics of the step just finished, measured before the upper step; empty until
             this ``fit`` has finished one.
+        step_left_out: whether a callback had the step just finished move nothing, as NaNGuard does; what it measured
+            counts for nobody who follows a metric.
         evaluation_metrics: what evaluations of this ``fit`` give, each named ``val_...``; empty without ``val_loader``,
             None where an overridden ``evaluation_step`` alone can tell.
         stop_reason: why the run stops after this step, or None.
@@ -57,6 +59,7 @@ class TrainerState:
     metrics: dict[str, float] = field(default_factory=dict)
     validation: dict[str, float] = field(default_factory=dict)
     step_metrics: dict[str, float] = field(default_factory=dict)
+    step_left_out: bool = False
     evaluation_metrics: tuple[str, ...] | None = ()
     stop_reason: StopReason | None = None
     first_step: int = 0

@@ -194,6 +194,30 @@ def test_nan_guard_skips_and_counts(caplog):
     assert "RAD: the upper loss is nan at outer step 2: the step is left out" in caplog.text
 
 
+def test_a_skipped_step_has_no_score(tmp_path):
+    """NaN of a step that moved nothing neither stops the run nor is a checkpoint's score."""
+    stopping = EarlyStopping("ul_loss", patience=2, check_finite=True)
+    saver = ModelCheckpoint(tmp_path, monitor="ul_loss", every_n_steps=1, save_top_k=-1)
+    trainer = make(NaNGuard("skip"), stopping, saver, problem=Exploding([1 + 2, 1 + 3, 1 + 4]))
+    history = trainer.fit({}, {}, max_steps=6)
+    assert trainer.state.stop_reason is StopReason.MAX_STEPS
+    assert np.isnan(history["ul_loss"]).tolist() == [False, True, True, True, False, False]
+    scores = {name: score for score, name in saver.state_dict()["saved"]}
+    assert [scores[f"step-{step:08d}.npz"] is None for step in range(2, 5)] == [True] * 3
+
+
+def test_variables_that_are_not_finite_are_not_saved(tmp_path, caplog):
+    """The upper optimizer's own step makes x infinite, which only the next step's upper loss would tell."""
+    trainer = make(ModelCheckpoint(tmp_path, every_n_steps=1), GradientClipping(max_value=1e3))
+    trainer.fit({}, {}, max_steps=2)
+    good = (tmp_path / "last.npz").read_bytes()
+    trainer.ul_optimizer.lr = 1e38
+    trainer.fit({}, {}, max_steps=1)
+    assert not np.isfinite(trainer.ul_var[0].numpy()).all()
+    assert (tmp_path / "last.npz").read_bytes() == good
+    assert "the checkpoint of step 3 is not written: a variable is NaN or infinite" in caplog.text
+
+
 def test_nan_guard_gives_up_after_too_many_in_a_row():
     trainer = make(NaNGuard("skip", max_skips=2), problem=Exploding(range(3, 100)))
     trainer.fit({}, {}, max_steps=50)

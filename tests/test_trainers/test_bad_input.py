@@ -1,12 +1,16 @@
 """Errors name the argument, what was given and what is allowed, before any kernel is compiled."""
 
+import math
+
 from jboat import BilevelTrainer, NonFiniteError
+from jboat.callbacks import LambdaCallback
 import jittor as jt
 import numpy as np
 from problems import Point, Quadratic
 import pytest
 
 PROBLEM = Quadratic()
+NAN = math.nan
 
 
 def make(**changes):
@@ -205,8 +209,8 @@ def test_a_nan_in_the_lower_loss_stops_with_the_place(value, inner_step, what):
 
 @pytest.mark.parametrize("lower_iters", [1, 4])
 def test_a_nan_that_the_lower_optimizer_makes_is_found(lower_iters):
-    trainer = make(lower_iters=lower_iters)
-    trainer.ll_optimizer.lr = float("nan")
+    spoil = LambdaCallback("spoil", on_step_start=lambda t, s: setattr(t.ll_optimizer, "lr", NAN))
+    trainer = make(lower_iters=lower_iters, callbacks=[spoil])
     with pytest.raises(NonFiniteError, match=r"NGD: .* variables are not finite at outer step 1, inner step 1"):
         trainer.fit({}, {})
 
@@ -229,3 +233,46 @@ def test_a_nan_in_the_hypergradient_alone_stops():
     with pytest.raises(NonFiniteError, match="RAD: the hypergradient is not finite at outer step 1"):
         trainer.fit({}, {})
     np.testing.assert_allclose(trainer.ul_var[0].numpy(), PROBLEM.x0, rtol=1e-6)
+
+
+ADAM, ADAN, SGD = jt.optim.Adam, jt.optim.Adan, jt.optim.SGD
+BAD_SETTINGS = [
+    (ADAM, {"betas": (0.9,)}, TypeError, r"\.betas must be 2 numbers, got \(0\.9,\)"),
+    (ADAM, {"betas": 0.9}, TypeError, r"\.betas must be 2 numbers, got 0\.9"),
+    (ADAM, {"betas": ("a", "b")}, TypeError, r"\.betas must be 2 numbers"),
+    (ADAN, {"betas": (0.9, 0.99)}, TypeError, r"\.betas must be 3 numbers"),
+    (ADAM, {"betas": (0.9, 1.0)}, ValueError, r"\.betas must be numbers in \[0, 1\), got \(0\.9, 1\.0\)"),
+    (ADAM, {"betas": (0.9, NAN)}, ValueError, r"\.betas must be numbers in \[0, 1\)"),
+    (SGD, {"lr": -0.1}, ValueError, r"\.lr must be a finite number >= 0, got -0\.1"),
+    (SGD, {"lr": NAN}, ValueError, r"\.lr must be a finite number >= 0, got nan"),
+    (SGD, {"lr": "0.1"}, TypeError, r"\.lr must be a number, got '0\.1'"),
+    (SGD, {"lr": 0.1, "momentum": None}, TypeError, r"\.momentum must be a number, got None"),
+    (ADAM, {"eps": math.inf}, ValueError, r"\.eps must be a finite number, got inf"),
+]
+
+
+@pytest.mark.parametrize("level", ["ll", "ul"])
+@pytest.mark.parametrize(("cls", "settings", "error", "message"), BAD_SETTINGS)
+def test_settings_that_an_optimizers_step_cannot_use(cls, settings, error, message, level):
+    ul_model, ll_model = PROBLEM.models()
+    model = {"ll": ll_model, "ul": ul_model}[level]
+    optimizer = cls(list(model.parameters()), **{"lr": 0.1, **settings})
+    other = {f"{name}_optimizer": SGD(list(m.parameters()), 0.1) for name, m in (("ll", ll_model), ("ul", ul_model))}
+    with pytest.raises(error, match=rf"{level}_optimizer{message}"):
+        make(ll_model=ll_model, ul_model=ul_model, **{**other, f"{level}_optimizer": optimizer})
+
+
+def test_settings_of_a_group_are_looked_at_when_fit_starts():
+    trainer = make()
+    trainer.ul_optimizer.param_groups[0]["lr"] = -1.0
+    with pytest.raises(ValueError, match=r"ul_optimizer\.param_groups\[0\]\.lr must be a finite number >= 0, got -1"):
+        trainer.fit({}, {}, max_steps=1)
+
+
+@pytest.mark.parametrize("betas", [[0.9, 0.999], np.array([0.9, 0.999]), (np.float32(0.9), 0.999)])
+def test_any_two_numbers_are_betas(betas):
+    ul_model, ll_model = PROBLEM.models()
+    upper = jt.optim.Adam(list(ul_model.parameters()), 0.0, betas=betas)
+    lower = jt.optim.Adam(list(ll_model.parameters()), np.float64(0.1), betas=betas)
+    trainer = make(ll_model=ll_model, ul_model=ul_model, ll_optimizer=lower, ul_optimizer=upper)
+    assert trainer.fit({}, {}, max_steps=1)["step"] == [1]

@@ -74,6 +74,18 @@ def test_a_signal_finishes_the_step_saves_closes_and_says_how_to_go_on(number, e
     np.testing.assert_equal(resumed.values(), whole.values())
 
 
+def test_a_signal_in_the_last_step_interrupts_as_well_and_what_a_callback_decided_stands():
+    trainer = make(sending(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit({}, {}, max_steps=2)
+    assert (trainer.state.step, trainer.state.stop_reason) == (2, StopReason.INTERRUPTED)
+    enough = LambdaCallback("enough", on_step_end=lambda t, s: s.step == 2 and s.request_stop())
+    trainer = make(sending(signal.SIGINT), enough)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit({}, {}, max_steps=10)
+    assert (trainer.state.step, trainer.state.stop_reason) == (2, StopReason.CALLBACK)
+
+
 def test_without_a_checkpoint_the_message_says_so(caplog):
     with pytest.raises(SystemExit):
         make(sending(signal.SIGTERM)).fit({}, {}, max_steps=10)
