@@ -34,6 +34,7 @@ class LevelCheck:
         _require_separate(models[0], *variables)
         self._places = [_Places(m, v, level) for m, v, level in zip(models, variables, ("ll", "ul"), strict=True)]
         self._optimizers = dict(zip(("ll_optimizer", "ul_optimizer"), optimizers, strict=True))
+
     def check(self) -> None:
         """Look at what Jittor or the user may have changed since.
 
