@@ -43,8 +43,9 @@ def logits(model: jt.Module, batch: dict[str, Any]) -> jt.Var:
 
 
 def trained(model: jt.Module) -> list[jt.Var]:
-    """The variables of a model that have a gradient."""
-    return [p for p in model.parameters() if not p.is_stop_grad()]
+    """The variables of a model that have a gradient, without those that weight normalisation makes of two others."""
+    named = {name: p for name, p in model.named_parameters() if not p.is_stop_grad()}
+    return [p for name, p in named.items() if f"{name}_v" not in named]
 
 
 class Lower:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jboat  # noqa: F401  # prepares what Jittor finds when it is imported
 import jittor as jt
-from jittor import nn
+from jittor import models, nn
 from jittor.weightnorm import weight_norm
 import numpy as np
 
@@ -82,7 +82,7 @@ def _images(layer: Callable[[], jt.Module]) -> Case:
 
 def _zoo(name: str, size: int, samples: int = 4, **options: int) -> Case:
     def make() -> jt.Module:
-        found: jt.Module = getattr(jt.models, name)(**options)
+        found: jt.Module = getattr(models, name)(**options)
         return found
 
     return Case(make, (3, size, size), samples)

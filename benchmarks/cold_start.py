@@ -48,7 +48,7 @@ def main() -> None:
     HOME.mkdir(parents=True, exist_ok=True)
     os.environ["HOME"] = str(HOME)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([sys.executable, "-c", "import jboat"], check=True, **quiet)
+    subprocess.run([sys.executable, "-c", "import jboat.backend.start as s; s.start()"], check=True, **quiet)
 
     heads = [f"{name}, {what}" for name in CONTESTANTS for what in ("empty s", "full s", "kernels")]
     print(f"| problem | chain | {' | '.join(heads)} |\n{'| --- ' * (2 + len(heads))}|")

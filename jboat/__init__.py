@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib
 from importlib.metadata import version
-import sys
 from typing import TYPE_CHECKING, Any
 
-from jboat import runtime
+from jboat.backend.start import start_when_used
 
 if TYPE_CHECKING:
     from jboat.registry import register_operator as register_operator
@@ -37,8 +36,7 @@ _HOMES = {
 }
 __all__ = ["__version__", *_HOMES]
 
-if sys.orig_argv[1:4] != ["-m", "jboat", "doctor"]:  # the doctor examines machines on which this fails
-    runtime.start()
+start_when_used()
 
 
 def __getattr__(name: str) -> Any:

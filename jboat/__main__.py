@@ -1,4 +1,4 @@
-"""``python -m jboat COMMAND``."""
+"""``python -m jboat COMMAND``, or ``jboat COMMAND``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Sequence
 import sys
 
-from jboat.trainers.commands import doctor
+from jboat import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m jboat", description="Bilevel optimization on Jittor.")
+    parser = argparse.ArgumentParser(prog="jboat", description="Bilevel optimization on Jittor.")
+    parser.add_argument("--version", action="version", version=f"jboat {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("doctor", help="report what Jittor needs, what is missing, and how to mend it")
     listing = commands.add_parser("ops", help="list the operators, their options, costs and papers")
@@ -37,15 +38,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--arguments", nargs=argparse.REMAINDER, default=[], help="all that follows is the example's command line"
     )
     given = parser.parse_args(arguments)
-    if given.command == "doctor":
-        return doctor.main()
-    from jboat.trainers.commands import ops, train, warmup  # need Jittor, which the doctor may have to examine first
+    return _run(given)
 
-    if given.command in ("train", "validate"):
-        return (train.train if given.command == "train" else train.validate)(given.config, given.set)
+
+def _run(given: argparse.Namespace) -> int:
+    """Run a command, importing what it needs and no more."""
+    if given.command == "doctor":
+        from jboat.trainers.commands import doctor
+
+        return doctor.main()
+    if given.command == "ops":
+        from jboat.trainers.commands import ops
+
+        return ops.main(chains=given.chains, markdown=given.markdown)
     if given.command == "warmup":
+        from jboat.trainers.commands import warmup
+
         return warmup.main(config=given.config, example=given.example, arguments=given.arguments)
-    return ops.main(chains=given.chains, markdown=given.markdown)
+    from jboat.trainers.commands import train
+
+    return (train.train if given.command == "train" else train.validate)(given.config, given.set)
 
 
 if __name__ == "__main__":

@@ -15,15 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import threading
-from typing import Any
+from typing import Any, TypeAlias
 
-from jboat import replaced_functions
+from jboat.backend import replaced_functions
 import jittor as jt
 from jittor import nn
 from jittor.depthwise_conv import DepthwiseConv
 from jittor.other import code_softmax
 
-Function = Callable[..., jt.Var]
+Function: TypeAlias = "Callable[..., jt.Var]"
 
 _JITTORS = replaced_functions.originals(
     (code_softmax, "can_softmax_v1"),

@@ -27,12 +27,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import functools
-from typing import Any
+from typing import Any, TypeAlias
 
-from jboat import cpu_ops, cuda_gradients, functional, pooling, replaced_functions
+from jboat import cpu_ops, cuda_gradients, functional, pooling
+from jboat.backend import replaced_functions
 import jittor as jt
 
-Function = Callable[..., jt.Var]
+Function: TypeAlias = "Callable[..., jt.Var]"
 
 _CONDITIONAL = tuple((jt, name) for name in ("ternary", "ternary_out_hint", "where"))
 _EXPONENTIAL = tuple((owner, name) for owner in (jt, jt.Var) for name in ("exp", "sigmoid", "tanh", "erf"))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from jboat import functional
 import jittor as jt
 import numpy as np
 
-MatrixVectorProduct = Callable[[list[jt.Var]], list[jt.Var]]
+MatrixVectorProduct: TypeAlias = "Callable[[list[jt.Var]], list[jt.Var]]"
 
 
 _PRECISION = 1e-10

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import functools
 import inspect
-from typing import Any
+from typing import Any, TypeAlias
 import weakref
 
 from jboat import functional, registry
@@ -15,7 +15,7 @@ from jboat.trajectory import Trajectory
 from jboat.warn_once import WarnOnce
 import jittor as jt
 
-Objective = Callable[..., jt.Var]
+Objective: TypeAlias = "Callable[..., jt.Var]"
 Batch = Mapping[str, Any]
 
 _known: weakref.WeakKeyDictionary[Any, tuple[bool, bool]] = weakref.WeakKeyDictionary()

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 import math
 from typing import Any, NamedTuple
 
-from jboat import functional, replaced_functions
+from jboat import functional
+from jboat.backend import replaced_functions
 import jittor as jt
 from jittor import pool as jittor_pool
 import numpy as np

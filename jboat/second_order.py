@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 import contextlib
 from typing import Any, NamedTuple
 
-from jboat import autodiff, functional, replaced_functions
+from jboat import autodiff, functional
+from jboat.backend import replaced_functions
 import jittor as jt
 import numpy as np
 

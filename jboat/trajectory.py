@@ -10,17 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 import copy
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-from jboat import autodiff, functional, replaced_functions
+from jboat import autodiff, functional
+from jboat.backend import replaced_functions, start
 from jboat.optim import OptimizerState, UpdateRule
 import jittor as jt
 
-StepObjective = Callable[["Trajectory"], jt.Var]
+StepObjective: TypeAlias = "Callable[[Trajectory], jt.Var]"
 
 
 _RANDOM = (jt, "random")
-replaced_functions.originals(_RANDOM)
+start.when_started(lambda: replaced_functions.originals(_RANDOM))
 
 JOINED_STEPS = 10
 """How many steps share a graph. More save little time and make more kernels where K is no multiple of them."""

@@ -11,7 +11,7 @@ import jboat.fo_ol
 import jboat.gm_ol
 import jboat.na_ol
 from jboat.nn import MaxPool2d
-from jboat.trainers import device
+from jboat.trainers.device_scope import device_scope
 import jittor as jt
 from jittor import nn
 import numpy as np
@@ -150,7 +150,7 @@ def _where() -> None:
 
 def _derive(function: Callable[[jt.Var], jt.Var]) -> None:
     a = jt.array(np.ones((3, 4), "float32"))
-    with device.scope("cuda"):
+    with device_scope("cuda"):
         value = function(a)
         first = jt.grad((value * value).sum(), a)
         second = jt.grad((first * first).sum(), a)

@@ -20,7 +20,6 @@ TESTS = (
     "tests/test_jboat/test_optim.py",
     "tests/test_jboat/cpu_ops",
     "tests/test_jboat/backend",
-    "tests/test_jboat/test_runtime.py",
     "tests/test_trainers/test_fit.py",
     "tests/test_trainers/test_resume.py",
     "tests/test_trainers/test_checkpoint_files.py",

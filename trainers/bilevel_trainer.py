@@ -19,6 +19,7 @@ from jboat.trainers import checkpoint, configuration, description, device_memory
 from jboat.trainers import device as devices
 from jboat.trainers.bilevel_pass import Events, Problem, failure_of
 from jboat.trainers.callback_list import CallbackList, with_default_loggers
+from jboat.trainers.device_scope import device_scope
 from jboat.trainers.errors import NonFiniteError
 from jboat.trainers.evaluation import UnknownSize, evaluation_mode, weighted_means
 from jboat.trainers.first_batch import SecondOrderCheck
@@ -281,7 +282,7 @@ class BilevelTrainer:
         """
         check_loader(loader, "loader")
         out_of_memory = device_memory.named("evaluate", self.state.step + 1)
-        with devices.scope(self.device), out_of_memory, evaluation_mode([self.ul_model, self.ll_model]):
+        with device_scope(self.device), out_of_memory, evaluation_mode([self.ul_model, self.ll_model]):
             return weighted_means(loader, self.evaluation_step, self.evaluation_batch_size, self._unknown_size.warn)
 
     def hypergradient(self, ll_batch: Any, ul_batch: Any, *, check_second_order: bool = True) -> HyperGradientResult:
@@ -308,7 +309,7 @@ class BilevelTrainer:
         lower_items = [as_item(item, "ll_batch") for item in given]
         pairs = task_pairs(lower_items, as_item(ul_batch, "ul_batch"), fresh)
         buffers = [b for model in (self.ul_model, self.ll_model) for b in functional.buffers(model)]
-        with devices.scope(self.device), functional.preserved(buffers):
+        with device_scope(self.device), functional.preserved(buffers):
             if check_second_order and self.second_order.is_due(self.problem):
                 self.second_order.check(self, pairs[0])
             result = mean([self.run_pass(pair, Events(), task) for task, pair in enumerate(pairs)])
@@ -376,7 +377,7 @@ class BilevelTrainer:
         loop = FitLoop(self, ll_loader, ul_loader, val_loader, val_every, check_second_order)
         self._fitting = True
         try:
-            with devices.scope(self.device):
+            with device_scope(self.device):
                 loop.run(max_epochs=max_epochs, max_steps=max_steps, max_time=max_time, resume_from=resume_from)
         finally:
             self._fitting = False

@@ -34,7 +34,7 @@ KEYS = (*MODELS, *FUNCTIONS, *OPTIMIZERS, *LOADERS, *PLAIN, *TABLES, "callbacks"
 def build(
     config: Mapping[str, Any],
     objects: Mapping[str, Any],
-    trainer_class: type[BilevelTrainer],
+    trainer_class: type[BilevelTrainer] | None = None,
     *,
     with_loaders: bool = False,
 ) -> BilevelTrainer:
@@ -43,7 +43,8 @@ def build(
     Args:
         config: what :func:`read` returned.
         objects: constructor arguments that take precedence.
-        trainer_class: what to build where the configuration names no class of its own.
+        trainer_class: what to build where the configuration names no class of its own; :class:`BilevelTrainer` by
+            default, which is imported, and Jittor started, only once there is something to build.
         with_loaders: whether the loaders must be there. Nothing is read from them.
 
     Raises:
@@ -57,17 +58,25 @@ def build(
     wrong += [f"{key!r} is missing" for key in needed if config.get(key) is None and key not in objects]
     cls: Any = trainer_class
     if "trainer" in config:
-        cls, faults = parts.named("trainer", config["trainer"], lambda c: named_objects.class_fault(c, trainer_class))
+        base = trainer_class or _plain_trainer()
+        cls, faults = parts.named("trainer", config["trainer"], lambda c: named_objects.class_fault(c, base))
         wrong += faults
     arguments, faults = _made(config, objects)
     wrong += faults + plain_settings.errors(config)  # last, since modules that are imported may register operators
     if wrong:
         raise ConfigurationError(wrong)
+    cls = cls or _plain_trainer()
     trainer, faults = parts.called("trainer" if "trainer" in config else "", cls, **{**arguments, **objects})
     if faults:
         raise ConfigurationError(faults)
     made: BilevelTrainer = trainer
     return made
+
+
+def _plain_trainer() -> type[BilevelTrainer]:
+    from jboat.trainers.bilevel_trainer import BilevelTrainer  # it imports this module
+
+    return BilevelTrainer
 
 
 def _made(config: Mapping[str, Any], objects: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

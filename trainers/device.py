@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-import contextlib
-
-from jboat.fast_gradients import fast_gradients
 from jboat.trainers import validation
 import jittor as jt
 
@@ -24,10 +20,3 @@ def checked(device: str) -> str:
     if device == "auto":
         return "cuda" if jt.has_cuda else "cpu"
     return device
-
-
-@contextlib.contextmanager
-def scope(device: str) -> Iterator[None]:
-    """Run on the device inside the block, with gradients made for it; the user's flag comes back at its end."""
-    with jt.flag_scope(use_cuda=int(device == "cuda")), fast_gradients():
-        yield

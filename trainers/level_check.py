@@ -102,7 +102,8 @@ class _Places:
             if place is not None and place[0].get(place[1]) is not variable:
                 raise ValueError(
                     f"{name} was replaced by another object after the trainer was made, which trains the one before; "
-                    "set its values with assign() instead"
+                    "set its values with assign() instead. Where a hook makes it anew at every call, as weight_norm's "
+                    f"does, leave it out of {self._level}_optimizer"
                 )
 
 

@@ -26,7 +26,8 @@ import shutil
 import tempfile
 from typing import Any
 
-from jboat import runtime
+from jboat.backend import onednn
+from jboat.backend.jittor_home import jittor_home
 import jittor as jt
 
 logger = logging.getLogger("jboat")
@@ -62,13 +63,13 @@ _SOURCES = (*(f"{name}_op.{kind}" for name in _OPERATIONS for kind in ("h", "cc"
 def load() -> Any | None:
     """The operations; the headers beside this file say what they compute.
 
-    ``import jboat`` makes the first call, which compiles them into Jittor's cache, in some seconds. They need oneDNN;
-    without it, or where they cannot be compiled, the result is None.
+    The start of Jittor makes the first call, which compiles them into Jittor's cache, in some seconds. They need
+    oneDNN; without it, or where they cannot be compiled, the result is None.
     """
     if not jt.compile_extern.mkl_ops:
         return None
-    onednn = runtime.onednn_folder(runtime.jittor_home())
-    flags = f' {_FOR_VECTOR_CODE} -fopenmp -I"{onednn / "include"}" -L"{onednn / "lib"}" -lmkldnn '
+    installed = onednn.folder(jittor_home())
+    flags = f' {_FOR_VECTOR_CODE} -fopenmp -I"{installed / "include"}" -L"{installed / "lib"}" -lmkldnn '
     try:
         # from the cache, since the sources' path is part of the command, and environments may share a cache
         folder = Path(jt.flags.cache_path) / "jboat"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from jboat import autodiff, functional, running_statistics
 from jboat import lower_objective as lower
@@ -15,8 +15,8 @@ from jboat.trajectory import JOINED_STEPS, Trajectory, is_small
 from jboat.warn_once import WarnOnce
 import jittor as jt
 
-Auxiliary = dict[str, list[jt.Var]]
-Value = Callable[[Sequence[jt.Var]], jt.Var]
+Auxiliary: TypeAlias = "dict[str, list[jt.Var]]"
+Value: TypeAlias = "Callable[[Sequence[jt.Var]], jt.Var]"
 
 
 @dataclass

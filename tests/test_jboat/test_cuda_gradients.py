@@ -5,7 +5,7 @@ They run on a CPU here, with a batched product made of Jittor's operations in pl
 
 from graph_checks import close, leaves
 from jboat import autodiff, cuda_gradients
-from jboat.replaced_functions import replaced
+from jboat.backend.replaced_functions import replaced
 import jittor as jt
 from jittor import nn
 from jittor.depthwise_conv import DepthwiseConv

@@ -155,7 +155,7 @@ def test_unsupported_optimizer_is_named_with_the_supported_ones():
         pass
 
     p = jt.array([1.0])
-    with pytest.raises(TypeError, match=r"Mine; supported are SGD, RMSprop, Adam, AdamW, Adan.*register_rule"):
+    with pytest.raises(TypeError, match=r"Mine; supported are Adam, AdamW, Adan, RMSprop, SGD.*register_rule"):
         optim.UpdateRule(Mine([p], lr=0.1), [p])
 
 

@@ -106,7 +106,9 @@ def test_optimizers_of_other_models(kernels):
 
 def test_unsupported_lower_optimizer(kernels):
     _, ll_model = PROBLEM.models()
-    with pytest.raises(TypeError, match=r"no differentiable rule for optimizer Other; supported are SGD"):
+    with pytest.raises(
+        TypeError, match=r"no differentiable rule for optimizer Other; supported are Adam, AdamW, Adan, RMSprop, SGD"
+    ):
         make(ll_model=ll_model, ll_optimizer=Other(list(ll_model.parameters()), 0.1))
     assert kernels.new() == []
 

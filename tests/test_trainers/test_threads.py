@@ -2,7 +2,8 @@
 
 import threading
 
-from jboat import BilevelTrainer, replaced_functions
+from jboat import BilevelTrainer
+from jboat.backend import replaced_functions
 from jboat.callbacks import LambdaCallback
 import jittor as jt
 from jittor import nn

@@ -10,9 +10,9 @@ import shutil
 import subprocess
 import sys
 
-from jboat import runtime
-from jboat.backend import cuda_driver, cuda_toolkit
+from jboat.backend import cuda_driver, cuda_toolkit, onednn, start
 from jboat.backend.cuda_toolkit import CudaToolkit
+from jboat.backend.jittor_home import jittor_home, require_writable_home
 
 _LABEL = 12
 _JOIN_WHEELS = "pip install 'jboat-trainer[cuda13]'"
@@ -26,7 +26,7 @@ _WITHOUT = {
 
 def main() -> int:
     """Print the report; returns 0 if Jittor computes a second derivative and it is right, else 1."""
-    runtime.forget_inherited(os.environ)
+    start.forget_inherited(os.environ)
     _line("python", f"{platform.python_version()} at {sys.executable}")
     _line("jboat", metadata.version("jboat-trainer"))
     _report_compiler()
@@ -67,14 +67,14 @@ def _report_onednn() -> None:
     if os.environ.get("use_mkl") == "0":  # noqa: SIM112
         _line("oneDNN", "off, because the environment says use_mkl=0", "unset use_mkl")
         return
-    prefix = runtime.find_onednn()
-    home = runtime.jittor_home()
-    if runtime.link_onednn(home, prefix):
-        _line("oneDNN", f"in use from {runtime.onednn_folder(home) / 'lib'}")
+    prefix = onednn.find()
+    home = jittor_home()
+    if onednn.link(home, prefix):
+        _line("oneDNN", f"in use from {onednn.folder(home) / 'lib'}")
     elif prefix is None:
-        _line("oneDNN", "not found; convolutions run 80 times slower", f"pip install {runtime.ONEDNN_WHEEL}")
+        _line("oneDNN", "not found; convolutions run 80 times slower", f"pip install {onednn.WHEEL}")
     else:
-        folder = runtime.onednn_folder(home)
+        folder = onednn.folder(home)
         _line("oneDNN", f"found in {prefix}, but {folder} holds something else", f"rm -r '{folder}'")
 
 
@@ -86,7 +86,7 @@ def _report_cuda() -> None:
     driver = cuda_driver.find()
     runs = "not found" if driver.version is None else f"{driver.devices} devices, CUDA {_dotted(driver.version)}"
     _line("CUDA driver", runs)
-    toolkit = runtime.find_cuda()
+    toolkit = start.find_cuda()
     if toolkit.usable:
         _line("CUDA", f"{_version(toolkit)}, {toolkit.nvcc}")
     elif toolkit.nvcc is None:
@@ -132,9 +132,9 @@ def _report_mpi() -> None:
 
 
 def _report_cache() -> None:
-    cache = runtime.jittor_home() / ".cache" / "jittor"
+    cache = jittor_home() / ".cache" / "jittor"
     try:
-        runtime.require_writable_home(runtime.jittor_home())
+        require_writable_home(jittor_home())
     except RuntimeError as error:
         _line("cache", str(error), "export JITTOR_HOME=/a/folder/you/can/write")
         return
@@ -147,7 +147,7 @@ def _kernels(cache: Path) -> int:
 
 def _report_second_derivative() -> int:
     try:
-        runtime.start()
+        start.start()
         import jittor as jt
 
         x = jt.array([0.5, -2.0])

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jboat.trainers import configuration, run_record
-from jboat.trainers.bilevel_trainer import BilevelTrainer
 from jboat.trainers.configuration import ConfigurationError
+
+if TYPE_CHECKING:
+    from jboat.trainers.bilevel_trainer import BilevelTrainer
 
 
 def train(paths: Sequence[str], settings: Sequence[str]) -> int:
@@ -53,7 +55,7 @@ def _built(
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
         config = {**defaults, **configuration.with_settings(config, settings)}
-        return config, configuration.build(config, {}, BilevelTrainer, with_loaders=True)
+        return config, configuration.build(config, {}, with_loaders=True)
     except ConfigurationError as error:
         for sentence in error.errors:
             print(f"error: {sentence}", file=sys.stderr)

@@ -1,8 +1,7 @@
 """What is found of CUDA, and what Jittor is told about it."""
 
 from fake_cuda import REQUIRED, WITH_CUDNN, compiler, cudnn, machine, touch, wheel, whole
-from jboat import runtime
-from jboat.backend import cuda_toolkit
+from jboat.backend import cuda_toolkit, start
 from jboat.backend.cuda_driver import CudaDriver
 import pytest
 
@@ -215,7 +214,7 @@ def test_what_the_user_has_set_is_not_changed(tmp_path, monkeypatch):
     machine(monkeypatch, driver=CudaDriver((13, 0), 1))
     found = find(tmp_path, CUDA_HOME=str(whole(tmp_path / "cuda", (13, 0))))
     mine = {"conv_opt": "0", "NVIDIA_TF32_OVERRIDE": "1", "cc_flags": "-std=c++17", "cache_name": "mine"}
-    chosen = runtime.settings(mine, cuda=found, onednn=True)
+    chosen = start.settings(mine, cuda=found, has_onednn=True)
     assert not set(mine) & set(chosen)
     assert chosen["nvcc_path"] == str(found.nvcc)
 

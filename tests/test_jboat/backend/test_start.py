@@ -10,12 +10,13 @@ from pathlib import Path
 import random
 import subprocess
 import sys
+from types import ModuleType
 
 import fake_cuda
 from fake_cuda import touch
-from jboat import runtime
-from jboat.backend import cuda_home
+from jboat.backend import cuda_home, onednn, start
 from jboat.backend.cuda_toolkit import CudaToolkit
+from jboat.backend.jittor_home import jittor_home
 import numpy as np
 import pytest
 
@@ -23,7 +24,7 @@ LAB = Path.home()
 COMPUTE = "import jboat, jittor as jt; print('product', (jt.ones((8, 8)) @ jt.ones((8, 8))).sum().item())"
 
 
-def onednn(prefix):
+def onednn_wheel(prefix):
     touch(prefix / "lib" / "libmkldnn.so")
     touch(prefix / "include" / "dnnl.hpp")
     return prefix
@@ -31,28 +32,32 @@ def onednn(prefix):
 
 def test_the_home_of_an_earlier_program_is_found_as_jittor_finds_it(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert runtime.jittor_home({}) == tmp_path
+    assert jittor_home({}) == tmp_path
     config = touch(tmp_path / ".cache" / "jittor" / "config.json")
     config.write_text('{"JITTOR_HOME": "/elsewhere"}')
-    assert runtime.jittor_home({}) == Path("/elsewhere")
-    assert runtime.jittor_home({"JITTOR_HOME": "/mine"}) == Path("/mine")
+    assert jittor_home({}) == Path("/elsewhere")
+    assert jittor_home({"JITTOR_HOME": "/mine"}) == Path("/mine")
     for broken in ("", "[]"):
         config.write_text(broken)
-        assert runtime.jittor_home({}) == tmp_path
+        assert jittor_home({}) == tmp_path
 
 
 def test_what_jboat_has_set_is_not_the_users_in_another_process():
     chosen = {"nvcc_path": "", "python_config_path": "/another/pythons"}
     environ = {**chosen, "JBOAT_CHOSE": json.dumps(chosen), "cc_flags": "-g"}
     environ["nvcc_path"] = "/my/nvcc"  # changed by the user since
-    runtime.forget_inherited(environ)
+    start.forget_inherited(environ)
     assert environ == {"nvcc_path": "/my/nvcc", "cc_flags": "-g"}
 
 
 def test_a_process_started_by_another_decides_anew(lab):
-    ask = "import jboat, os; print('python_config_path' in os.environ, os.environ['JBOAT_CHOSE'].count('nvcc_path'))"
+    ask = (
+        "import jboat, jittor, os; jittor.flags;"
+        "print('python_config_path' in os.environ, os.environ['JBOAT_CHOSE'].count('nvcc_path'))"
+    )
     code = f"""
-import jboat, os, subprocess, sys
+import jboat, jittor, os, subprocess, sys
+jittor.flags
 print(os.environ['nvcc_path'] == '', flush=True)
 subprocess.run([sys.executable, '-c', {ask!r}])
 """
@@ -69,71 +74,72 @@ def test_a_cuda_home_that_cannot_be_written_leaves_cuda_out(tmp_path, monkeypatc
         raise OSError("no links here")
 
     monkeypatch.setattr(cuda_home, "_make", refused)
-    found = runtime.find_cuda({"CUDA_HOME": str(home), "JITTOR_HOME": str(tmp_path)})
+    found = start.find_cuda({"CUDA_HOME": str(home), "JITTOR_HOME": str(tmp_path)})
     assert not found.usable
     assert "no links here" in found.missing[0]
 
 
 def test_settings_leave_out_what_the_user_has_set():
     none = CudaToolkit(None, ("nvcc",))
-    fresh = runtime.settings({}, cuda=none, onednn=False)
+    fresh = start.settings({}, cuda=none, has_onednn=False)
     assert fresh == {"log_silent": "1", "cache_name": "default", "nvcc_path": "", "use_mkl": "0"}
     mine = {"log_silent": "0", "cache_name": "mine", "nvcc_path": "/my/nvcc", "use_mkl": "1"}
-    assert runtime.settings(mine, cuda=none, onednn=False) == {}
+    assert start.settings(mine, cuda=none, has_onednn=False) == {}
     usable = CudaToolkit(Path("/cuda/bin/nvcc"), ())
-    assert runtime.settings({}, cuda=usable, onednn=True)["nvcc_path"] == "/cuda/bin/nvcc"
-    assert "use_mkl" not in runtime.settings({}, cuda=usable, onednn=True)
+    assert start.settings({}, cuda=usable, has_onednn=True)["nvcc_path"] == "/cuda/bin/nvcc"
+    assert "use_mkl" not in start.settings({}, cuda=usable, has_onednn=True)
 
 
 def test_onednn_is_linked_and_a_complete_folder_kept(tmp_path):
-    home, wheel = tmp_path / "home", onednn(tmp_path / "wheel")
-    assert runtime.link_onednn(home, wheel)
-    folder = runtime.onednn_folder(home)
+    home, wheel = tmp_path / "home", onednn_wheel(tmp_path / "wheel")
+    assert onednn.link(home, wheel)
+    folder = onednn.folder(home)
     assert (folder / "lib").resolve() == wheel / "lib"
     assert (folder / "include").resolve() == wheel / "include"
-    assert runtime.link_onednn(home, onednn(tmp_path / "other"))
+    assert onednn.link(home, onednn_wheel(tmp_path / "other"))
     assert (folder / "lib").resolve() == wheel / "lib"
 
 
 @pytest.mark.parametrize("destination", ["gone", "foreign"])
 @pytest.mark.parametrize("whole_folder", [False, True])
 def test_a_dangling_or_foreign_link_is_replaced(tmp_path, destination, whole_folder):
-    home, wheel = tmp_path / "home", onednn(tmp_path / "wheel")
+    home, wheel = tmp_path / "home", onednn_wheel(tmp_path / "wheel")
     touch(tmp_path / "foreign" / "something.txt")
-    folder = runtime.onednn_folder(home)
+    folder = onednn.folder(home)
     link = folder if whole_folder else folder / "lib"
     link.parent.mkdir(parents=True)
     link.symlink_to(tmp_path / destination)
-    assert runtime.link_onednn(home, wheel)
+    assert onednn.link(home, wheel)
     assert (folder / "lib").resolve() == wheel / "lib"
     assert (tmp_path / "foreign" / "something.txt").exists()
 
 
 def test_real_files_in_the_way_are_left_alone(tmp_path):
-    home, wheel = tmp_path / "home", onednn(tmp_path / "wheel")
-    precious = touch(runtime.onednn_folder(home) / "lib" / "precious")
-    assert not runtime.link_onednn(home, wheel)
+    home, wheel = tmp_path / "home", onednn_wheel(tmp_path / "wheel")
+    precious = touch(onednn.folder(home) / "lib" / "precious")
+    assert not onednn.link(home, wheel)
     assert precious.exists()
 
 
 def test_without_the_wheel_nothing_is_linked(tmp_path):
-    assert not runtime.link_onednn(tmp_path, None)
+    assert not onednn.link(tmp_path, None)
 
 
 def test_many_may_link_at_once(tmp_path):
-    home, wheel = tmp_path / "home", onednn(tmp_path / "wheel")
-    folder = runtime.onednn_folder(home)
+    home, wheel = tmp_path / "home", onednn_wheel(tmp_path / "wheel")
+    folder = onednn.folder(home)
     folder.mkdir(parents=True)
     (folder / "lib").symlink_to(tmp_path / "gone")
     with ThreadPoolExecutor(16) as pool:
-        assert all(pool.map(lambda _: runtime.link_onednn(home, wheel), range(64)))
+        assert all(pool.map(lambda _: onednn.link(home, wheel), range(64)))
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
 
 
 def test_importing_undoes_jittors_side_effects():
     code = (
         "import random, ssl, numpy as np; random.seed(5); np.random.seed(5); https = ssl._create_default_https_context;"
-        "import jboat; print(random.random(), np.random.rand(), ssl._create_default_https_context is https)"
+        "import jboat, jittor; jittor.flags;"
+        "print(random.random(), np.random.rand(), ssl._create_default_https_context is https)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     random.seed(5)
@@ -159,7 +165,7 @@ def assert_computes(done):
 @pytest.fixture(scope="module")
 def lab():
     """The folder of oneDNN in the tests' home."""
-    return runtime.onednn_folder(LAB)
+    return onednn.folder(LAB)
 
 
 def test_two_processes_may_import_at_once(lab):
@@ -192,7 +198,7 @@ def test_no_onednn_wheel_gives_one_warning_and_works(lab, tmp_path):
     assert_computes(done)
     assert "use_mkl 0" in done.stdout
     assert done.stderr.count("oneDNN was not found") == 1
-    assert runtime.ONEDNN_WHEEL in done.stderr
+    assert onednn.WHEEL in done.stderr
     assert_computes(run())
 
 
@@ -206,7 +212,7 @@ def test_what_jittors_import_rebuilds_does_not_end_the_program(lab):
 
 def test_a_home_that_cannot_be_written_is_reported(tmp_path):
     obstacle = touch(tmp_path / "a-file")
-    done = run("import jboat", HOME=str(obstacle))
+    done = run(HOME=str(obstacle))
     assert done.returncode == 1
     assert "RuntimeError" in done.stderr
     assert "JITTOR_HOME" in done.stderr.splitlines()[-1]
@@ -235,5 +241,49 @@ def test_doctor_reports_and_its_status_tells(lab):
 
 
 def test_the_smallest_numbers_are_not_taken_for_zero_afterwards():
-    done = run("import jboat, numpy as np; print('smallest', float(np.float32(1e-30) * np.float32(1e-12)))")
+    product = "print('smallest', float(np.float32(1e-30) * np.float32(1e-12)))"
+    done = run(f"import jboat, jittor, numpy as np; jittor.flags; {product}")
     assert "smallest 1.0" in done.stdout, done.stdout + done.stderr
+
+
+def test_jittor_starts_when_it_is_first_used(lab):
+    """By any of a module's attributes, a submodule, or a name taken out of it; another thread waits for it."""
+    started = "print('jittor_core' in sys.modules, flush=True)"
+    for use in ("jittor.flags", "import jittor.nn", "from jittor import nn", "jittor.ones(1)", "start.start()"):
+        done = run(f"import sys, jboat, jittor; from jboat.backend import start; {started}; {use}; {started}")
+        assert done.stdout.split() == ["False", "True"], use + done.stdout + done.stderr
+    threads = """
+import jboat, jittor, threading
+found = []
+asking = [threading.Thread(target=lambda: found.append(int(jittor.ones(3).sum().item()))) for _ in range(2)]
+[t.start() for t in asking]
+[t.join() for t in asking]
+print(found, type(jittor).__name__)
+"""
+    assert run(threads).stdout.split() == ["[3,", "3]", "module"]
+
+
+def test_a_start_that_fails_may_be_tried_again(lab, tmp_path):
+    done = run(
+        f"""
+import jboat, jittor, os
+home = os.environ['HOME']
+os.environ['HOME'] = {str(touch(tmp_path / "a-file"))!r}
+try:
+    jittor.flags
+except RuntimeError as error:
+    print('JITTOR_HOME' in str(error))
+os.environ['HOME'] = home
+print(jittor.ones(3).sum().item())
+"""
+    )
+    assert done.stdout.split() == ["True", "3.0"], done.stdout + done.stderr
+
+
+def test_jittor_that_was_imported_first_is_left_as_it_is(monkeypatch):
+    theirs = ModuleType("jittor")
+    monkeypatch.setitem(sys.modules, "jittor", theirs)
+    start.start_when_used()
+    start.start()
+    assert sys.modules["jittor"] is theirs
+    assert type(theirs) is ModuleType

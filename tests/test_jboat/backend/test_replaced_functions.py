@@ -5,7 +5,8 @@ import threading
 import types
 
 from graph_checks import leaves
-from jboat import autodiff, replaced_functions, second_order
+from jboat import autodiff, second_order
+from jboat.backend import replaced_functions
 from jboat.fast_gradients import fast_gradients
 import jittor as jt
 from jittor import nn

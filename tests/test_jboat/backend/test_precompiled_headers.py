@@ -5,7 +5,7 @@ import shlex
 import subprocess
 from types import SimpleNamespace
 
-from jboat import precompiled_headers
+from jboat.backend import precompiled_headers
 import jittor as jt
 import pytest
 

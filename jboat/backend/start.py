@@ -1,0 +1,233 @@
+"""Start Jittor offline and quietly, when it is first used.
+
+Jittor decides at import time which compiler, which CUDA and which oneDNN it uses, and fails or downloads when it
+decides badly. :func:`start` settles those decisions through Jittor's own environment variables and then imports it.
+A variable the user has set is never changed.
+
+``import jboat`` calls :func:`start_when_used`, which makes ``jittor`` a module whose first attribute starts it, so that
+what needs no Jittor, such as ``python -m jboat --help``, does not wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+import contextlib
+from importlib import metadata
+from importlib.util import find_spec, module_from_spec
+import json
+import logging
+import os
+from pathlib import Path
+import platform
+import queue
+import random
+import ssl
+import sys
+import threading
+from types import ModuleType
+from typing import Any
+
+from jboat.backend import core_build, cuda_home, cuda_kernels, cuda_toolkit, onednn, precompiled_headers, python_config
+from jboat.backend.cuda_toolkit import CudaToolkit
+from jboat.backend.jittor_home import jittor_home, require_writable_home, where_jittor_can_write
+import numpy as np
+
+logger = logging.getLogger("jboat")
+
+_CHOSEN = "JBOAT_CHOSE"
+"""The variable that tells the processes started by this one which others jboat has set."""
+
+_NEEDS_NO_START = frozenset({"__class__", "__dict__", "__spec__", "__name__"})
+"""What Python's own import asks a module for."""
+
+_lock = threading.RLock()
+_awaited: list[Callable[[], object]] = []
+_starter: int | None = None  # the thread in which Jittor is being imported
+
+
+class _NotStarted(ModuleType):
+    """``jittor`` before its first use; another thread that comes while it starts waits."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name not in _NEEDS_NO_START and threading.get_ident() != _starter:
+            with _lock:
+                _start(self)
+        return ModuleType.__getattribute__(self, name)
+
+
+def start_when_used() -> None:
+    """Let ``import jittor`` give a module that starts when it is used; does nothing where Jittor is imported."""
+    if "jittor" in sys.modules:
+        return
+    spec = find_spec("jittor")
+    if spec is None:
+        raise ModuleNotFoundError("jboat needs Jittor: pip install 'jittor>=1.3.11,<1.3.12'", name="jittor")
+    module = module_from_spec(spec)
+    module.__class__ = _NotStarted
+    sys.modules["jittor"] = module
+
+
+def start() -> None:
+    """Start Jittor now; does nothing where it is started already.
+
+    Raises:
+        RuntimeError: if Jittor's home cannot be written, Python's headers are missing, or Jittor does not compile.
+    """
+    start_when_used()
+    with _lock:
+        _start(sys.modules["jittor"])
+
+
+def when_started(action: Callable[[], object]) -> None:
+    """Call ``action`` once Jittor is started: at once, where it is."""
+    with _lock:
+        if type(sys.modules.get("jittor")) is _NotStarted:
+            _awaited.append(action)
+            return
+    action()
+
+
+def _start(module: ModuleType) -> None:
+    if type(module) is not _NotStarted:
+        return
+    if threading.current_thread() is threading.main_thread():
+        _import_or_undo(module)
+    else:
+        _in_a_thread_that_stays(lambda: _import_or_undo(module))
+    module.__class__ = ModuleType  # type: ignore[assignment]
+    while _awaited:
+        _awaited.pop(0)()
+
+
+def _in_a_thread_that_stays(work: Callable[[], None]) -> None:
+    """Linux ends Jittor's compiler processes with the thread that started them, and Jittor then ends the program."""
+    done: queue.Queue[BaseException | None] = queue.Queue()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            done.put(error)
+        else:
+            done.put(None)
+            threading.Event().wait()
+
+    threading.Thread(target=run, name="jittor", daemon=True).start()
+    error = done.get()
+    if error is not None:
+        raise error
+
+
+def _import_or_undo(module: ModuleType) -> None:
+    global _starter
+    before = dict(module.__dict__)
+    _starter = threading.get_ident()
+    try:
+        with _side_effects_undone():
+            _import(module)
+    except BaseException:
+        _empty(module, before)
+        raise
+    finally:
+        _starter = None
+
+
+def _empty(module: ModuleType, contents: Mapping[str, Any]) -> None:
+    """Make ``jittor`` what it was before an import that failed."""
+    for name in [name for name in sys.modules if name.startswith("jittor.")]:
+        del sys.modules[name]
+    module.__dict__.clear()
+    module.__dict__.update(contents)
+    sys.modules["jittor"] = module
+
+
+def _import(module: ModuleType) -> None:
+    before = dict(module.__dict__)
+    home = _prepared()
+    with where_jittor_can_write(home):
+        import jittor_utils
+    beginning = core_build.Start(Path(jittor_utils.cache_path), metadata.version("jittor"))
+    beginning.compile_what_is_missing()
+    loader = before["__spec__"].loader
+    try:
+        loader.exec_module(module)
+    except SystemExit:  # its own files have changed, and it has rebuilt a library that it had loaded
+        core_build.forget_the_import()
+        _empty(module, before)
+        loader.exec_module(module)
+    beginning.write_down()
+    precompiled_headers.use(module)
+    cuda_kernels.use(module)
+    from jboat import cpu_ops  # it needs Jittor
+
+    cpu_ops.load()  # now, since Jittor's compiler processes cannot be reached from a forked process
+
+
+def _prepared() -> Path:
+    """Set what Jittor reads from the environment; returns its home."""
+    forget_inherited(os.environ)
+    home = jittor_home()
+    require_writable_home(home)
+    has_onednn = True
+    wants_mkl = os.environ.get("use_mkl", "1") == "1"  # noqa: SIM112
+    if wants_mkl and platform.system() == "Linux" and platform.machine() == "x86_64":
+        has_onednn = onednn.link(home, onednn.find())
+        if not has_onednn:
+            logger.warning(
+                "oneDNN was not found, so matrix products and convolutions run 20 to 80 times slower. "
+                "Install it with: pip install %s",
+                onednn.WHEEL,
+            )
+    chosen = settings(os.environ, cuda=find_cuda(), has_onednn=has_onednn)
+    if "python_config_path" not in os.environ:
+        chosen |= python_config.settings(home / ".cache" / "jittor")
+    os.environ.update(chosen, **{_CHOSEN: json.dumps(chosen)})
+    return home
+
+
+def find_cuda(environ: Mapping[str, str] = os.environ) -> CudaToolkit:
+    """What there is of CUDA, as Jittor can use it; see :mod:`jboat.backend.cuda_toolkit`."""
+    cache = jittor_home(environ) / ".cache" / "jittor"
+    found = cuda_toolkit.find(environ, cache)
+    try:
+        return cuda_home.prepared(found, cache)
+    except OSError as error:
+        return found._replace(missing=(*found.missing, f"a folder of links in {cache} ({error})"))
+
+
+def settings(environ: Mapping[str, str], *, cuda: CudaToolkit, has_onednn: bool) -> dict[str, str]:
+    """The environment variables Jittor should start with; those in ``environ`` are left out.
+
+    Args:
+        environ: the user's environment, which wins.
+        cuda: what :func:`find_cuda` found.
+        has_onednn: whether Jittor will find oneDNN in its cache.
+    """
+    wanted = {"log_silent": "1", "cache_name": "default", **cuda_toolkit.settings(cuda)}
+    if not has_onednn:
+        wanted["use_mkl"] = "0"
+    return {name: value for name, value in wanted.items() if name not in environ}
+
+
+def forget_inherited(environ: MutableMapping[str, str]) -> None:
+    """Take out what jboat itself has set in a process that started this one.
+
+    It is not the user's, and may be wrong here: another Python has other headers, and CUDA may be there by now.
+    """
+    for name, value in json.loads(environ.pop(_CHOSEN, "{}")).items():
+        if environ.get(name) == value:
+            del environ[name]
+
+
+@contextlib.contextmanager
+def _side_effects_undone() -> Iterator[None]:
+    """Jittor's import reseeds Python and numpy and turns HTTPS verification off; undo both."""
+    python_state = random.getstate()
+    https_context = ssl._create_default_https_context
+    numpy_state = np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        ssl._create_default_https_context = https_context
+        np.random.set_state(numpy_state)
