@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import contextlib
+import itertools
 from typing import Any
 from unittest import mock
 
@@ -25,6 +26,7 @@ STEPS = {"RAD": 2, "CG": 10}
 RADIUS, SMALLER = 0.2, 4.0
 TOLERANCE = 0.02
 CONTRACTION = 0.5  # how much shorter a lower step is than the one before, at least; half of that at most
+ROUNDED = 1e-2  # of the first step: shorter ones may be no longer than rounding
 TRIES = 15
 VERDICTS = {1: "right", 0: "inconclusive", -1: "wrong"}
 
@@ -87,6 +89,14 @@ def smoothed(wanted: bool) -> Any:
         yield
 
 
+def _contraction(lengths: list[float]) -> float:
+    """How much shorter a step is than the one before: of the last two that rounding leaves alone."""
+    if not np.isfinite(lengths).all():
+        return 100.0
+    pairs = itertools.pairwise(lengths)
+    return [after / before for before, after in pairs if before > ROUNDED * lengths[0]][-1]
+
+
 class PlainLoop:
     """K lower steps of Jittor's own, from the same start for every x."""
 
@@ -123,7 +133,7 @@ class PlainLoop:
         """
         for _ in range(TRIES):
             lengths = self.steps(x, 4)
-            ratio = lengths[-1] / lengths[-2] if np.isfinite(lengths[-1]) and lengths[-2] else 100.0
+            ratio = _contraction(lengths)
             if 0.5 * CONTRACTION <= ratio <= CONTRACTION:
                 return
             self.lower.c *= min(max(ratio / (0.75 * CONTRACTION), 0.1), 10.0)
