@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import math
 from typing import Any
@@ -44,6 +44,38 @@ def substituted(variables: Sequence[jt.Var], values: Sequence[jt.Var]) -> Iterat
     finally:
         for variable, value in zip(variables, held, strict=True):
             variable.swap(value)
+
+
+def called_with(
+    values: Sequence[jt.Var], variables: Sequence[jt.Var], function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    """``function(*args, **kwargs)`` while ``variables`` hold ``values``.
+
+    Where the function returns one of the variables itself, alone or in tuples, lists and dicts, its value is returned
+    in its place, with the history it has, since the variable is about to change back.
+
+    Args:
+        values: one Var per variable, of the same shape.
+        variables: the Vars to fill, each at most once.
+        function: what to call.
+        args: its arguments.
+        kwargs: its arguments by name.
+    """
+    with substituted(variables, values):
+        return _apart(function(*args, **kwargs), {id(v) for v in variables})
+
+
+def _apart(result: Any, variables: set[int]) -> Any:
+    """The result with an alias in place of each of the variables, which are told by their ids."""
+    if isinstance(result, jt.Var):
+        return alias(result) if id(result) in variables else result
+    if type(result) in (tuple, list):
+        return type(result)(_apart(entry, variables) for entry in result)
+    if isinstance(result, tuple) and hasattr(result, "_fields"):
+        return type(result)(*(_apart(entry, variables) for entry in result))
+    if type(result) is dict:
+        return {name: _apart(entry, variables) for name, entry in result.items()}
+    return result
 
 
 def trainable(module: jt.Module) -> list[jt.Var]:

@@ -16,7 +16,7 @@ from jboat import autodiff, functional, replaced_functions
 from jboat.optim import OptimizerState, UpdateRule
 import jittor as jt
 
-StepObjective = Callable[["Trajectory"], jt.Var]
+StepObjective = Callable[[jt.Module], jt.Var]
 
 
 _RANDOM = (jt, "random")
@@ -49,10 +49,11 @@ class _Kept(NamedTuple):
 class Trajectory:
     """The iterates of one lower-level run; the ``auxiliary_model`` of every operator.
 
-    Calling it runs the module at its last iterate. Attributes it does not have itself are the module's.
+    Calling it runs the module at its last iterate. Attributes it does not have itself are the module's. Objectives
+    never see it: they get the module, which holds an iterate while they run.
 
     Args:
-        module: the lower-level model. Its parameters are substituted while it runs, and come back unchanged.
+        module: the lower-level model. Its variables hold iterates while it runs, and come back unchanged.
         variables: the Vars that the lower level optimizes.
         optimizer: the lower-level optimizer, which holds them; its differentiable rule takes the steps.
         initial: y_0, one Var per variable; by default the variables' present values.
@@ -94,20 +95,14 @@ class Trajectory:
         self._small = is_small(start) and not _flat(self._states[0])
         self._draws_random_numbers = False
         self.upper_statistics: dict[str, list[jt.Var]] = {}
-        self._held: list[list[jt.Var]] = []  # what the module holds now, innermost last; shared with every view
         self._first = 0
         self._last: int | None = None
         self._constant_gradients = False
 
     def __call__(self, *args: Any, params: Sequence[jt.Var] | None = None, **kwargs: Any) -> Any:
-        """Run the module with ``params``; by default at the last iterate or, in an objective, with what it holds."""
-        if params is None and self._held:
-            return self._module(*args, **kwargs)
-        with self.substituted(params):
-            result = self._module(*args, **kwargs)
-            if any(result is v for v in self._variables):  # the variable itself, which is about to change back
-                result = functional.alias(result)
-        return result
+        """Run the module with ``params``, one Var per lower-level variable; by default at the last iterate in use."""
+        values = self.parameters() if params is None else list(params)
+        return functional.called_with(values, self._variables, self._module, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         """Attributes of the module."""
@@ -136,7 +131,7 @@ class Trajectory:
 
     @property
     def module(self) -> jt.Module:
-        """The lower-level model itself, which holds an iterate while :meth:`substituted` lasts."""
+        """The lower-level model itself."""
         return self._module
 
     @property
@@ -163,7 +158,7 @@ class Trajectory:
         """The iterate at inner step ``time``.
 
         Args:
-            time: 0 to K, or -1 for the last iterate in use; inside an objective -1 is what the module holds.
+            time: 0 to K, or -1 for the last iterate in use.
 
         Returns:
             One leaf Var per lower-level variable.
@@ -171,8 +166,6 @@ class Trajectory:
         Raises:
             ValueError: if there is no such iterate.
         """
-        if time == -1 and self._held:
-            return list(self._held[-1])
         if time == -1:
             time = self.last
         if not 0 <= time < len(self._iterates):
@@ -198,21 +191,17 @@ class Trajectory:
         view.__dict__.update(changes)
         return view
 
-    @contextmanager
-    def substituted(self, parameters: Sequence[jt.Var] | None = None) -> Iterator[None]:
-        """Let the module hold ``parameters``, by default the last iterate, inside the block."""
-        values = self.parameters() if parameters is None else list(parameters)
-        with functional.substituted(self._variables, values):
-            self._held.append(values)
-            try:
-                yield
-            finally:
-                self._held.pop()
+    def evaluate(self, objective: Callable[[jt.Module], jt.Var], parameters: Sequence[jt.Var] | None = None) -> jt.Var:
+        """``objective(module)`` with the module at ``parameters``, by default the last iterate in use.
 
-    def evaluate(self, objective: Callable[[Trajectory], jt.Var], parameters: Sequence[jt.Var] | None = None) -> jt.Var:
-        """``objective(self)`` with the module holding ``parameters``; running statistics stay as they are."""
-        with functional.preserved(self._buffers), self.substituted(parameters):
-            return objective(self)
+        Running statistics stay as they are.
+        """
+        with functional.preserved(self._buffers):
+            return self._at(self.parameters() if parameters is None else parameters, objective)
+
+    def _at(self, parameters: Sequence[jt.Var], objective: Callable[[jt.Module], jt.Var]) -> jt.Var:
+        loss: jt.Var = functional.called_with(parameters, self._variables, objective, self._module)
+        return loss
 
     def advance(
         self, objective: StepObjective, *, keep_graph: bool, join: bool = False, with_loss: bool = False
@@ -220,7 +209,7 @@ class Trajectory:
         """Take one lower step.
 
         Args:
-            objective: phi of this step, called with the trajectory; differentiated by the last iterate.
+            objective: phi of this step, called with the module, which holds the last iterate; differentiated by that.
             keep_graph: whether to keep the step's graph. If not, a pullback rebuilds it.
             join: whether the step may be computed with its neighbours, and share its graph with them if graphs are
                 kept; then call :meth:`settle` after the last one. Only small models do, without random numbers, whose
@@ -263,7 +252,7 @@ class Trajectory:
         for step, objective in enumerate(self._objectives):
             if self._reseed:
                 self._reseed(step)
-            values.append(float(self.until(step).evaluate(objective, self._iterates[step]).item()))
+            values.append(float(self.evaluate(objective, self._iterates[step]).item()))
         return values
 
     def _leaves(self, step: int) -> list[jt.Var]:
@@ -275,8 +264,8 @@ class Trajectory:
         # A loss that is held is computed with the rest.
         count = len(self._variables)
         parameters, state = inputs[:count], self._state(step, inputs[count:])
-        with self.substituted(parameters), self._watching_random_numbers() if step == 0 else nullcontext():
-            loss = objective(self if step == self.last else self.until(step))
+        with self._watching_random_numbers() if step == 0 else nullcontext():
+            loss = self._at(parameters, objective)
         gradients = autodiff.grad(loss, parameters)
         moved, new_state = self._rule.update(parameters, gradients, state, self._hyperparameters)
         return _Graph(inputs, [*moved, *_flat(new_state)]), loss if with_loss else None

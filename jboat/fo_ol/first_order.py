@@ -11,7 +11,7 @@ from jboat import autodiff, functional, running_statistics
 from jboat import lower_objective as lower
 from jboat.lower_objective import Batch, Objective
 from jboat.optim import OptimizerState, UpdateRule
-from jboat.trajectory import JOINED_STEPS, Trajectory, is_small
+from jboat.trajectory import JOINED_STEPS, is_small
 from jboat.warn_once import WarnOnce
 import jittor as jt
 
@@ -106,7 +106,6 @@ class FirstOrder:
         self.lower_loop = lower_loop
         self.solver_config = solver_config
         self.rule = UpdateRule(solver_config["lower_level_opt"], self.ll_var)
-        self._view = Trajectory(ll_model, self.ll_var, solver_config["lower_level_opt"])
         self._ul_statistics = functional.buffers(ul_model)
         self._ll_statistics = functional.buffers(ll_model)
         self._noted: dict[str, list[jt.Var]] = {}
@@ -150,14 +149,15 @@ class FirstOrder:
         return self._value(self.ll_objective, y, feed, of_lower=True)
 
     def _value(self, objective: Objective, y: Sequence[jt.Var], feed: Batch, *, of_lower: bool) -> jt.Var:
-        def call(model: Trajectory) -> jt.Var:
-            loss = lower.call(objective, feed, self.ul_model, model, parameters=y)
+        def call() -> jt.Var:
+            loss = lower.call(objective, feed, self.ul_model, self.ll_model, parameters=self.ll_var)
             if self._ll_statistics or self._ul_statistics:
                 self._note(y, of_lower=of_lower)
             return loss
 
-        with functional.preserved(self._ul_statistics):
-            return self._view.evaluate(call, y)
+        with functional.preserved([*self._ul_statistics, *self._ll_statistics]):
+            loss: jt.Var = functional.called_with(y, self.ll_var, call)
+            return loss
 
     def gradients(self, value: Value, y: Sequence[jt.Var], *, by_x: bool = True, by_y: bool = True) -> Gradients:
         """``value(y)`` and its gradients by x and y, or one of them, which saves work.

@@ -1,4 +1,4 @@
-"""The trajectory as the model that objectives see, at its iterates and away from them."""
+"""The trajectory: the module at its iterates and away from them, and what becomes of joined steps."""
 
 from jboat import autodiff
 from jboat.trajectory import Trajectory
@@ -44,11 +44,12 @@ def test_inside_an_objective_calls_attributes_and_parameters_are_at_what_is_eval
     seen = {}
 
     def objective(m):
+        assert m is model
         seen["call"] = m(jt.array(X)).numpy()
         seen["closure"] = model(jt.array(X)).numpy()
         seen["attribute"] = X @ m.weight.numpy().T + m.bias.numpy()
         seen["parameters"] = exact(m.parameters())
-        seen["given"] = m(jt.array(X), params=trajectory.parameters(0)).numpy()
+        seen["given"] = trajectory(jt.array(X), params=trajectory.parameters(0)).numpy()
         return (m(jt.array(X)) ** 2).sum()
 
     loss = trajectory.evaluate(objective, moved)
