@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
+import itertools
 import math
 from typing import Any
 
@@ -109,8 +110,28 @@ def is_float(var: jt.Var) -> bool:
 
 
 def detached(variables: Sequence[jt.Var]) -> list[jt.Var]:
-    """The same values as leaves without history; the originals are left alone."""
+    """The same values as leaves without history, not computed yet; the originals are left alone."""
     return [v.detach() for v in variables]
+
+
+def cut(variables: Sequence[jt.Var], *, together_with: Sequence[jt.Var] = ()) -> list[jt.Var]:
+    """The same values as leaves without history, computed.
+
+    What is built from them later makes a graph of its own, with kernels of its own.
+
+    Args:
+        variables: left alone.
+        together_with: what is computed in the same run, and keeps its history.
+    """
+    leaves = detached(variables)
+    jt.sync([*leaves, *together_with])
+    return leaves
+
+
+def cut_lists(*lists: Sequence[jt.Var], together_with: Sequence[jt.Var] = ()) -> list[list[jt.Var]]:
+    """Several lists, each as :func:`cut` returns it, computed in one run."""
+    leaves = iter(cut([v for variables in lists for v in variables], together_with=together_with))
+    return [list(itertools.islice(leaves, len(variables))) for variables in lists]
 
 
 def of_dtypes(variables: Sequence[jt.Var], like: Iterable[jt.Var]) -> list[jt.Var]:

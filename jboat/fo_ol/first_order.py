@@ -11,7 +11,7 @@ from jboat import autodiff, functional, running_statistics
 from jboat import lower_objective as lower
 from jboat.lower_objective import Batch, Objective
 from jboat.optim import OptimizerState, UpdateRule
-from jboat.trajectory import JOINED_STEPS, is_small
+from jboat.step_graphs import JoinedSteps, is_small
 from jboat.warn_once import WarnOnce
 import jittor as jt
 
@@ -173,9 +173,8 @@ class FirstOrder:
 
     def _gradients(self, loss: jt.Var, value: jt.Var, y: Sequence[jt.Var], *, by_x: bool, by_y: bool) -> Gradients:
         wanted = [*(self.ul_var if by_x else []), *(y if by_y else [])]
-        found = functional.detached(autodiff.grad(value, wanted))
-        if not self._small:
-            jt.sync([loss, value, *found])
+        found = autodiff.grad(value, wanted)
+        found = functional.detached(found) if self._small else functional.cut(found, together_with=[loss, value])
         count = len(self.ul_var) if by_x else 0
         return Gradients(loss.detach(), value.detach(), found[:count], found[count:])
 
@@ -184,13 +183,12 @@ class FirstOrder:
     ) -> list[jt.Var]:
         """``steps`` plain gradient steps on ``value`` from y, where its gradient may be known as ``first``."""
         current = functional.detached(y)
-        joined = JOINED_STEPS if self._small else 1
+        joined = JoinedSteps(small=self._small)
         for step in range(steps):
             known = first if step == 0 else None
             gradient = autodiff.grad(value(current), current) if known is None else known
-            current = functional.detached(functional.axpy(-lr, gradient, current))
-            if (step + 1) % joined == 0 or step + 1 == steps:
-                jt.sync(current)
+            current = joined.cut(functional.axpy(-lr, gradient, current))
+        joined.settle()
         return current
 
     def value_gap(self, y: Sequence[jt.Var], feed: Batch, *, lr: float) -> tuple[Gradients, Gradients]:
@@ -223,10 +221,8 @@ class FirstOrder:
         """
         before = self.rule.load() if state is None else state
         moved, after = self.rule.update(y, gradient, before, decay_included=decay_included)
-        moved = functional.detached(moved)
-        after = OptimizerState(after.step, tuple(tuple(v.detach() for v in slots) for slots in after.slots))
-        jt.sync([*moved, *(v for slots in after.slots for v in slots), *together_with])
-        return moved, after
+        moved, slots = functional.cut_lists(moved, after.flat(), together_with=together_with)
+        return moved, after.with_slots(slots)
 
     def start(self) -> list[jt.Var]:
         """The present value of y, as leaves."""

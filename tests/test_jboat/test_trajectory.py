@@ -134,13 +134,13 @@ def test_the_first_step_is_not_differentiated_by_its_start_unless_joined_steps_s
 
 
 def test_steps_of_a_big_model_are_not_joined(monkeypatch):
-    monkeypatch.setattr("jboat.trajectory.MOST_NUMBERS_TO_JOIN", 7)  # the model has 8
-    assert [kept.start for kept in joined(3, join=True)[0]._kept] == [0, 1, 2]
+    monkeypatch.setattr("jboat.step_graphs.MOST_NUMBERS_TO_JOIN", 7)  # the model has 8
+    assert [kept.start for kept in joined(3, join=True)[0]._graphs._kept] == [0, 1, 2]
 
 
 def test_steps_that_draw_random_numbers_or_keep_state_are_not_joined():
     starts = {
-        name: [kept.start for kept in joined(11, join=True, **kwargs)[0]._kept]
+        name: [kept.start for kept in joined(11, join=True, **kwargs)[0]._graphs._kept]
         for name, kwargs in {"plain": {}, "dropout": {"draw": True}, "Adam": {"optimizer": jt.optim.Adam}}.items()
     }
     apart = list(range(11))
