@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
+import itertools
 import math
 from typing import Any
 
@@ -46,6 +47,38 @@ def substituted(variables: Sequence[jt.Var], values: Sequence[jt.Var]) -> Iterat
             variable.swap(value)
 
 
+def called_with(
+    values: Sequence[jt.Var], variables: Sequence[jt.Var], function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    """``function(*args, **kwargs)`` while ``variables`` hold ``values``.
+
+    Where the function returns one of the variables itself, alone or in tuples, lists and dicts, its value is returned
+    in its place, with the history it has, since the variable is about to change back.
+
+    Args:
+        values: one Var per variable, of the same shape.
+        variables: the Vars to fill, each at most once.
+        function: what to call.
+        args: its arguments.
+        kwargs: its arguments by name.
+    """
+    with substituted(variables, values):
+        return _apart(function(*args, **kwargs), {id(v) for v in variables})
+
+
+def _apart(result: Any, variables: set[int]) -> Any:
+    """The result with an alias in place of each of the variables, which are told by their ids."""
+    if isinstance(result, jt.Var):
+        return alias(result) if id(result) in variables else result
+    if type(result) in (tuple, list):
+        return type(result)(_apart(entry, variables) for entry in result)
+    if isinstance(result, tuple) and hasattr(result, "_fields"):
+        return type(result)(*(_apart(entry, variables) for entry in result))
+    if type(result) is dict:
+        return {name: _apart(entry, variables) for name, entry in result.items()}
+    return result
+
+
 def trainable(module: jt.Module) -> list[jt.Var]:
     """The module's parameters that take gradients: floating point, and not stop-grad. Tied ones appear once."""
     return [p for p in module.parameters() if is_float(p) and not p.is_stop_grad()]
@@ -77,8 +110,28 @@ def is_float(var: jt.Var) -> bool:
 
 
 def detached(variables: Sequence[jt.Var]) -> list[jt.Var]:
-    """The same values as leaves without history; the originals are left alone."""
+    """The same values as leaves without history, not computed yet; the originals are left alone."""
     return [v.detach() for v in variables]
+
+
+def cut(variables: Sequence[jt.Var], *, together_with: Sequence[jt.Var] = ()) -> list[jt.Var]:
+    """The same values as leaves without history, computed.
+
+    What is built from them later makes a graph of its own, with kernels of its own.
+
+    Args:
+        variables: left alone.
+        together_with: what is computed in the same run, and keeps its history.
+    """
+    leaves = detached(variables)
+    jt.sync([*leaves, *together_with])
+    return leaves
+
+
+def cut_lists(*lists: Sequence[jt.Var], together_with: Sequence[jt.Var] = ()) -> list[list[jt.Var]]:
+    """Several lists, each as :func:`cut` returns it, computed in one run."""
+    leaves = iter(cut([v for variables in lists for v in variables], together_with=together_with))
+    return [list(itertools.islice(leaves, len(variables))) for variables in lists]
 
 
 def of_dtypes(variables: Sequence[jt.Var], like: Iterable[jt.Var]) -> list[jt.Var]:

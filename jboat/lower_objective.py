@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-import contextlib
-import functools
-import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
-import weakref
 
-from jboat import functional, registry
+from jboat import functional, params_argument, registry
 from jboat.optim import UpdateRule
-from jboat.trajectory import Trajectory
 from jboat.warn_once import WarnOnce
 import jittor as jt
 
 Objective: TypeAlias = "Callable[..., jt.Var]"
 Batch = Mapping[str, Any]
-
-_known: weakref.WeakKeyDictionary[Any, tuple[bool, bool]] = weakref.WeakKeyDictionary()
 
 
 def call(objective: Objective, *args: Any, parameters: Sequence[jt.Var]) -> jt.Var:
@@ -27,7 +20,7 @@ def call(objective: Objective, *args: Any, parameters: Sequence[jt.Var]) -> jt.V
     Args:
         objective: the function.
         args: its arguments, the lower-level model last.
-        parameters: what the model holds.
+        parameters: those of the model's Vars that the lower level optimizes.
 
     Raises:
         TypeError: if it returns something other than a Var.
@@ -45,106 +38,19 @@ def call(objective: Objective, *args: Any, parameters: Sequence[jt.Var]) -> jt.V
 def result_of(function: Callable[..., Any], *args: Any, parameters: Sequence[jt.Var]) -> Any:
     """Call a function of a batch and both models: an objective or a metric.
 
-    It is handed the lower-level model itself, and ``params=`` where its signature takes it, by name or as one of
-    ``**kwargs``. The model can then be called with ``params=`` too, whatever its own signature is.
+    It is handed the models themselves, and ``params=`` where its signature takes it, by name or as one of
+    ``**kwargs``. The lower-level model can then be called with ``params=`` too, whatever its own signature is.
 
     Args:
         function: the function.
-        args: its arguments. The last is the lower-level model: a module that holds ``parameters``, or a trajectory
-            while it does.
-        parameters: what to hand on as ``params``.
+        args: its arguments, the lower-level model last.
+        parameters: those of the model's Vars that the lower level optimizes, handed on as ``params``. They hold the
+            iterate in question.
     """
-    *others, model = args
-    module, variables = (model.module, model.variables) if isinstance(model, Trajectory) else (model, parameters)
-    if any(_takes_params(function)):
-        given = list(parameters)
-        with _accepting_params(module, variables, given):
-            result = function(*others, module, params=given)
-    else:
-        result = function(*others, module)
-    if any(result is v for v in variables):  # the variable itself, which is about to change back
-        return functional.alias(result)
-    return result
-
-
-class _Execute:
-    """A module's ``execute`` that takes ``params`` besides what it takes anyway.
-
-    A copy of the module that is made while this is in place runs the copy, since this is copied with it.
-
-    Args:
-        module: the module.
-        own: the ``execute`` that the module itself has, apart from its class.
-        variables: the module's Vars that ``params`` stands for.
-        held: what they hold now; where ``params`` is that, nothing is substituted.
-    """
-
-    def __init__(
-        self, module: jt.Module, own: Callable[..., Any] | None, variables: Sequence[jt.Var], held: Sequence[jt.Var]
-    ) -> None:
-        self._module = module
-        self._own = own
-        self._variables = variables
-        self._held = held
-
-    @property
-    def own(self) -> Callable[..., Any] | None:
-        """The ``execute`` that the module itself has."""
-        return self._own
-
-    def __call__(self, *args: Any, params: Sequence[jt.Var] | None = None, **kwargs: Any) -> Any:
-        execute = self._own or functools.partial(type(self._module).execute, self._module)
-        if params is None:
-            return execute(*args, **kwargs)
-        values = list(params)
-        if len(values) != len(self._variables):
-            raise ValueError(f"params must hold {len(self._variables)} Vars, one a variable, got {len(values)}")
-        if all(value is held for value, held in zip(values, self._held, strict=True)):
-            return execute(*args, **kwargs)
-        with functional.substituted(self._variables, values):
-            result = execute(*args, **kwargs)
-            return functional.alias(result) if any(result is v for v in self._variables) else result
-
-
-@contextlib.contextmanager
-def _accepting_params(module: jt.Module, variables: Sequence[jt.Var], held: Sequence[jt.Var]) -> Iterator[None]:
-    """Let the module take ``params`` inside the block, unless it has an argument of that name itself."""
-    before = vars(module).get("execute")
-    own = before.own if isinstance(before, _Execute) else before
-    named, _ = _takes_params(own or type(module).execute)
-    if named:
-        yield
-        return
-    vars(module)["execute"] = _Execute(module, own, variables, held)
-    try:
-        yield
-    finally:
-        if before is None:
-            del vars(module)["execute"]
-        else:
-            vars(module)["execute"] = before
-
-
-def _takes_params(function: Callable[..., Any]) -> tuple[bool, bool]:
-    """Whether a function has an argument ``params``, and whether it has ``**kwargs``."""
-    key = getattr(function, "__func__", function)  # a method is made anew whenever it is asked for
-    try:
-        return _known[key]
-    except (KeyError, TypeError):  # TypeError: it has no hash, or cannot be referred to weakly
-        taken = _parameters_of(function)
-    with contextlib.suppress(TypeError):
-        _known[key] = taken
-    return taken
-
-
-def _parameters_of(function: Callable[..., Any]) -> tuple[bool, bool]:
-    if isinstance(function, functools.partial) and "params" in function.keywords:
-        return False, False  # its user has said what params is
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return False, False
-    return "params" in parameters, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if not any(params_argument.signature_of(function)):
+        return function(*args)
+    with params_argument.accepted(args[-1], parameters):
+        return function(*args, params=list(parameters))
 
 
 def batch_of_step(feed: Batch | Sequence[Batch], step: int) -> Batch:
@@ -227,6 +133,7 @@ class LowerObjective:
             aggregated = self.gda_loss is not None if gm_op is None else "GDA" in gm_op
         self.aggregated = aggregated
         self._upper_statistics = functional.buffers(ul_model) if aggregated else []
+        self._lower_statistics: tuple[jt.Module | None, list[jt.Var]] = None, []
         self._implicit = registry.is_implicit(solver_config.get("na_op") or ())
 
     @property
@@ -241,7 +148,7 @@ class LowerObjective:
 
     def __call__(
         self,
-        model: Any,
+        model: jt.Module,
         parameters: Sequence[jt.Var],
         step: int,
         ll_feed_dict: Batch | Sequence[Batch],
@@ -251,8 +158,8 @@ class LowerObjective:
         """Phi of inner step ``step``, a scalar Var.
 
         Args:
-            model: what the objectives see as the lower-level model.
-            parameters: the Vars that ``model`` runs with; handed on as ``params=``.
+            model: the lower-level model.
+            parameters: y: those of its Vars that the lower level optimizes, which hold the iterate in question.
             step: the inner step, counted from 0.
             ll_feed_dict: the lower batch, or a sequence with one per step.
             ul_feed_dict: the upper batch; read by GDA only.
@@ -268,7 +175,7 @@ class LowerObjective:
         return loss
 
     def weighted(
-        self, model: Any, parameters: Sequence[jt.Var], alpha: float, ll_feed: Batch, ul_feed: Batch
+        self, model: jt.Module, parameters: Sequence[jt.Var], alpha: float, ll_feed: Batch, ul_feed: Batch
     ) -> jt.Var:
         """The aggregated objective with weight ``alpha`` on F, whatever the inner step; without GDA f itself."""
         if not self.aggregated:
@@ -276,11 +183,13 @@ class LowerObjective:
         if self.gda_loss is not None:
             feed = {**ll_feed, "alpha": alpha}
             return call(self.gda_loss, feed, ul_feed, self._ul_model, model, parameters=parameters)
-
-        def run_upper(model: Any) -> jt.Var:
-            return call(self._ul_objective, ul_feed, self._ul_model, model, parameters=parameters)
-
-        with functional.preserved(self._upper_statistics):  # they advance by the lower objective, once a step
-            upper = model.evaluate(run_upper, parameters)
+        with functional.preserved(self._statistics(model)):  # they advance by the lower objective, once a step
+            upper = call(self._ul_objective, ul_feed, self._ul_model, model, parameters=parameters)
         lower = call(self._ll_objective, ll_feed, self._ul_model, model, parameters=parameters)
         return alpha * upper + (1.0 - alpha) * lower
+
+    def _statistics(self, model: jt.Module) -> list[jt.Var]:
+        """The running statistics of both models; those of the lower one are asked for once."""
+        if self._lower_statistics[0] is not model:
+            self._lower_statistics = model, functional.buffers(model)
+        return [*self._upper_statistics, *self._lower_statistics[1]]

@@ -1,59 +1,31 @@
 """The lower-level iterates y_0..y_K and their reverse-mode derivative.
 
-The graph is cut between inner steps: a graph reaches from one iterate, a leaf, to the next one or, where steps are
-joined, to the tenth next. Going backwards, each graph is pulled back by itself. All of them, whatever K is, then run
-the same compiled kernels, and a step whose graph was not kept is rebuilt from its iterate.
+How the steps become graphs is :mod:`jboat.step_graphs`'s. Going backwards, each graph is pulled back by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 import copy
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from jboat import autodiff, functional
-from jboat.backend import replaced_functions, start
 from jboat.optim import OptimizerState, UpdateRule
+from jboat.step_graphs import StepGraphs, is_small
 import jittor as jt
 
-StepObjective: TypeAlias = "Callable[[Trajectory], jt.Var]"
-
-
-_RANDOM = (jt, "random")
-start.when_started(lambda: replaced_functions.originals(_RANDOM))
-
-JOINED_STEPS = 10
-"""How many steps share a graph. More save little time and make more kernels where K is no multiple of them."""
-
-MOST_VARIABLES_TO_JOIN = 4
-"""Steps of a model with more variables are worth more than what a cut costs, and joined they make more kernels."""
-
-MOST_NUMBERS_TO_JOIN = 100_000
-"""Steps of a model with more numbers in all variables together take more memory joined, and no less time."""
-
-
-class _Graph(NamedTuple):
-    """Some lower steps: leaves in, functions of the leaves out."""
-
-    inputs: list[jt.Var]
-    outputs: list[jt.Var]
-
-
-class _Kept(NamedTuple):
-    """The graph that leads to an iterate: where it starts, and the iterate and optimizer state with their history."""
-
-    start: int
-    outputs: list[jt.Var]
+StepObjective: TypeAlias = "Callable[[jt.Module], jt.Var]"
 
 
 class Trajectory:
     """The iterates of one lower-level run; the ``auxiliary_model`` of every operator.
 
-    Calling it runs the module at its last iterate. Attributes it does not have itself are the module's.
+    Calling it runs the module at its last iterate. Attributes it does not have itself are the module's. Objectives
+    never see it: they get the module, which holds an iterate while they run.
 
     Args:
-        module: the lower-level model. Its parameters are substituted while it runs, and come back unchanged.
+        module: the lower-level model. Its variables hold iterates while it runs, and come back unchanged.
         variables: the Vars that the lower level optimizes.
         optimizer: the lower-level optimizer, which holds them; its differentiable rule takes the steps.
         initial: y_0, one Var per variable; by default the variables' present values.
@@ -82,33 +54,26 @@ class Trajectory:
         self._buffers = functional.buffers(module)
         self._rule = UpdateRule(optimizer, variables)
         self._hyperparameters = self._rule.hyperparameters()
-        self._remat_every = remat_every
         self._reseed = reseed
-        start = functional.detached(initial if initial is not None else variables)
-        jt.sync(start)
-        self._iterates = [start]
-        self._states = [state if state is not None else self._rule.fresh_state(start)]
+        y_0 = functional.cut(variables if initial is None else initial)
+        self._start = self._rule.fresh_state(y_0) if state is None else state
         self._objectives: list[StepObjective] = []
-        self._kept: list[_Kept | None] = []  # one a step
-        self._unsettled = 0  # steps
-        self._unsettled_losses: list[jt.Var] = []
-        self._small = is_small(start) and not _flat(self._states[0])
-        self._draws_random_numbers = False
+        self._graphs = StepGraphs(
+            [*y_0, *self._start.flat()],
+            small=is_small(y_0) and not self._start.flat(),
+            rebuild=self._rebuilt,
+            rebuilt_at_once=remat_every,
+            together_with=self._buffers,
+        )
         self.upper_statistics: dict[str, list[jt.Var]] = {}
-        self._held: list[list[jt.Var]] = []  # what the module holds now, innermost last; shared with every view
         self._first = 0
         self._last: int | None = None
         self._constant_gradients = False
 
     def __call__(self, *args: Any, params: Sequence[jt.Var] | None = None, **kwargs: Any) -> Any:
-        """Run the module with ``params``; by default at the last iterate or, in an objective, with what it holds."""
-        if params is None and self._held:
-            return self._module(*args, **kwargs)
-        with self.substituted(params):
-            result = self._module(*args, **kwargs)
-            if any(result is v for v in self._variables):  # the variable itself, which is about to change back
-                result = functional.alias(result)
-        return result
+        """Run the module with ``params``, one Var per lower-level variable; by default at the last iterate in use."""
+        values = self.parameters() if params is None else list(params)
+        return functional.called_with(values, self._variables, self._module, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         """Attributes of the module."""
@@ -118,7 +83,7 @@ class Trajectory:
 
     def __len__(self) -> int:
         """The number of steps taken."""
-        return len(self._iterates) - 1
+        return len(self._objectives)
 
     @property
     def last(self) -> int:
@@ -137,7 +102,7 @@ class Trajectory:
 
     @property
     def module(self) -> jt.Module:
-        """The lower-level model itself, which holds an iterate while :meth:`substituted` lasts."""
+        """The lower-level model itself."""
         return self._module
 
     @property
@@ -158,13 +123,13 @@ class Trajectory:
     @property
     def optimizer_state(self) -> OptimizerState:
         """The lower-level optimizer's state after the last step taken."""
-        return self._states[-1]
+        return self._state(len(self), self._graphs.leaves(len(self)))
 
     def parameters(self, time: int = -1) -> list[jt.Var]:
         """The iterate at inner step ``time``.
 
         Args:
-            time: 0 to K, or -1 for the last iterate in use; inside an objective -1 is what the module holds.
+            time: 0 to K, or -1 for the last iterate in use.
 
         Returns:
             One leaf Var per lower-level variable.
@@ -172,13 +137,11 @@ class Trajectory:
         Raises:
             ValueError: if there is no such iterate.
         """
-        if time == -1 and self._held:
-            return list(self._held[-1])
         if time == -1:
             time = self.last
-        if not 0 <= time < len(self._iterates):
+        if not 0 <= time <= len(self):
             raise ValueError(f"time must lie in 0..{len(self)} or be -1, got {time}")
-        return list(self._iterates[time])
+        return self._graphs.leaves(time)[: len(self._variables)]
 
     def until(self, time: int) -> Trajectory:
         """The same trajectory ending at inner step ``time``."""
@@ -199,21 +162,17 @@ class Trajectory:
         view.__dict__.update(changes)
         return view
 
-    @contextmanager
-    def substituted(self, parameters: Sequence[jt.Var] | None = None) -> Iterator[None]:
-        """Let the module hold ``parameters``, by default the last iterate, inside the block."""
-        values = self.parameters() if parameters is None else list(parameters)
-        with functional.substituted(self._variables, values):
-            self._held.append(values)
-            try:
-                yield
-            finally:
-                self._held.pop()
+    def evaluate(self, objective: Callable[[jt.Module], jt.Var], parameters: Sequence[jt.Var] | None = None) -> jt.Var:
+        """``objective(module)`` with the module at ``parameters``, by default the last iterate in use.
 
-    def evaluate(self, objective: Callable[[Trajectory], jt.Var], parameters: Sequence[jt.Var] | None = None) -> jt.Var:
-        """``objective(self)`` with the module holding ``parameters``; running statistics stay as they are."""
-        with functional.preserved(self._buffers), self.substituted(parameters):
-            return objective(self)
+        Running statistics stay as they are.
+        """
+        with functional.preserved(self._buffers):
+            return self._at(self.parameters() if parameters is None else parameters, objective)
+
+    def _at(self, parameters: Sequence[jt.Var], objective: Callable[[jt.Module], jt.Var]) -> jt.Var:
+        loss: jt.Var = functional.called_with(parameters, self._variables, objective, self._module)
+        return loss
 
     def advance(
         self, objective: StepObjective, *, keep_graph: bool, join: bool = False, with_loss: bool = False
@@ -221,7 +180,7 @@ class Trajectory:
         """Take one lower step.
 
         Args:
-            objective: phi of this step, called with the trajectory; differentiated by the last iterate.
+            objective: phi of this step, called with the module, which holds the last iterate; differentiated by that.
             keep_graph: whether to keep the step's graph. If not, a pullback rebuilds it.
             join: whether the step may be computed with its neighbours, and share its graph with them if graphs are
                 kept; then call :meth:`settle` after the last one. Only small models do, without random numbers, whose
@@ -234,29 +193,17 @@ class Trajectory:
         step = len(self)
         if self._reseed:
             self._reseed(step)
-        kept = self._kept[-1] if self._unsettled else None
-        inputs = kept.outputs if kept else self._leaves(step)
-        graph, loss = self._build(step, objective, inputs, with_loss=with_loss)
-        count = len(self._variables)
-        values = functional.detached(graph.outputs)
-        self._iterates.append(values[:count])
-        self._states.append(self._state(step + 1, values[count:]))
+        with self._graphs.watching_random_numbers() if step == 0 else nullcontext():
+            loss, outputs = self._built(step, objective, self._graphs.inputs())
+        wanted = [loss] if with_loss else []
+        del loss  # one that is held is computed with the rest
         self._objectives.append(objective)
-        start = kept.start if kept else step
-        self._kept.append(_Kept(start, graph.outputs) if keep_graph else None)
-        self._unsettled += 1
-        if loss is not None:
-            self._unsettled_losses.append(loss)
-        if not (join and self._small) or self._draws_random_numbers or self._unsettled == JOINED_STEPS:
-            self.settle()
-        return None if loss is None else loss.detach()
+        self._graphs.add(outputs, keep=keep_graph, join=join, together_with=wanted)
+        return wanted[0].detach() if wanted else None
 
     def settle(self) -> None:
         """Compute the steps that were taken and not computed yet."""
-        if self._unsettled:
-            state = self._states[-1]
-            jt.sync([*self._iterates[-1], *_flat(state), *self._unsettled_losses, *self._buffers])
-            self._unsettled, self._unsettled_losses = 0, []
+        self._graphs.settle()
 
     def losses(self) -> list[float]:
         """The objective before each step, evaluated once more."""
@@ -264,65 +211,25 @@ class Trajectory:
         for step, objective in enumerate(self._objectives):
             if self._reseed:
                 self._reseed(step)
-            values.append(float(self.until(step).evaluate(objective, self._iterates[step]).item()))
+            values.append(float(self.evaluate(objective, self.parameters(step)).item()))
         return values
 
-    def _leaves(self, step: int) -> list[jt.Var]:
-        return [*self._iterates[step], *_flat(self._states[step])]
-
-    def _build(
-        self, step: int, objective: StepObjective, inputs: list[jt.Var], *, with_loss: bool = False
-    ) -> tuple[_Graph, jt.Var | None]:
-        # A loss that is held is computed with the rest.
-        count = len(self._variables)
-        parameters, state = inputs[:count], self._state(step, inputs[count:])
-        with self.substituted(parameters), self._watching_random_numbers() if step == 0 else nullcontext():
-            loss = objective(self if step == self.last else self.until(step))
+    def _built(self, step: int, objective: StepObjective, inputs: list[jt.Var]) -> tuple[jt.Var, list[jt.Var]]:
+        """Phi, and the parameters and the optimizer's state after the step, as functions of those before."""
+        parameters, state = inputs[: len(self._variables)], self._state(step, inputs)
+        loss = self._at(parameters, objective)
         gradients = autodiff.grad(loss, parameters)
         moved, new_state = self._rule.update(parameters, gradients, state, self._hyperparameters)
-        return _Graph(inputs, [*moved, *_flat(new_state)]), loss if with_loss else None
+        return loss, [*moved, *new_state.flat()]
 
-    @contextmanager
-    def _watching_random_numbers(self) -> Iterator[None]:
-        """Note whether the block draws random numbers, which happens when a graph is computed, not when it is built."""
-        draw = replaced_functions.current(*_RANDOM)
-
-        def noted(*args: Any, **kwargs: Any) -> jt.Var:
-            self._draws_random_numbers = True
-            return draw(*args, **kwargs)
-
-        self._draws_random_numbers = not replaced_functions.is_replaceable(*_RANDOM)  # then nobody knows
-        with replaced_functions.replaced({_RANDOM: noted}):
-            yield
-
-    def _state(self, step: int, flat: list[jt.Var]) -> OptimizerState:
-        remaining = iter(flat)
-        before = self._states[0]
-        slots = tuple(tuple(next(remaining) for _ in slots) for slots in before.slots)
-        return OptimizerState(before.step + step, slots)
-
-    def _rebuilt(self, step: int) -> _Graph:
+    def _rebuilt(self, step: int, leaves: list[jt.Var]) -> list[jt.Var]:
         if self._reseed:
             self._reseed(step)
         with functional.preserved(self._buffers):
-            graph, _ = self._build(step, self._objectives[step], self._leaves(step))
-        jt.sync(graph.outputs)
-        return graph
+            return self._built(step, self._objectives[step], leaves)[1]
 
-    def _graphs(self, start: int) -> Iterator[tuple[int, _Graph]]:
-        """From the last iterate in use back to ``start``: the step where each graph starts, and the graph."""
-        end = self.last
-        while end > start:
-            kept = self._kept[end - 1]
-            if kept and kept.start >= start and not kept.start < self.first < end:
-                yield kept.start, _Graph(self._leaves(kept.start), kept.outputs)
-                end = kept.start
-                continue
-            chunk_start = end - 1 if kept else max(start, end - self._remat_every)
-            graphs = [self._rebuilt(step) for step in range(chunk_start, end)]
-            for step in range(end - 1, chunk_start - 1, -1):
-                yield step, graphs.pop()
-            end = chunk_start
+    def _state(self, step: int, leaves: list[jt.Var]) -> OptimizerState:
+        return self._start.with_slots(leaves[len(self._variables) :], self._start.step + step)
 
     def pullback(
         self, cotangent: Sequence[jt.Var], wrt: Sequence[jt.Var], *, start: int | None = None, by_start: bool = True
@@ -342,30 +249,20 @@ class Trajectory:
         """
         start = self.first if start is None else start
         totals = [jt.zeros_like(v) for v in wrt]
-        adjoint = functional.detached(cotangent)
         if self._constant_gradients:
-            return totals, adjoint if by_start else []
-        adjoint += [jt.zeros_like(slot) for slot in _flat(self._states[0])]
-        jt.sync([*totals, *adjoint])
+            return totals, functional.detached(cotangent) if by_start else []
+        slots = [jt.zeros_like(slot) for slot in self._start.flat()]
+        adjoint = [*functional.cut(cotangent, together_with=[*totals, *slots]), *slots]
         through, end = by_start, self.last
-        for step, graph in self._graphs(start):
+        for step, leaves, outputs in self._graphs.backwards(start, end, tracked_from=self.first):
             # after other joined steps, one more product compiles nothing, where leaving it out takes kernels
             through, end = through or (step > start and end - step > 1), step
             tracked = list(wrt) if step >= self.first else []
-            inputs = graph.inputs if through or step > start else []
-            products = autodiff.vjp(graph.outputs, [*tracked, *inputs], adjoint)
+            inputs = leaves if through or step > start else []
+            products = autodiff.vjp(outputs, [*tracked, *inputs], adjoint)
             if tracked:
-                totals = functional.detached(functional.axpy(1.0, products[: len(tracked)], totals))
-            adjoint = functional.detached(products[len(tracked) :])
-            jt.sync([*totals, *adjoint])
+                moved = functional.axpy(1.0, products[: len(tracked)], totals)
+                totals, adjoint = functional.cut_lists(moved, products[len(tracked) :])
+            else:
+                adjoint = functional.cut(products)
         return totals, adjoint[: len(self._variables)] if by_start else []
-
-
-def is_small(variables: Sequence[jt.Var]) -> bool:
-    """Whether steps of these variables are worth joining."""
-    numbers = sum(v.numel() for v in variables)
-    return len(variables) <= MOST_VARIABLES_TO_JOIN and numbers <= MOST_NUMBERS_TO_JOIN
-
-
-def _flat(state: OptimizerState) -> list[jt.Var]:
-    return [slot for slots in state.slots for slot in slots]

@@ -221,10 +221,8 @@ def unrolled_value(
     chain = problem.make_lower_chain(config)
     trajectory: Trajectory = _lower_loop(problem, chain, pair, initial, ll_state, reseed)["auxiliary_model"]
 
-    def objective(model: Trajectory) -> jt.Var:
-        return lower_objective.call(
-            problem.ul_objective, pair[1], problem.ul_model, model, parameters=model.parameters()
-        )
+    def objective(model: jt.Module) -> jt.Var:
+        return lower_objective.call(problem.ul_objective, pair[1], problem.ul_model, model, parameters=problem.ll_var)
 
     return float(trajectory.evaluate(objective).item())
 
@@ -248,7 +246,7 @@ def lower_gradient_norm(
     if reseed:
         reseed(last)
     with functional.preserved(functional.buffers(problem.ul_model)):
-        loss = view.evaluate(lambda model: lower(model, parameters, last, pair[0], pair[1], anchor), parameters)
+        loss = view.evaluate(lambda model: lower(model, problem.ll_var, last, pair[0], pair[1], anchor), parameters)
     loss = lower_objective.with_weight_decay(loss, parameters, view.update_rule)
     return functional.norm(functional.detached(autodiff.grad(loss, parameters)))
 

@@ -84,7 +84,7 @@ def check_first_batch(problem: Problem, pair: Pair, initial: Sequence[jt.Var], *
 
     def value(parameters: Sequence[jt.Var]) -> jt.Var:
         jt.set_seed(_SEED)  # every call draws the same dropout mask
-        return trajectory.evaluate(lambda model: phi(model, parameters, 0, pair[0], pair[1], start), parameters)
+        return trajectory.evaluate(lambda model: phi(model, problem.ll_var, 0, pair[0], pair[1], start), parameters)
 
     with functional.preserved(buffers):
         feeds = lower.batch_of_step(pair[0], 0), pair[1]

@@ -11,7 +11,7 @@ from jboat import autodiff, functional, running_statistics
 from jboat import lower_objective as lower
 from jboat.lower_objective import Batch, Objective
 from jboat.optim import OptimizerState, UpdateRule
-from jboat.trajectory import JOINED_STEPS, Trajectory, is_small
+from jboat.step_graphs import JoinedSteps, is_small
 from jboat.warn_once import WarnOnce
 import jittor as jt
 
@@ -106,7 +106,6 @@ class FirstOrder:
         self.lower_loop = lower_loop
         self.solver_config = solver_config
         self.rule = UpdateRule(solver_config["lower_level_opt"], self.ll_var)
-        self._view = Trajectory(ll_model, self.ll_var, solver_config["lower_level_opt"])
         self._ul_statistics = functional.buffers(ul_model)
         self._ll_statistics = functional.buffers(ll_model)
         self._noted: dict[str, list[jt.Var]] = {}
@@ -150,14 +149,15 @@ class FirstOrder:
         return self._value(self.ll_objective, y, feed, of_lower=True)
 
     def _value(self, objective: Objective, y: Sequence[jt.Var], feed: Batch, *, of_lower: bool) -> jt.Var:
-        def call(model: Trajectory) -> jt.Var:
-            loss = lower.call(objective, feed, self.ul_model, model, parameters=y)
+        def call() -> jt.Var:
+            loss = lower.call(objective, feed, self.ul_model, self.ll_model, parameters=self.ll_var)
             if self._ll_statistics or self._ul_statistics:
                 self._note(y, of_lower=of_lower)
             return loss
 
-        with functional.preserved(self._ul_statistics):
-            return self._view.evaluate(call, y)
+        with functional.preserved([*self._ul_statistics, *self._ll_statistics]):
+            loss: jt.Var = functional.called_with(y, self.ll_var, call)
+            return loss
 
     def gradients(self, value: Value, y: Sequence[jt.Var], *, by_x: bool = True, by_y: bool = True) -> Gradients:
         """``value(y)`` and its gradients by x and y, or one of them, which saves work.
@@ -173,9 +173,8 @@ class FirstOrder:
 
     def _gradients(self, loss: jt.Var, value: jt.Var, y: Sequence[jt.Var], *, by_x: bool, by_y: bool) -> Gradients:
         wanted = [*(self.ul_var if by_x else []), *(y if by_y else [])]
-        found = functional.detached(autodiff.grad(value, wanted))
-        if not self._small:
-            jt.sync([loss, value, *found])
+        found = autodiff.grad(value, wanted)
+        found = functional.detached(found) if self._small else functional.cut(found, together_with=[loss, value])
         count = len(self.ul_var) if by_x else 0
         return Gradients(loss.detach(), value.detach(), found[:count], found[count:])
 
@@ -184,13 +183,12 @@ class FirstOrder:
     ) -> list[jt.Var]:
         """``steps`` plain gradient steps on ``value`` from y, where its gradient may be known as ``first``."""
         current = functional.detached(y)
-        joined = JOINED_STEPS if self._small else 1
+        joined = JoinedSteps(small=self._small)
         for step in range(steps):
             known = first if step == 0 else None
             gradient = autodiff.grad(value(current), current) if known is None else known
-            current = functional.detached(functional.axpy(-lr, gradient, current))
-            if (step + 1) % joined == 0 or step + 1 == steps:
-                jt.sync(current)
+            current = joined.cut(functional.axpy(-lr, gradient, current))
+        joined.settle()
         return current
 
     def value_gap(self, y: Sequence[jt.Var], feed: Batch, *, lr: float) -> tuple[Gradients, Gradients]:
@@ -223,10 +221,8 @@ class FirstOrder:
         """
         before = self.rule.load() if state is None else state
         moved, after = self.rule.update(y, gradient, before, decay_included=decay_included)
-        moved = functional.detached(moved)
-        after = OptimizerState(after.step, tuple(tuple(v.detach() for v in slots) for slots in after.slots))
-        jt.sync([*moved, *(v for slots in after.slots for v in slots), *together_with])
-        return moved, after
+        moved, slots = functional.cut_lists(moved, after.flat(), together_with=together_with)
+        return moved, after.with_slots(slots)
 
     def start(self) -> list[jt.Var]:
         """The present value of y, as leaves."""

@@ -116,7 +116,7 @@ class DM(LowerLevelOperator):
         assert next_operation is None, f"DM ends the lower-level chain, but {next_operation} follows it"
         options = registry.options(self.solver_config, "DM")
         psi = lower_objective or self.lower_objective(aggregated=False)
-        y = auxiliary_model.parameters()
+        model, variables, y = auxiliary_model.module, auxiliary_model.variables, auxiliary_model.parameters()
         v = [jt.zeros_like(p) for p in y] if multiplier is None else functional.detached(multiplier)
         jt.sync(v)
         mu = options.mu0 * (current_iter + 1) ** (-1.0 / options.p) if psi.aggregated else 0.0
@@ -128,13 +128,13 @@ class DM(LowerLevelOperator):
         noted = auxiliary_model.upper_statistics
         with functional.preserved(self.upper_statistics):
             upper = auxiliary_model.evaluate(
-                lambda model: lower.call(self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=y)
+                lambda model: lower.call(self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=variables)
             )
             noted["upper"] = running_statistics.noted(self.upper_statistics)
         upper_gradients = functional.detached(autodiff.grad(upper, [*ul_var, *y]))
         upper_by_x, upper_by_y = upper_gradients[: len(ul_var)], upper_gradients[len(ul_var) :]
-        with functional.preserved(self.upper_statistics), auxiliary_model.substituted(y):
-            value = psi.weighted(auxiliary_model, y, mu, ll_feed_dict, ul_feed_dict)
+        with functional.preserved(self.upper_statistics):
+            value = functional.called_with(y, variables, psi.weighted, model, variables, mu, ll_feed_dict, ul_feed_dict)
             noted["lower"] = running_statistics.noted(self.upper_statistics)
         phi = lower.with_weight_decay(value, y, rule, operator="DM", warn=self.warn)
         gradient = autodiff.grad(phi, y)

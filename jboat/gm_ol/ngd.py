@@ -68,14 +68,14 @@ class NGD(LowerLevelOperator):
         join = "PTT" not in na_op
         upper_losses = []
         lower_loss = None
+        y, anchor, noted = auxiliary_model.variables, auxiliary_model.parameters(0), auxiliary_model.upper_statistics
         for step in range(self.lower_loop):
 
-            def objective(model: Trajectory, step: int = step) -> jt.Var:
-                anchor = model.parameters(0)
+            def objective(model: jt.Module, step: int = step) -> jt.Var:
                 with functional.preserved(self.upper_statistics):
-                    loss = phi(model, model.parameters(), step, ll_feed_dict, ul_feed_dict, anchor)
+                    loss = phi(model, y, step, ll_feed_dict, ul_feed_dict, anchor)
                     if step == 0 and self.upper_statistics:
-                        model.upper_statistics.setdefault("lower", running_statistics.noted(self.upper_statistics))
+                        noted.setdefault("lower", running_statistics.noted(self.upper_statistics))
                     return loss
 
             last = step == self.lower_loop - 1
@@ -100,7 +100,7 @@ class NGD(LowerLevelOperator):
         with jt.no_grad(), functional.preserved(self.upper_statistics):
             loss = trajectory.evaluate(
                 lambda model: lower.call(
-                    self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=model.parameters()
+                    self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=trajectory.variables
                 )
             )
             return loss.sync()

@@ -90,8 +90,8 @@ class HyperGradient:
         """F, grad_x F and grad_y F at the last iterate, detached and computed."""
         parameters = trajectory.parameters()
 
-        def objective(model: Trajectory) -> jt.Var:
-            return lower.call(self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=parameters)
+        def objective(model: jt.Module) -> jt.Var:
+            return lower.call(self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=trajectory.variables)
 
         with functional.preserved(self._upper_statistics):
             loss = trajectory.evaluate(objective)
@@ -113,8 +113,8 @@ class HyperGradient:
         """Phi of inner step ``step`` at ``parameters``, coupled weight decay included, with its graph."""
         anchor = trajectory.parameters(0)
 
-        def objective(model: Trajectory) -> jt.Var:
-            return self.lower_objective(model, parameters, step, ll_feed_dict, ul_feed_dict, anchor)
+        def objective(model: jt.Module) -> jt.Var:
+            return self.lower_objective(model, trajectory.variables, step, ll_feed_dict, ul_feed_dict, anchor)
 
         with functional.preserved(self._upper_statistics):
             phi = trajectory.evaluate(objective, parameters)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jittor as jt
@@ -17,6 +17,16 @@ class OptimizerState(NamedTuple):
 
     step: int
     slots: tuple[Slots, ...]
+
+    def flat(self) -> list[jt.Var]:
+        """All slots in one list."""
+        return [slot for slots in self.slots for slot in slots]
+
+    def with_slots(self, flat: Iterable[jt.Var], step: int | None = None) -> OptimizerState:
+        """The state with other slots, as :meth:`flat` lists them, and, if it is given, another number of steps."""
+        remaining = iter(flat)
+        slots = tuple(tuple(next(remaining) for _ in slots) for slots in self.slots)
+        return OptimizerState(self.step if step is None else step, slots)
 
 
 class Rule:

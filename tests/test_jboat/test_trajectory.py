@@ -1,4 +1,4 @@
-"""The trajectory as the model that objectives see, at its iterates and away from them."""
+"""The trajectory: the module at its iterates and away from them, and what becomes of joined steps."""
 
 from jboat import autodiff
 from jboat.trajectory import Trajectory
@@ -44,11 +44,12 @@ def test_inside_an_objective_calls_attributes_and_parameters_are_at_what_is_eval
     seen = {}
 
     def objective(m):
+        assert m is model
         seen["call"] = m(jt.array(X)).numpy()
         seen["closure"] = model(jt.array(X)).numpy()
         seen["attribute"] = X @ m.weight.numpy().T + m.bias.numpy()
         seen["parameters"] = exact(m.parameters())
-        seen["given"] = m(jt.array(X), params=trajectory.parameters(0)).numpy()
+        seen["given"] = trajectory(jt.array(X), params=trajectory.parameters(0)).numpy()
         return (m(jt.array(X)) ** 2).sum()
 
     loss = trajectory.evaluate(objective, moved)
@@ -133,13 +134,13 @@ def test_the_first_step_is_not_differentiated_by_its_start_unless_joined_steps_s
 
 
 def test_steps_of_a_big_model_are_not_joined(monkeypatch):
-    monkeypatch.setattr("jboat.trajectory.MOST_NUMBERS_TO_JOIN", 7)  # the model has 8
-    assert [kept.start for kept in joined(3, join=True)[0]._kept] == [0, 1, 2]
+    monkeypatch.setattr("jboat.step_graphs.MOST_NUMBERS_TO_JOIN", 7)  # the model has 8
+    assert [kept.start for kept in joined(3, join=True)[0]._graphs._kept] == [0, 1, 2]
 
 
 def test_steps_that_draw_random_numbers_or_keep_state_are_not_joined():
     starts = {
-        name: [kept.start for kept in joined(11, join=True, **kwargs)[0]._kept]
+        name: [kept.start for kept in joined(11, join=True, **kwargs)[0]._graphs._kept]
         for name, kwargs in {"plain": {}, "dropout": {"draw": True}, "Adam": {"optimizer": jt.optim.Adam}}.items()
     }
     apart = list(range(11))
