@@ -63,6 +63,8 @@ class Trajectory:
     Attributes:
         upper_statistics: what the upper model's running statistics would be after the lower objective of the first step
             (``"lower"``) and after the upper objective (``"upper"``); shared with every view.
+        lower_objective: phi, which the lower steps minimise, for whoever differentiates it at an iterate; called as a
+            :class:`jboat.lower_objective.LowerObjective`. None until it is said.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Trajectory:
         self._small = is_small(start) and not _flat(self._states[0])
         self._draws_random_numbers = False
         self.upper_statistics: dict[str, list[jt.Var]] = {}
+        self.lower_objective: Callable[..., jt.Var] | None = None
         self._held: list[list[jt.Var]] = []  # what the module holds now, innermost last; shared with every view
         self._first = 0
         self._last: int | None = None
