@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class OptionSchedule(Callback):
     """Sets one option of one operator before every outer step; the base class of GDASchedule and DISchedule.
 
+    Where an operator of the user's stands in that one's place, its section is set, or that one's if it has none.
+
     Args:
         schedule: a function from the number of the step or epoch, from 0, to the value; see
             :mod:`jboat.callbacks.schedules`.
@@ -38,17 +40,23 @@ class OptionSchedule(Callback):
         self._schedule = schedule
         self._per = per
         self._value = 0.0
+        self._section = self.operator
 
     def on_fit_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Complain where the operator is not in use.
 
         Raises:
-            ValueError: if ``gm_op`` lacks the operator.
+            ValueError: if ``gm_op`` lacks the operator, or one in its place has no such option.
         """
-        if self.operator not in trainer.gm_op:
+        operator = registry.in_place_of(self.operator, trainer.gm_op)
+        if operator is None:
             raise ValueError(
                 f"{type(self).__name__} needs {self.operator} in gm_op, which is {list(trainer.gm_op)}; add it there"
             )
+        section = operator.section_in(trainer.solver_config)
+        if section is None or not hasattr(operator.options_in(trainer.solver_config), self.option):
+            raise ValueError(f"{type(self).__name__} sets {self.option}, which {operator.name} has not")
+        self._section = section
 
     def on_step_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Set the option for this step.
@@ -58,12 +66,12 @@ class OptionSchedule(Callback):
         """
         count = state.step if self._per == "step" else state.epoch
         self._value = float(self._schedule(count))
-        section = {**trainer.solver_config.get(self.operator, {}), self.option: self._value}
+        section = {**trainer.solver_config.get(self._section, {}), self.option: self._value}
         try:
-            registry.options({self.operator: section}, self.operator)
+            registry.options({self._section: section}, self._section)
         except ValueError as error:
             raise ValueError(f"{type(self).__name__} at {self._per} {count}: {error}") from error
-        trainer.solver_config[self.operator] = section
+        trainer.solver_config[self._section] = section
 
     def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Publish the value that was in force."""

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from jboat import functional, params_argument, registry
 from jboat.optim import UpdateRule
+from jboat.registered_operator import Operator
 from jboat.warn_once import WarnOnce
 import jittor as jt
 
@@ -110,8 +111,9 @@ class LowerObjective:
         ll_objective: f, called ``f(ll_feed_dict, ul_model, ll_model)``.
         ul_objective: F, called ``F(ul_feed_dict, ul_model, ll_model)``.
         ul_model: the upper-level model.
-        solver_config: read for ``gm_op``, ``na_op``, ``gda_loss`` and the sections GDA and IAD.
-        aggregated: whether GDA applies; by default whether ``gm_op`` names it.
+        solver_config: read for ``gm_op``, ``na_op``, ``gda_loss`` and the sections of operators like GDA and IAD.
+        aggregated: whether GDA applies; by default whether ``gm_op`` names an operator like it.
+        aggregator: the operator like GDA whose weights apply; by default that of ``gm_op``, else GDA.
     """
 
     def __init__(
@@ -122,29 +124,36 @@ class LowerObjective:
         solver_config: Mapping[str, Any],
         *,
         aggregated: bool | None = None,
+        aggregator: Operator | None = None,
     ) -> None:
         self._ll_objective = ll_objective
         self._ul_objective = ul_objective
         self._ul_model = ul_model
-        self._solver_config = solver_config
+        plan, self._options = registry.plan_and_options(solver_config)
+        self._aggregator = aggregator or plan.aggregator or registry.default_aggregator()
         self.gda_loss: Objective | None = solver_config.get("gda_loss")
         if aggregated is None:
-            gm_op = solver_config.get("gm_op")
-            aggregated = self.gda_loss is not None if gm_op is None else "GDA" in gm_op
+            by_loss = self.gda_loss is not None and solver_config.get("gm_op") is None
+            aggregated = by_loss or plan.aggregator is not None
         self.aggregated = aggregated
         self._upper_statistics = functional.buffers(ul_model) if aggregated else []
         self._lower_statistics: tuple[jt.Module | None, list[jt.Var]] = None, []
-        self._implicit = registry.is_implicit(solver_config.get("na_op") or ())
 
     @property
     def alpha(self) -> float:
         """The weight of the upper objective at inner step 0."""
-        return float(registry.options(self._solver_config, "GDA").alpha_init)
+        return self.weight(0)
 
     @property
     def alpha_decay(self) -> float:
         """The factor by which the weight shrinks from one inner step to the next."""
-        return float(registry.options(self._solver_config, "GDA").alpha_decay)
+        decay = getattr(self._options.of(self._aggregator), "alpha_decay", None)
+        return self.weight(1) / self.weight(0) if decay is None else float(decay)
+
+    def weight(self, step: int) -> float:
+        """The weight of the upper objective at inner step ``step``."""
+        weight = self._aggregator.lower.weight
+        return 0.0 if weight is None else float(weight(self._options.of(self._aggregator), step))
 
     def __call__(
         self,
@@ -166,10 +175,10 @@ class LowerObjective:
             anchor: y_0, read by the proximal term only.
         """
         feed = batch_of_step(ll_feed_dict, step)
-        weight = self.alpha * self.alpha_decay**step if self.aggregated else 0.0
+        weight = self.weight(step) if self.aggregated else 0.0
         loss = self.weighted(model, parameters, weight, feed, ul_feed_dict)
-        if self._implicit:
-            proximal = float(registry.options(self._solver_config, "IAD").proximal)
+        proximal = self._options.proximal
+        if proximal:
             for y, y_0 in zip(parameters, anchor, strict=True):
                 loss = loss + 0.5 * proximal * ((y - y_0) * (y - y_0)).sum()
         return loss

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
-import difflib
+import dataclasses
+from dataclasses import is_dataclass
 import functools
+import importlib
 import itertools
-from numbers import Integral, Real
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from jboat.plain_numbers import plain
+from jboat.capabilities import LowerCapabilities, UpperCapabilities
+from jboat.chain_plan import ChainOptions, ChainPlan
+from jboat.registered_operator import Kind, Operator
+from jboat.spelling import nearest as nearest
 
-Kind = Literal["gm", "na", "fo"]
 _C = TypeVar("_C", bound=type)
-
-
-class Operator(NamedTuple):
-    """A registered operator.
-
-    Attributes:
-        name: the class's name.
-        kind: ``"gm"``, ``"na"`` or ``"fo"``.
-        cls: the class.
-        options: the dataclass that holds its section of ``solver_config``.
-        cost: gradients, products and memory, in words.
-        role: the operator of the grammar whose place it takes; its own name where it is that operator.
-    """
-
-    name: str
-    kind: Kind
-    cls: type
-    options: type | None
-    cost: str
-    role: str
+_MUST_SAY = {
+    "GDA": "weight",
+    "DI": "next_start",
+    "DM": "moves_multiplier",
+    "PTT": "chooses_iterate",
+    "RGT": "tracked_from",
+    "IAD": "starts_from_x",
+}
+"""The capability without which an operator in this place would not do what the chain is chosen for."""
 
 
 class DynamicalSystemRules:
@@ -88,7 +79,8 @@ def register_operator(
             given = f"like={like!r}" if like else "no like="
             places = f"one of {', '.join(roles)}" if roles else "left out for kind 'fo'"
             raise ValueError(f"register_operator of {name}: {given}; like must be {places}.{nearest(role, roles)}")
-        _operators[name] = Operator(name, kind, cls, options, cost, role)
+        operator = _with_capabilities(Operator(name, kind, cls, options, cost, role))
+        _operators[name] = operator
         gm_chains.cache_clear()
         na_chains.cache_clear()
         return cls
@@ -96,10 +88,66 @@ def register_operator(
     return register
 
 
-def needs_second_derivatives(gm_op: Iterable[str], na_op: Iterable[str]) -> bool:
-    """Whether a pair of chains differentiates a lower gradient."""
-    lower, upper = roles(gm_op), roles(na_op)
-    return differentiates_steps(na_op) or bool(lower & {"DI", "DM"} or upper & {"CG", "NS"})
+def _with_capabilities(operator: Operator) -> Operator:
+    """The operator with the capabilities and options that its class says or inherits, else those of its place.
+
+    Raises:
+        TypeError: if the class's ``capabilities`` are of a wrong kind.
+        ValueError: if they lack what its place asks for, or cannot read its options.
+    """
+    name, role = operator.name, operator.role
+    if role != name:
+        importlib.import_module(f"jboat.{operator.kind}_ol")  # which registers the built-in, unless that has happened
+    model = _operators.get(role, operator)
+    if operator.options is not None:
+        shared = getattr(operator.cls, "shares_options_with", ())
+        operator = operator._replace(sections=(name, *shared), section_options=operator.options)
+    else:
+        owner = registered(operator.cls) or model
+        operator = operator._replace(sections=owner.sections, section_options=owner.section_options)
+    if operator.kind == "fo":
+        return operator
+    wanted = LowerCapabilities if operator.kind == "gm" else UpperCapabilities
+    capabilities = getattr(operator.cls, "capabilities", None)
+    if capabilities is None:
+        inherited = model.lower if operator.kind == "gm" else dataclasses.replace(model.upper, multiplier_update=None)
+        capabilities = inherited
+    if not isinstance(capabilities, wanted):
+        raise TypeError(
+            f"register_operator of {name}: the attribute capabilities must be {wanted.__name__}, got {capabilities!r}"
+        )
+    if role in _MUST_SAY and not getattr(capabilities, _MUST_SAY[role]):
+        raise ValueError(
+            f"register_operator of {name}: like={role!r}, but its capabilities lack {_MUST_SAY[role]}, which makes a "
+            f"{role}; say it there, or leave the attribute capabilities out to have those of {role}"
+        )
+    if role != name:
+        _check_reading(operator, capabilities)
+    if isinstance(capabilities, LowerCapabilities):
+        return operator._replace(lower=capabilities)
+    return operator._replace(upper=capabilities)
+
+
+def _check_reading(operator: Operator, capabilities: LowerCapabilities | UpperCapabilities) -> None:
+    """Let the capabilities that depend on options read the operator's default options.
+
+    Raises:
+        ValueError: if one cannot.
+    """
+    defaults = None if operator.section_options is None else operator.section_options()
+    readers: dict[str, tuple[Any, ...]] = {"weight": (0,), "next_start": ([], [])}
+    readers |= dict.fromkeys(("proximal", "tracked_from", "rebuilt_at_once"), ())
+    for name, arguments in readers.items():
+        read = getattr(capabilities, name, None)
+        if read is None:
+            continue
+        try:
+            read(defaults, *arguments)
+        except Exception as error:
+            raise ValueError(
+                f"register_operator of {operator.name}: its capability {name} cannot read its options ({error}); give "
+                f"the class capabilities of its own, whose {name} can, or options that have what this one reads"
+            ) from error
 
 
 def _added(role: str) -> list[str]:
@@ -112,28 +160,49 @@ def roles(names: Iterable[str]) -> set[str]:
     return {_operators[name].role if name in _operators else name for name in names}
 
 
-def is_implicit(na_op: Iterable[str]) -> bool:
-    """Whether a hypergradient chain is implicit MAML: IAD completed by CG, NS or one like them."""
-    taken = roles(na_op)
-    return "IAD" in taken and bool(taken & {"CG", "NS"})
+def in_place_of(role: str, names: Iterable[str]) -> Operator | None:
+    """The operator of a chain that takes a built-in's place; None where the chain has none."""
+    return next((_operators[name] for name in names if name in _operators and _operators[name].role == role), None)
 
 
-def differentiates_steps(na_op: Iterable[str]) -> bool:
-    """Whether a hypergradient chain pulls a cotangent back through the lower steps."""
-    taken = roles(na_op)
-    return "RAD" in taken or ("IAD" in taken and not taken & {"FOA", "CG", "NS"})
+def registered(cls: type) -> Operator | None:
+    """The operator that a class is, or that the nearest of its base classes is; None where there is none."""
+    of_classes = {operator.cls: operator for operator in _operators.values()}
+    return next((of_classes[base] for base in cls.__mro__ if base in of_classes), None)
+
+
+def plan(gm_op: Iterable[str], na_op: Iterable[str]) -> ChainPlan:
+    """What the operators of a pair of chains want, whether or not it is in the grammar.
+
+    Args:
+        gm_op: names of lower-level operators; those that are not registered add nothing.
+        na_op: names of hypergradient operators; likewise.
+    """
+    chains = [[_operators[name] for name in names if name in _operators] for names in (gm_op, na_op)]
+    return ChainPlan.of(*chains, rebuilder=_operators.get("RAD"))
+
+
+def plan_and_options(solver_config: Mapping[str, Any]) -> tuple[ChainPlan, ChainOptions]:
+    """The plan and the options that a ``solver_config`` holds already, else those of its chains."""
+    made = solver_config.get("chain_plan")
+    if made is None:
+        made = plan(solver_config.get("gm_op") or (), solver_config.get("na_op") or ())
+    return made, solver_config.get("chain_options") or ChainOptions(made, solver_config)
+
+
+def zero_because(name: str) -> str:
+    """Why an operator's hypergradient may be exactly zero, in a clause; empty where there is no such reason."""
+    return str(getattr(_operators[name].cls, "zero_because", ""))
+
+
+def default_aggregator() -> Operator:
+    """The operator that says how both objectives are mixed where no operator of the chain does."""
+    return _operators["GDA"]
 
 
 def operators(kind: Kind | None = None) -> dict[str, Operator]:
     """The registered operators by name, of one kind or of all."""
     return {name: op for name, op in _operators.items() if kind in (None, op.kind)}
-
-
-def nearest(given: Any, valid: Iterable[str]) -> str:
-    """`` Did you mean ...?`` when a valid spelling is near, else nothing."""
-    names = {name.lower(): name for name in valid}
-    close = difflib.get_close_matches(str(given).lower(), names, n=1)
-    return f" Did you mean {names[close[0]]!r}?" if close else ""
 
 
 def options(solver_config: Mapping[str, Any], name: str) -> Any:
@@ -143,19 +212,10 @@ def options(solver_config: Mapping[str, Any], name: str) -> Any:
         TypeError: if the section is not a mapping.
         ValueError: for an unknown key or a value out of range.
     """
-    section = solver_config.get(name) or {}
-    options_class = _operators[name].options
-    if options_class is None:
-        raise ValueError(f"operator {name} has no options, got solver_config[{name!r}] = {section!r}")
-    if not isinstance(section, Mapping):
-        raise TypeError(f"solver_config[{name!r}] must be a dict, got {type(section).__name__}")
-    valid = [field.name for field in fields(options_class)]
-    for key in section:
-        if key not in valid:
-            raise ValueError(
-                f"solver_config[{name!r}] has no key {key!r}; it has {', '.join(valid)}.{nearest(key, valid)}"
-            )
-    return options_class(**{key: plain(value) for key, value in section.items()})
+    operator = _operators[name]
+    if operator.section_options is None:
+        raise ValueError(f"operator {name} has no options, got solver_config[{name!r}] = {solver_config.get(name)!r}")
+    return operator.options_in(solver_config)
 
 
 def check_sections(solver_config: Mapping[str, Any]) -> None:
@@ -176,18 +236,7 @@ def check_sections(solver_config: Mapping[str, Any]) -> None:
         try:
             options(solver_config, name)
         except TypeError as error:
-            raise TypeError(_misfit(name, solver_config[name]) or str(error)) from error
-
-
-def _misfit(name: str, section: Any) -> str:
-    """Which value of an operator's section is of a wrong kind, in a sentence; empty where none is."""
-    wanted = {"float": (Real, "a number"), "int": (Integral, "an integer"), "str": (str, "a string")}
-    options_class = _operators[name].options
-    for field in fields(options_class) if options_class is not None and isinstance(section, Mapping) else ():
-        kind, words = wanted.get(str(field.type).removesuffix(" | None"), (object, ""))
-        if field.name in section and not isinstance(section[field.name], kind):
-            return f"solver_config[{name!r}][{field.name!r}] must be {words}, got {section[field.name]!r}"
-    return ""
+            raise TypeError(_operators[name].misfit(solver_config[name]) or str(error)) from error
 
 
 def adjusted_order(names: Sequence[str], gradient_order: Sequence[Sequence[str]], argument: str) -> list[str]:
@@ -248,10 +297,15 @@ def valid_chains() -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
 
 
 def _conflict(gm: tuple[str, ...], na: tuple[str, ...]) -> str:
-    if "DI" in roles(gm) and "IAD" in roles(na):
-        return "IAD makes the initialisation the upper-level variable, so DI cannot learn it too; drop one of them"
-    if "DM" in roles(gm) and na not in (("RAD",), ("CG",)):
-        return "DM needs na_op RAD or CG, which selects how its multiplier is updated"
+    together = plan(gm, na)
+    learner, initializer, mover = together.start_learner, together.initializer, together.multiplier_mover
+    if learner and initializer:
+        return (
+            f"{initializer.name} makes the initialisation the upper-level variable, so {learner.name} cannot learn it "
+            "too; drop one of them"
+        )
+    if mover and together.multiplier_update is None:
+        return f"{mover.name} needs na_op RAD or CG, which selects how its multiplier is updated"
     return ""
 
 

@@ -36,6 +36,8 @@ class Trajectory:
     Attributes:
         upper_statistics: what the upper model's running statistics would be after the lower objective of the first step
             (``"lower"``) and after the upper objective (``"upper"``); shared with every view.
+        lower_objective: phi, which the lower steps minimise, for whoever differentiates it at an iterate; called as a
+            :class:`jboat.lower_objective.LowerObjective`. None until it is said.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Trajectory:
             together_with=self._buffers,
         )
         self.upper_statistics: dict[str, list[jt.Var]] = {}
+        self.lower_objective: Callable[..., jt.Var] | None = None
         self._first = 0
         self._last: int | None = None
         self._constant_gradients = False

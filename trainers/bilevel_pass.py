@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 import functools
@@ -10,6 +11,7 @@ import time
 from typing import Any
 
 from jboat import autodiff, functional, lower_objective, registry, running_statistics
+from jboat.chain_plan import ChainOptions, ChainPlan
 from jboat.fo_ol.first_order import FirstOrder
 from jboat.gm_ol.sequential_ds import SequentialDS, makes_functional_dynamical_system
 from jboat.lower_objective import Objective
@@ -26,7 +28,13 @@ import numpy as np
 
 @dataclass
 class Problem:
-    """The two levels and the operators that solve them."""
+    """The two levels and the operators that solve them.
+
+    Attributes:
+        plan: what the chains want; that of no operators where a first-order method takes their place.
+        config: what the operators read, with the sections as they were when the outer step under way began.
+        options: the options that these sections give.
+    """
 
     ll_model: jt.Module
     ul_model: jt.Module
@@ -42,54 +50,66 @@ class Problem:
     sections: dict[str, dict[str, Any]]
     gda_loss: Objective | None = None
     fo_op: str | None = None
-    _config: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    plan: ChainPlan = field(init=False, repr=False)
+    config: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    options: ChainOptions = field(init=False, repr=False)
 
-    @property
-    def finisher(self) -> str:
-        """The operator that finishes the hypergradient."""
-        return self.fo_op or ("DM" if "DM" in self.gm_op else self.na_op[-1])
+    def __post_init__(self) -> None:
+        self.plan = registry.plan(*((self.gm_op, self.na_op) if self.fo_op is None else ((), ())))
+        self.options = ChainOptions(self.plan, self.config)
+        self.begin_step()
 
-    def levels(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments that every operator's constructor takes."""
-        return {
-            "ll_objective": self.ll_objective,
-            "ul_objective": self.ul_objective,
-            "ll_model": self.ll_model,
-            "ul_model": self.ul_model,
-            "solver_config": config,
-        }
-
-    def solver_config(self) -> dict[str, Any]:
-        """What the operators read: always the same dict, brought up to date with what schedules changed."""
-        self._config.clear()
-        self._config.update(
-            self.sections,
+    def begin_step(self) -> None:
+        """Take the sections of ``solver_config`` as they are, for an outer step that begins."""
+        self.config.clear()
+        self.config.update(
+            {name: dict(section) for name, section in self.sections.items()},
             gm_op=self.gm_op,
             na_op=self.na_op,
             lower_level_opt=self.ll_optimizer,
             upper_level_opt=self.ul_optimizer,
             gda_loss=self.gda_loss,
+            chain_plan=self.plan,
+            chain_options=self.options,
         )
-        return self._config
+
+    @property
+    def has_lower_loop(self) -> bool:
+        """Whether an outer step runs K lower steps."""
+        return self.fo_op is None and self.plan.has_lower_loop
+
+    @property
+    def finisher(self) -> str:
+        """The operator that finishes the hypergradient."""
+        mover = self.plan.multiplier_mover
+        return self.fo_op or (mover.name if mover is not None else self.na_op[-1])
+
+    def levels(self, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The arguments that every operator's constructor takes, with another configuration where one is given."""
+        return {
+            "ll_objective": self.ll_objective,
+            "ul_objective": self.ul_objective,
+            "ll_model": self.ll_model,
+            "ul_model": self.ul_model,
+            "solver_config": self.config if config is None else config,
+        }
 
     @functools.cached_property
     def lower_chain(self) -> SequentialDS:
         """The operators of the lower level."""
-        return self.make_lower_chain(self.solver_config())
+        return self._make_lower_chain(self.config)
 
     @functools.cached_property
     def upper_chain(self) -> SequentialHG:
         """The operators of the hypergradient."""
-        levels = self.levels(self.solver_config())
-        return makes_functional_na_operation(self.na_op, ll_var=self.ll_var, ul_var=self.ul_var, **levels)
+        return makes_functional_na_operation(self.na_op, ll_var=self.ll_var, ul_var=self.ul_var, **self.levels())
 
     @functools.cached_property
     def method(self) -> FirstOrder:
         """The first-order method."""
         assert self.fo_op is not None
-        levels = self.levels(self.solver_config())
         method: FirstOrder = registry.operators("fo")[self.fo_op].cls(
-            **levels, ll_var=self.ll_var, ul_var=self.ul_var, lower_loop=self.lower_iters
+            **self.levels(), ll_var=self.ll_var, ul_var=self.ul_var, lower_loop=self.lower_iters
         )
         return method
 
@@ -103,8 +123,14 @@ class Problem:
         noted = trajectory.upper_statistics
         running_statistics.advance(self.upper_statistics, noted.get("upper"), noted.get("lower"))
 
-    def make_lower_chain(self, config: Mapping[str, Any]) -> SequentialDS:
-        """The operators of the lower level with another configuration."""
+    @functools.cached_property
+    def lower_chain_without_graphs(self) -> SequentialDS:
+        """The same lower steps where nothing is differentiated."""
+        plan = self.plan.without_graphs()
+        own = {"chain_plan": plan, "chain_options": ChainOptions(plan, self.config)}
+        return self._make_lower_chain(ChainMap(own, self.config))
+
+    def _make_lower_chain(self, config: Mapping[str, Any]) -> SequentialDS:
         return makes_functional_dynamical_system(self.gm_op, lower_loop=self.lower_iters, **self.levels(config))
 
 
@@ -143,7 +169,6 @@ def bilevel_pass(
         The result; its ``failure`` tells of a loss of the lower loop, or a y_K, that is NaN or infinite.
     """
     ll_feed, ul_feed = pair
-    config = problem.solver_config()
     events.call("on_lower_loop_start")
     begun = time.perf_counter()
     with device_memory.named(problem.gm_op[-1], step):
@@ -165,10 +190,10 @@ def bilevel_pass(
     problem.advance_upper_statistics(trajectory)
     events.seconds["hypergradient"] += time.perf_counter() - begun
     diagnostics = dict(upper.get("diagnostics", {}))
-    if "PTT" in problem.na_op:
+    if problem.plan.chooser is not None:
         diagnostics["ptt_index"] = float(lower["max_loss_iter"])
-    if "GDA" in problem.gm_op:
-        diagnostics["gda_alpha"] = float(registry.options(config, "GDA").alpha_init)
+    if problem.plan.aggregator is not None:
+        diagnostics["gda_alpha"] = problem.options.weight(0)
     ll_losses = trajectory.losses() if events.lower_losses else []
     result = HyperGradientResult(
         gradients=upper["hyper_gradient"],
@@ -178,7 +203,7 @@ def bilevel_pass(
         diagnostics=diagnostics,
         ll_losses=ll_losses,
         ll_parameters=trajectory.parameters(len(trajectory)),
-        upper_loss_at=trajectory.parameters(lower["max_loss_iter"]) if "PTT" in problem.na_op else [],
+        upper_loss_at=trajectory.parameters(lower["max_loss_iter"]) if problem.plan.chooser is not None else [],
         ll_state=trajectory.optimizer_state,
         failure=failure,
     )
@@ -202,7 +227,7 @@ def _lower_loop(
         problem.ll_optimizer,
         initial=initial,
         state=ll_state,
-        remat_every=registry.options(problem.sections, "RAD").remat_every or 1,
+        remat_every=problem.options.rebuilt_at_once or 1,
         reseed=reseed,
     )
     return chain.optimize(ll_feed_dict=pair[0], ul_feed_dict=pair[1], auxiliary_model=trajectory, on_step=on_step)[-1]
@@ -217,8 +242,7 @@ def unrolled_value(
     reseed: Callable[[int], None] | None,
 ) -> float:
     """F(x, y_K(x)) by running the lower loop; arguments as those of :func:`bilevel_pass`."""
-    config = {**problem.solver_config(), "na_op": _without_graphs(problem.na_op)}
-    chain = problem.make_lower_chain(config)
+    chain = problem.lower_chain_without_graphs
     trajectory: Trajectory = _lower_loop(problem, chain, pair, initial, ll_state, reseed)["auxiliary_model"]
 
     def objective(model: jt.Module) -> jt.Var:
@@ -235,10 +259,9 @@ def lower_gradient_norm(
     The lower problem is f with the lower optimizer's coupled weight decay and implicit MAML's proximal term, but
     without GDA's share of F, so that a y off the lower solution shows whatever the lower steps minimised.
     """
-    last = problem.lower_iters - 1 if problem.fo_op is None and "DM" not in problem.gm_op else 0
-    config = {**problem.solver_config(), "na_op": _without_graphs(problem.na_op) if problem.fo_op is None else ()}
+    last = problem.lower_iters - 1 if problem.has_lower_loop else 0
     lower = lower_objective.LowerObjective(
-        problem.ll_objective, problem.ul_objective, problem.ul_model, config, aggregated=False
+        problem.ll_objective, problem.ul_objective, problem.ul_model, problem.config, aggregated=False
     )
     view = Trajectory(problem.ll_model, problem.ll_var, problem.ll_optimizer, initial=y)
     parameters = view.parameters()
@@ -249,11 +272,6 @@ def lower_gradient_norm(
         loss = view.evaluate(lambda model: lower(model, problem.ll_var, last, pair[0], pair[1], anchor), parameters)
     loss = lower_objective.with_weight_decay(loss, parameters, view.update_rule)
     return functional.norm(functional.detached(autodiff.grad(loss, parameters)))
-
-
-def _without_graphs(na_op: tuple[str, ...]) -> tuple[str, ...]:
-    """The operators that shape the lower loop itself: those of implicit MAML, which add a proximal term."""
-    return na_op[-2:] if registry.is_implicit(na_op) else ()
 
 
 def _lower_loop_failure(operator: str, step: int, lower_loss: float, trajectory: Trajectory) -> NonFiniteError | None:

@@ -131,15 +131,16 @@ class BilevelTrainer:
             validation.single_step(f"fo_op={fo_op!r}", warm_start, lower_batches)
             ll_optimizer_state = "carry"
         gm_chain, na_chain = registry.order_chain(gm_op, na_op)
+        plan = registry.plan(*((gm_chain, na_chain) if fo_op is None else ((), ())))
         validation.positive_integer("lower_iters", lower_iters)
         validation.positive_integer("accumulate", accumulate)
         validation.choice("lower_batches", lower_batches, ("shared", "fresh"))
         validation.choice("ll_optimizer_state", ll_optimizer_state, ("reset", "carry"))
         sections = solver_config if solver_config is not None else {}
         registry.check_sections(sections)
-        validation.chain_options(gm_chain, na_chain, sections, lower_iters)
-        if "DM" in gm_chain:
-            validation.single_step("gm_op DM", warm_start, lower_batches)
+        validation.chain_options(plan, sections, lower_iters)
+        if plan.multiplier_mover is not None:
+            validation.single_step(f"gm_op {plan.multiplier_mover.name}", warm_start, lower_batches)
         self.ll_model = ll_model
         self.ul_model = ul_model
         if ll_optimizer is None and ul_optimizer is None:
@@ -151,8 +152,8 @@ class BilevelTrainer:
         optimizers = (self.ll_optimizer, self.ul_optimizer)
         self._levels = LevelCheck((ll_model, ul_model), (self.ll_var, self.ul_var), optimizers)
         self._levels.check()
-        if "IAD" in na_chain:
-            validation.same_structure(self.ll_var, self.ul_var)
+        if plan.initializer is not None:
+            validation.same_structure(plan.initializer.name, self.ll_var, self.ul_var)
         self.rule = UpdateRule(self.ll_optimizer, self.ll_var)
         self.solver_config = {name: dict(section) for name, section in sections.items()}
         self.lower_iters = int(lower_iters)
@@ -309,6 +310,7 @@ class BilevelTrainer:
         lower_items = [as_item(item, "ll_batch") for item in given]
         pairs = task_pairs(lower_items, as_item(ul_batch, "ul_batch"), fresh)
         buffers = [b for model in (self.ul_model, self.ll_model) for b in functional.buffers(model)]
+        self.problem.begin_step()
         with device_scope(self.device), functional.preserved(buffers):
             if check_second_order and self.second_order.is_due(self.problem):
                 self.second_order.check(self, pairs[0])
@@ -465,7 +467,7 @@ class BilevelTrainer:
     @property
     def has_lower_loop(self) -> bool:
         """Whether an outer step runs K lower steps: not with DM, nor with a first-order method."""
-        return self.fo_op is None and "DM" not in self.gm_op
+        return self.problem.has_lower_loop
 
     def lower_gradient_norm(self, y: Sequence[jt.Var]) -> float:
         """The Euclidean norm of the lower problem's gradient at y, for the last batches drawn; nothing changes.
@@ -480,9 +482,10 @@ class BilevelTrainer:
 
     def next_initial(self) -> list[jt.Var]:
         """y_0 of the next lower loop."""
-        if "IAD" in self.na_op:
+        plan = self.problem.plan
+        if plan.initializer is not None:
             return self.ul_var
-        if self.initialization is not None and ("DI" in self.gm_op or not self.warm_start):
+        if self.initialization is not None and (plan.start_learner is not None or not self.warm_start):
             return self.initialization
         return self.ll_var
 

@@ -70,11 +70,11 @@ def translated(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     notes: list[str] = []
     data = _in_present_names(data, notes)
     used = {*_names(data.get("gm_op")), *_names(data.get("na_op")), *_names(data.get("fo_op"))}
-    single_step = data.get("fo_op") is not None or "DM" in used
+    plan = registry.plan(_names(data.get("gm_op")), _names(data.get("na_op")))
+    single_step = data.get("fo_op") is not None or not plan.has_lower_loop
     if not used:
         notes.append("gm_op, na_op and fo_op name no operator: NGD and RAD are taken")
-    if "NS" in used:
-        used.add("CG")
+    used |= {name for operator in plan.operators for name in operator.sections}
     sections: dict[str, dict[str, Any]] = {}
     result: dict[str, Any] = {}
     for key, value in data.items():
@@ -83,7 +83,7 @@ def translated(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         if key in _OBJECTS:
             result[_OBJECTS[key]] = value
         elif key in _LOSSES:
-            if key != "gda_loss" or "GDA" in used:
+            if key != "gda_loss" or plan.aggregator is not None:
                 result[_LOSSES[key]] = _loss(value)
         elif key in registry.operators() and isinstance(value, Mapping):
             if key in used:

@@ -227,7 +227,7 @@ def _kept_names(trainer: BilevelTrainer) -> Sequence[str] | None:
     """What the trainer's method keeps from step to step; None where it does not tell."""
     if trainer.fo_op is not None:
         return getattr(registry.operators("fo")[trainer.fo_op].cls, "keeps", None)
-    return ("multiplier",) if "DM" in registry.roles(trainer.gm_op) else ()
+    return ("multiplier",) if trainer.problem.plan.multiplier_mover is not None else ()
 
 
 def _sections(trainer: BilevelTrainer, saved: Any) -> dict[str, dict[str, Any]]:
@@ -240,7 +240,7 @@ def _sections(trainer: BilevelTrainer, saved: Any) -> dict[str, dict[str, Any]]:
                 raise ValueError(f"solver_config.{name}.{key} cannot be {_shown(value)}: it is {live!r} here")
         merged.setdefault(name, {}).update(section)
     registry.check_sections(merged)
-    validation.chain_options(trainer.gm_op, trainer.na_op, merged, trainer.lower_iters)
+    validation.chain_options(trainer.problem.plan, merged, trainer.lower_iters)
     return merged
 
 

@@ -31,7 +31,6 @@ def dual_multiplier_pass(
         multiplier: v after the step before; None at the first one.
         events: called before and after; there are no lower steps to tell of.
     """
-    problem.solver_config()
     events.call("on_hypergradient_start")
     begun = time.perf_counter()
     trajectory = Trajectory(problem.ll_model, problem.ll_var, problem.ll_optimizer)
@@ -56,7 +55,7 @@ def dual_multiplier_pass(
         ll_state=found["ll_state"],
         auxiliary={"multiplier": found["multiplier"]},
         ul_learning_rate=found["ul_learning_rate"],
-        failure=lower_failure("DM", step, 1, found["lower_loss"], found["ll_parameters"]),
+        failure=lower_failure(problem.finisher, step, 1, found["lower_loss"], found["ll_parameters"]),
     )
     events.call("on_hypergradient_end", result)
     return result

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import logging
 from typing import TYPE_CHECKING
 
-from jboat import functional, registry, second_order
+from jboat import functional, second_order
 from jboat import lower_objective as lower
 from jboat.lower_objective import LowerObjective
 from jboat.trainers import device_memory, seeding
@@ -80,7 +80,7 @@ def check_first_batch(problem: Problem, pair: Pair, initial: Sequence[jt.Var], *
     trajectory = Trajectory(problem.ll_model, problem.ll_var, problem.ll_optimizer, initial=initial)
     y = trajectory.parameters()
     start = functional.detached(y)  # apart from y: what is pulled towards the start is differentiated by y alone
-    phi = LowerObjective(problem.ll_objective, problem.ul_objective, problem.ul_model, problem.solver_config())
+    phi = LowerObjective(problem.ll_objective, problem.ul_objective, problem.ul_model, problem.config)
 
     def value(parameters: Sequence[jt.Var]) -> jt.Var:
         jt.set_seed(_SEED)  # every call draws the same dropout mask
@@ -149,4 +149,4 @@ def _through(problem: Problem, wrong: Collection[int]) -> str:
 def _needs_second_derivatives(problem: Problem) -> bool:
     if problem.fo_op is not None:
         return bool(problem.method.needs_second_derivatives())
-    return registry.needs_second_derivatives(problem.gm_op, problem.na_op)
+    return problem.plan.needs_second_derivatives

@@ -24,7 +24,6 @@ def first_order_pass(
         events: called before and after; there are no lower steps to tell of.
     """
     assert problem.fo_op is not None
-    problem.solver_config()
     events.call("on_hypergradient_start")
     begun = time.perf_counter()
     with problem.method.advancing_statistics():

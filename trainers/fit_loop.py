@@ -9,7 +9,7 @@ from pathlib import Path
 import time
 from typing import TYPE_CHECKING, Any
 
-from jboat import functional, registry, running_statistics
+from jboat import functional, running_statistics
 from jboat.plain_numbers import plain_inside
 from jboat.trainers import seeding
 from jboat.trainers.bilevel_pass import Events, failure_of
@@ -247,6 +247,7 @@ class FitLoop:
         if pairs is None:
             self.ll_stream.commit()
         if pairs is not None and not self._first_batch_checked:
+            trainer.problem.begin_step()
             trainer.second_order.check(trainer, pairs[0], second_order=self._check_second_order)
             self._first_batch_checked = True
         return pairs
@@ -271,6 +272,7 @@ class FitLoop:
             on_lower_step=self._on_lower_step if trainer.callbacks.listens("on_lower_step_end") else None,
             lower_losses=any(c.wants_lower_losses(trainer, state) for c in trainer.callbacks.callbacks),
         )
+        trainer.problem.begin_step()
         result = mean([trainer.run_pass(pair, events, task) for task, pair in enumerate(pairs)])
         self._call("on_before_upper_step", result)
         failure = None if result.skip else failure_of(trainer.problem, result, state.step + 1)
@@ -323,9 +325,8 @@ class FitLoop:
         if trainer.ll_optimizer_state == "carry" and result.ll_state is not None:
             trainer.rule.store(result.ll_state)
         if result.ll_init_gradient is not None and trainer.initialization is not None:
-            rate = registry.options(trainer.solver_config, "DI").lr
-            moved = functional.axpy(-rate, result.ll_init_gradient, trainer.initialization)
-            trainer.initialization = functional.detached(moved)
+            options = trainer.problem.options
+            trainer.initialization = options.next_start(trainer.initialization, result.ll_init_gradient)
             jt.sync(trainer.initialization)
         trainer.auxiliary = result.auxiliary
         with learning_rate(trainer.ul_optimizer, result.ul_learning_rate):

@@ -31,7 +31,7 @@ def run(trainer: BilevelTrainer, pair: Pair, events: Events, task: int) -> Hyper
     with device_memory.named(problem.finisher, step):
         if trainer.fo_op is not None:
             return first_order_pass(problem, pair, step=step, auxiliary=trainer.auxiliary or None, events=events)
-        if "DM" in trainer.gm_op:
+        if not problem.has_lower_loop:
             multiplier = trainer.auxiliary.get("multiplier")
             return dual_multiplier_pass(
                 problem, pair, step=step, ll_state=_carried(trainer), multiplier=multiplier, events=events
@@ -50,7 +50,7 @@ def unrolled_value(trainer: BilevelTrainer, x: Sequence[jt.Var]) -> float:
     values = []
     for task, pair in enumerate(trainer.pairs):
         start, moved = _start(trainer, task), trainer.ul_var
-        if "IAD" in trainer.na_op:  # x is the initialisation alone
+        if trainer.problem.plan.initializer is not None:  # x is the initialisation alone
             start["initial"], moved = x, []
         with functional.preserved(buffers), functional.substituted(moved, x[: len(moved)]):
             values.append(bilevel_pass.unrolled_value(trainer.problem, pair, **start))

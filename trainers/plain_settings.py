@@ -72,13 +72,13 @@ def _chain_errors(config: Mapping[str, Any]) -> list[str]:
         return _complaints(validation.choice, "fo_op", config["fo_op"], sorted(registry.operators("fo")))
     chains = [config.get("gm_op") or ("NGD",), config.get("na_op") or ("RAD",)]
     try:
-        gm_op, na_op = registry.order_chain(*chains)
+        plan = registry.plan(*registry.order_chain(*chains))
     except (TypeError, ValueError) as error:
         return [str(error)]
     lower_iters, sections = config.get("lower_iters", 10), table(config, "solver_config")
     if not isinstance(lower_iters, int) or _section_errors(config):
         return []
-    return _complaints(validation.chain_options, gm_op, na_op, sections, lower_iters)
+    return _complaints(validation.chain_options, plan, sections, lower_iters)
 
 
 def _section_errors(config: Mapping[str, Any]) -> list[str]:

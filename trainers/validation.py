@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from jboat import functional, registry
+from jboat.chain_plan import ChainOptions, ChainPlan
 from jboat.trainers.loaders import check_loader
 import jittor as jt
 
@@ -168,8 +169,8 @@ def fit_arguments(
         check_loader(val_loader, "val_loader")
 
 
-def same_structure(ll_var: Sequence[jt.Var], ul_var: Sequence[jt.Var]) -> None:
-    """Require the two lists to match, as IAD needs.
+def same_structure(operator: str, ll_var: Sequence[jt.Var], ul_var: Sequence[jt.Var]) -> None:
+    """Require the two lists to match, as IAD and operators like it need.
 
     Raises:
         ValueError: if they differ in number, shape or dtype.
@@ -177,30 +178,27 @@ def same_structure(ll_var: Sequence[jt.Var], ul_var: Sequence[jt.Var]) -> None:
     shapes = [[(list(v.shape), str(v.dtype)) for v in level] for level in (ll_var, ul_var)]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            "na_op IAD needs ul_model and ll_model of equal structure: ll_model has parameters "
+            f"na_op {operator} needs ul_model and ll_model of equal structure: ll_model has parameters "
             f"{shapes[0]}, ul_model has {shapes[1]}"
         )
 
 
-def chain_options(
-    gm_op: Sequence[str], na_op: Sequence[str], solver_config: Mapping[str, Any], lower_iters: int
-) -> None:
+def chain_options(plan: ChainPlan, solver_config: Mapping[str, Any], lower_iters: int) -> None:
     """Check the options that depend on the chains and the number of lower steps.
 
     Raises:
-        ValueError: if RGT would cut no step, or all of them, or DM without GDA has a strategy that needs it.
+        ValueError: if an operator's options do not fit, such as an RGT that would cut no step, or all of them.
     """
-    if "DM" in gm_op and "GDA" not in gm_op:
-        strategy = registry.options(solver_config, "DM").strategy
-        if strategy != "s1":
-            raise ValueError(f"solver_config['DM']['strategy'] must be 's1' without GDA in gm_op, got {strategy!r}")
-    if "RGT" in na_op:
-        truncate = registry.options(solver_config, "RGT").truncate_iter
-        if not 1 <= truncate < lower_iters:
-            raise ValueError(
-                f"solver_config['RGT']['truncate_iter'] must lie in 1..{lower_iters - 1} (lower_iters - 1), "
-                f"got {truncate}"
-            )
+    options = ChainOptions(plan, solver_config)
+    for operator in plan.operators:
+        check = getattr(operator.cls, "check_options", None)
+        if check is not None:
+            check(options.of(operator), plan, lower_iters)
+    if plan.truncator is not None and not 1 <= options.tracked_from < lower_iters:
+        raise ValueError(
+            f"{plan.truncator.name} must take between 1 and {lower_iters - 1} (lower_iters - 1) lower steps as "
+            f"constants, got {options.tracked_from}"
+        )
 
 
 def single_step(method: str, warm_start: bool, lower_batches: str) -> None:

@@ -5,18 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from jboat import registry
 from jboat.trainers.hypergradient_result import HyperGradientResult
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
 
 logger = logging.getLogger("jboat")
-
-_OF_METHOD = {
-    "ALTO": "ALTO takes grad_x F alone, which is zero where ul_objective does not use ul_model",
-    "FOA": "FOA takes inner gradients as constants",
-    "VFO": "VFO moves x only where its constraint is violated",
-}
 
 
 class ZeroWatch:
@@ -41,13 +36,13 @@ class ZeroWatch:
         if norm != 0.0 or self._warned:
             self.settled = True
             return
-        if "DM" in trainer.gm_op and trainer.fo_op is None and "multiplier" not in trainer.auxiliary:
+        if trainer.problem.plan.multiplier_mover is not None and "multiplier" not in trainer.auxiliary:
             return  # the multiplier starts at zero, and grad_x F alone is left
         if any(g.numpy().any() for g in result.gradients):
             return
         self._warned = self.settled = True
-        operators = [trainer.fo_op] if trainer.fo_op else [*trainer.gm_op, *trainer.na_op]
-        causes = [_OF_METHOD[name] for name in operators if name in _OF_METHOD]
+        names = [trainer.fo_op] if trainer.fo_op else [*trainer.gm_op, *trainer.na_op]
+        causes = [cause for name in names if (cause := registry.zero_because(name))]
         causes += [
             "the objectives use no variable of ul_model, or a copy (detach, deepcopy, a Var made from its numbers)",
             "detach, stop_grad, no_grad, item or numpy on the way from ul_var to the objectives",

@@ -19,6 +19,7 @@ class ALTO(FirstOrder):
     """
 
     keeps = ()
+    zero_because = "ALTO takes grad_x F alone, which is zero where ul_objective does not use ul_model"
 
     def optimize(
         self, ll_feed_dict: Batch, ul_feed_dict: Batch, current_iter: int, auxiliary: Auxiliary | None = None

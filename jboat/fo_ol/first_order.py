@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
-from jboat import autodiff, functional, running_statistics
+from jboat import autodiff, functional, registry, running_statistics
 from jboat import lower_objective as lower
 from jboat.lower_objective import Batch, Objective
 from jboat.optim import OptimizerState, UpdateRule
@@ -82,9 +82,11 @@ class FirstOrder:
     Attributes:
         keeps: the names in ``FirstOrderStep.auxiliary``, each for one Var per variable of the lower level, by which a
             checkpoint is checked; None where a method does not tell.
+        zero_because: why its direction of x may be exactly zero, in a clause; empty where there is no such reason.
     """
 
     keeps: tuple[str, ...] | None = None
+    zero_because: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -105,6 +107,8 @@ class FirstOrder:
         self.ul_var = list(ul_var)
         self.lower_loop = lower_loop
         self.solver_config = solver_config
+        self._operator = registry.registered(type(self))
+        _, self._options = registry.plan_and_options(solver_config)
         self.rule = UpdateRule(solver_config["lower_level_opt"], self.ll_var)
         self._ul_statistics = functional.buffers(ul_model)
         self._ll_statistics = functional.buffers(ll_model)
@@ -112,6 +116,11 @@ class FirstOrder:
         self._start: list[jt.Var] = []
         self._small = is_small(self.ll_var)
         self.warn = WarnOnce()
+
+    @property
+    def options(self) -> Any:
+        """The method's own options; None where it has none."""
+        return None if self._operator is None else self._options.of(self._operator)
 
     def needs_second_derivatives(self) -> bool:
         """Whether, with its present options, it differentiates a gradient."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jboat import autodiff, functional, registry
+from jboat import autodiff, functional
 from jboat.fo_ol.first_order import Auxiliary, FirstOrder, FirstOrderStep
 from jboat.lower_objective import Batch
 from jboat.registry import register_operator
@@ -71,7 +71,7 @@ class GAFFO(FirstOrder):
         self, ll_feed_dict: Batch, ul_feed_dict: Batch, current_iter: int, auxiliary: Auxiliary | None = None
     ) -> FirstOrderStep:
         """See :meth:`FirstOrder.optimize`."""
-        options: GAFFOOptions = registry.options(self.solver_config, "GAFFO")
+        options: GAFFOOptions = self.options
         scale = 1.0 / (options.c0 * (current_iter + 1) ** options.p)
         y = self.start()
         theta = functional.detached(auxiliary["theta"] if auxiliary else y)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jboat import autodiff, functional, registry
+from jboat import autodiff, functional
 from jboat.fo_ol.first_order import Auxiliary, FirstOrder, FirstOrderStep
 from jboat.lower_objective import Batch
 from jboat.registry import register_operator
@@ -54,7 +54,7 @@ class MESO(FirstOrder):
         self, ll_feed_dict: Batch, ul_feed_dict: Batch, current_iter: int, auxiliary: Auxiliary | None = None
     ) -> FirstOrderStep:
         """See :meth:`FirstOrder.optimize`."""
-        options = registry.options(self.solver_config, "MESO")
+        options = self.options
         scale = 1.0 / (options.c0 * (current_iter + 1) ** 0.25)
         y = self.start()
         theta = functional.detached(auxiliary["theta"] if auxiliary else y)

@@ -69,13 +69,13 @@ class PGDO(FirstOrder):
 
     def needs_second_derivatives(self) -> bool:
         """Whether the penalty is the lower gradient's norm."""
-        return bool(registry.options(self.solver_config, "PGDO").penalty == "gradient")
+        return bool(self.options.penalty == "gradient")
 
     def optimize(
         self, ll_feed_dict: Batch, ul_feed_dict: Batch, current_iter: int, auxiliary: Auxiliary | None = None
     ) -> FirstOrderStep:
         """See :meth:`FirstOrder.optimize`."""
-        options = registry.options(self.solver_config, "PGDO")
+        options = self.options
         share = min(1.0, current_iter / options.gamma_argmax_step)
         gamma = options.gamma_init + share * (options.gamma_max - options.gamma_init)
         y = self.start()

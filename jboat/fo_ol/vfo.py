@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 import math
 
-from jboat import functional, registry
+from jboat import functional
 from jboat.fo_ol.first_order import Auxiliary, FirstOrder, FirstOrderStep
 from jboat.lower_objective import Batch
 from jboat.optim import OptimizerState
@@ -50,12 +50,13 @@ class VFO(FirstOrder):
     """
 
     keeps = ()
+    zero_because = "VFO moves x only where its constraint is violated"
 
     def optimize(
         self, ll_feed_dict: Batch, ul_feed_dict: Batch, current_iter: int, auxiliary: Auxiliary | None = None
     ) -> FirstOrderStep:
         """See :meth:`FirstOrder.optimize`."""
-        options = registry.options(self.solver_config, "VFO")
+        options = self.options
         y = self.start()
         upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y)
         here, there = self.value_gap(y, ll_feed_dict, lr=options.y_hat_lr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from jboat import autodiff, functional, registry
+from jboat import autodiff, functional
 from jboat.fo_ol.first_order import Auxiliary, FirstOrder, FirstOrderStep
 from jboat.lower_objective import Batch
 from jboat.registry import register_operator
@@ -81,7 +81,7 @@ class VSO(FirstOrder):
         self, ll_feed_dict: Batch, ul_feed_dict: Batch, current_iter: int, auxiliary: Auxiliary | None = None
     ) -> FirstOrderStep:
         """See :meth:`FirstOrder.optimize`."""
-        options = registry.options(self.solver_config, "VSO")
+        options = self.options
         decay = 1.0 / (1.0 + options.reg_decay * current_iter)
 
         def regularised(v: Sequence[jt.Var]) -> jt.Var:

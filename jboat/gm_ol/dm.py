@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import math
 from typing import Any
 
-from jboat import autodiff, functional, registry, running_statistics
+from jboat import autodiff, functional, running_statistics
 from jboat import lower_objective as lower
+from jboat.capabilities import LowerCapabilities
+from jboat.chain_plan import ChainPlan
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
 from jboat.lower_objective import Batch, LowerObjective
 from jboat.optim import OptimizerState
@@ -78,6 +80,20 @@ class DM(LowerLevelOperator):
     strong convexity", ICML 2023 (sl-BAMM).
     """
 
+    capabilities = LowerCapabilities(moves_multiplier=True)
+
+    @staticmethod
+    def check_options(options: DMOptions, plan: ChainPlan, lower_iters: int) -> None:
+        """Refuse a strategy that takes its step sizes from mu where there is none.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if plan.aggregator is None and options.strategy != "s1":
+            raise ValueError(
+                f"solver_config['DM']['strategy'] must be 's1' without GDA in gm_op, got {options.strategy!r}"
+            )
+
     def optimize(
         self,
         ll_feed_dict: Batch,
@@ -114,7 +130,7 @@ class DM(LowerLevelOperator):
             AssertionError: if another operator should follow.
         """
         assert next_operation is None, f"DM ends the lower-level chain, but {next_operation} follows it"
-        options = registry.options(self.solver_config, "DM")
+        options: DMOptions = self.options
         psi = lower_objective or self.lower_objective(aggregated=False)
         model, variables, y = auxiliary_model.module, auxiliary_model.variables, auxiliary_model.parameters()
         v = [jt.zeros_like(p) for p in y] if multiplier is None else functional.detached(multiplier)
@@ -136,7 +152,7 @@ class DM(LowerLevelOperator):
         with functional.preserved(self.upper_statistics):
             value = functional.called_with(y, variables, psi.weighted, model, variables, mu, ll_feed_dict, ul_feed_dict)
             noted["lower"] = running_statistics.noted(self.upper_statistics)
-        phi = lower.with_weight_decay(value, y, rule, operator="DM", warn=self.warn)
+        phi = lower.with_weight_decay(value, y, rule, operator=type(self).__name__, warn=self.warn)
         gradient = autodiff.grad(phi, y)
         jt.sync([upper, value, *upper_gradients, *gradient])
 
@@ -145,7 +161,7 @@ class DM(LowerLevelOperator):
         residual = functional.detached(functional.axpy(-1.0, upper_by_y, hessian_v))
         direction = functional.detached(functional.axpy(-1.0, through_x, upper_by_x))
         jt.sync([*direction, *residual])
-        searches = "CG" in self.solver_config["na_op"]
+        searches = self.plan.multiplier_update == "line search"
         squares = functional.dot(residual, residual).detach()
         if searches:
             curvature = functional.dot(residual, autodiff.vjp(gradient, y, residual)).detach()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from jboat import functional
+from jboat import functional, registry
+from jboat.capabilities import LowerCapabilities
+from jboat.chain_plan import ChainPlan
 from jboat.lower_objective import LowerObjective, Objective
 from jboat.warn_once import WarnOnce
 import jittor as jt
@@ -21,7 +23,26 @@ class DynamicalSystem:
         ul_model: the upper-level model.
         ll_model: the lower-level model.
         solver_config: ``gm_op``, ``na_op``, ``gda_loss`` and one section per operator.
+
+    Attributes:
+        capabilities: what it does besides running; None for those of the operator whose place it is registered for.
+        plan: what the chains that it stands in want.
     """
+
+    capabilities: ClassVar[LowerCapabilities | None] = None
+
+    @staticmethod
+    def check_options(options: Any, plan: ChainPlan, lower_iters: int) -> None:
+        """Refuse options that do not fit the chains or the number of lower steps, in every operator its own.
+
+        Args:
+            options: the operator's options.
+            plan: what the chains want.
+            lower_iters: K.
+
+        Raises:
+            ValueError: if they do not fit.
+        """
 
     def __init__(
         self,
@@ -38,6 +59,8 @@ class DynamicalSystem:
         self.ul_model = ul_model
         self.ll_model = ll_model
         self.solver_config = solver_config
+        self.plan, self._options = registry.plan_and_options(solver_config)
+        self._operator = registry.registered(type(self))
         self.warn = WarnOnce()
         self.upper_statistics = functional.buffers(ul_model)
 
@@ -45,10 +68,20 @@ class DynamicalSystem:
         """Run the operator; returns the keyword arguments of the next one, or the result of the chain."""
         raise NotImplementedError(f"{type(self).__name__} must define optimize()")
 
+    @property
+    def options(self) -> Any:
+        """The operator's own options; None where it has none."""
+        return None if self._operator is None else self._options.of(self._operator)
+
     def lower_objective(self, *, aggregated: bool) -> LowerObjective:
-        """Phi of the lower steps, with or without GDA."""
+        """Phi of the lower steps: f or, where ``aggregated``, its mixture with F by this operator's weights."""
         return LowerObjective(
-            self.ll_objective, self.ul_objective, self.ul_model, self.solver_config, aggregated=aggregated
+            self.ll_objective,
+            self.ul_objective,
+            self.ul_model,
+            self.solver_config,
+            aggregated=aggregated,
+            aggregator=self._operator if self._operator is not None and self._operator.lower.weight else None,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from jboat.capabilities import LowerCapabilities
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
 from jboat.registry import register_operator
 
@@ -28,6 +29,11 @@ class GDAOptions:
             raise ValueError(f"solver_config['GDA']['alpha_decay'] must lie in (0, 1], got {self.alpha_decay}")
 
 
+def alpha(options: GDAOptions, step: int) -> float:
+    """The weight of the upper objective at inner step ``step``, from 0."""
+    return options.alpha_init * options.alpha_decay**step
+
+
 @register_operator("gm", options=GDAOptions, cost="one upper gradient more in every lower step")
 class GDA(LowerLevelOperator):
     """Lower steps on ``alpha_k F + (1 - alpha_k) f`` instead of f.
@@ -39,6 +45,8 @@ class GDA(LowerLevelOperator):
     Source: Liu, Mu, Yuan, Zeng and Zhang, "A generic first-order algorithmic framework for bi-level programming beyond
     lower-level singleton", ICML 2020.
     """
+
+    capabilities = LowerCapabilities(weight=alpha)
 
     def optimize(self, next_operation: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Hand the aggregated objective to the next operator.

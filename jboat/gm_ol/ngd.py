@@ -7,12 +7,12 @@ from typing import Any
 
 from jboat import functional, registry, running_statistics
 from jboat import lower_objective as lower
+from jboat.capabilities import LowerCapabilities
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
 from jboat.lower_objective import Batch, LowerObjective
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
 import jittor as jt
-import numpy as np
 
 StepHook = Callable[[int, Trajectory], None]
 
@@ -24,6 +24,8 @@ class NGD(LowerLevelOperator):
     Source: Franceschi, Donini, Frasconi and Pontil, "Forward and reverse gradient-based hyperparameter optimization",
     ICML 2017.
     """
+
+    capabilities = LowerCapabilities()
 
     def optimize(
         self,
@@ -42,7 +44,7 @@ class NGD(LowerLevelOperator):
             ll_feed_dict: the lower batch, or one per inner step.
             ul_feed_dict: the upper batch, for GDA and PTT.
             auxiliary_model: the trajectory, at y_0.
-            next_operation: must be None, or DM, to which NGD then leaves the step.
+            next_operation: must be None, or an operator like DM, to which NGD then leaves the step.
             lower_objective: phi; by default the plain lower objective.
             keep_graph: keep graphs even where the hypergradient chain does not need them.
             on_step: called with the inner step (from 1) and the trajectory after each step, which need not have been
@@ -56,17 +58,15 @@ class NGD(LowerLevelOperator):
         Raises:
             AssertionError: if another operator should follow.
         """
-        if next_operation == "DM":
+        if next_operation is not None and not registry.plan([next_operation], []).has_lower_loop:
             feeds = {"ll_feed_dict": ll_feed_dict, "ul_feed_dict": ul_feed_dict, "auxiliary_model": auxiliary_model}
             return {**kwargs, **feeds, **({"lower_objective": lower_objective} if lower_objective else {})}
         assert next_operation is None, f"NGD ends the lower-level chain, but {next_operation} follows it"
         phi = lower_objective or self.lower_objective(aggregated=False)
-        na_op = self.solver_config.get("na_op") or ()
-        truncated = registry.options(self.solver_config, "RGT").truncate_iter if "RGT" in na_op else 0
-        replay = registry.options(self.solver_config, "RAD").remat_every > 0
-        keep = not replay and (keep_graph or registry.differentiates_steps(na_op))
-        join = "PTT" not in na_op
-        upper_losses = []
+        auxiliary_model.lower_objective = phi
+        tracked_from = self._options.tracked_from
+        keep = not self._options.rebuilt_at_once and (keep_graph or self.plan.differentiates_steps)
+        choice = self.plan.iterate_choice(lambda trajectory: self._upper_loss(trajectory, ul_feed_dict))
         lower_loss = None
         y, anchor, noted = auxiliary_model.variables, auxiliary_model.parameters(0), auxiliary_model.upper_statistics
         for step in range(self.lower_loop):
@@ -79,20 +79,21 @@ class NGD(LowerLevelOperator):
                     return loss
 
             last = step == self.lower_loop - 1
-            keep_this = keep and step >= truncated
-            lower_loss = auxiliary_model.advance(objective, keep_graph=keep_this, join=join, with_loss=last)
-            if "PTT" in na_op and step >= truncated:
-                upper_losses.append(self._upper_loss(auxiliary_model, ul_feed_dict))
+            tracked = step >= tracked_from
+            lower_loss = auxiliary_model.advance(
+                objective, keep_graph=keep and tracked, join=choice is None, with_loss=last
+            )
+            if choice is not None and tracked:
+                choice.look_at(step + 1, auxiliary_model)
             if on_step:
                 on_step(step + 1, auxiliary_model)
         auxiliary_model.settle()
-        worst = truncated + 1 + int(np.argmax([loss.item() for loss in upper_losses])) if upper_losses else 0
         return {
             **kwargs,
             "ll_feed_dict": ll_feed_dict,
             "ul_feed_dict": ul_feed_dict,
             "auxiliary_model": auxiliary_model,
-            "max_loss_iter": worst,
+            "max_loss_iter": 0 if choice is None else choice.chosen(),
             "lower_loss": lower_loss,
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ def makes_functional_dynamical_system(custom_order: Sequence[str], **kwargs: Any
 
     Args:
         custom_order: operator names in any order.
-        kwargs: the arguments of each operator's constructor.
+        kwargs: the arguments of each operator's constructor. A ``solver_config`` without ``gm_op`` gets the chain's.
 
     Raises:
         TypeError: if ``custom_order`` is not a list of names.
@@ -48,4 +49,5 @@ def makes_functional_dynamical_system(custom_order: Sequence[str], **kwargs: Any
     """
     order = registry.order_gm(custom_order)
     known = registry.operators("gm")
-    return SequentialDS([known[name].cls(**kwargs) for name in order], order)
+    solver_config = ChainMap(kwargs.pop("solver_config", {}), {"gm_op": order})
+    return SequentialDS([known[name].cls(**kwargs, solver_config=solver_config) for name in order], order)

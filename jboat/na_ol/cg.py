@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from jboat.linear_solvers import MatrixVectorProduct, Solution, conjugate_gradient
@@ -35,6 +36,8 @@ class CG(ImplicitHyperGradient):
 
     Source: Pedregosa, "Hyperparameter optimization with approximate gradient", ICML 2016.
     """
+
+    capabilities = dataclasses.replace(ImplicitHyperGradient.capabilities, multiplier_update="line search")
 
     def solve(self, product: MatrixVectorProduct, b: list[jt.Var], learning_rates: list[float]) -> Solution:
         """See :func:`jboat.linear_solvers.conjugate_gradient`."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jboat import autodiff, functional, registry
+from jboat import autodiff, functional
+from jboat.capabilities import UpperCapabilities
 from jboat.lower_objective import Batch
 from jboat.na_ol.terminal import Terminal, UpperGradients
 from jboat.registry import register_operator
@@ -41,10 +42,12 @@ class FD(Terminal):
     Source: Liu, Simonyan and Yang, "DARTS: differentiable architecture search", ICLR 2019.
     """
 
+    capabilities = UpperCapabilities()
+
     @property
     def _r(self) -> float:
         """The radius of the perturbation."""
-        return float(registry.options(self.solver_config, "FD").r)
+        return float(self.options.r)
 
     def total(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jboat.capabilities import UpperCapabilities
 from jboat.na_ol.modifier import Modifier
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
@@ -13,6 +14,9 @@ class FOA(Modifier):
 
     Source: Nichol, Achiam and Schulman, "On first-order meta-learning algorithms", arXiv 1803.02999, 2018.
     """
+
+    capabilities = UpperCapabilities(constant_gradients=True)
+    zero_because = "FOA takes inner gradients as constants"
 
     def modified(self, trajectory: Trajectory, max_loss_iter: int) -> Trajectory:
         """The trajectory without its second-order terms."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from jboat import autodiff, functional, running_statistics
+from jboat import autodiff, functional, registry, running_statistics
 from jboat import lower_objective as lower
+from jboat.capabilities import UpperCapabilities
+from jboat.chain_plan import ChainPlan
 from jboat.lower_objective import Batch, LowerObjective, Objective
 from jboat.plain_numbers import plain
 from jboat.trajectory import Trajectory
@@ -25,7 +27,31 @@ class HyperGradient:
         ll_var: the Vars y that the lower level optimizes.
         ul_var: the Vars x that the upper level optimizes.
         solver_config: ``gm_op``, ``na_op``, ``lower_level_opt``, ``gda_loss`` and one section per operator.
+
+    Attributes:
+        capabilities: what it wants and does; None for those of the operator whose place it is registered for.
+        shares_options_with: the sections of ``solver_config`` that hold its options where it has none of its own.
+        zero_because: why the hypergradient after it may be exactly zero, in a clause; empty where there is no such
+            reason.
+        plan: what the chains that it stands in want.
     """
+
+    capabilities: ClassVar[UpperCapabilities | None] = None
+    shares_options_with: ClassVar[tuple[str, ...]] = ()
+    zero_because: ClassVar[str] = ""
+
+    @staticmethod
+    def check_options(options: Any, plan: ChainPlan, lower_iters: int) -> None:
+        """Refuse options that do not fit the chains or the number of lower steps, in every operator its own.
+
+        Args:
+            options: the operator's options.
+            plan: what the chains want.
+            lower_iters: K.
+
+        Raises:
+            ValueError: if they do not fit.
+        """
 
     def __init__(
         self,
@@ -46,7 +72,9 @@ class HyperGradient:
         self.solver_config = solver_config
         self.lower_objective = LowerObjective(ll_objective, ul_objective, ul_model, solver_config)
         self._upper_statistics = functional.buffers(ul_model)
-        self.dynamic_initialization = "DI" in (solver_config.get("gm_op") or ())
+        self.plan, self._options = registry.plan_and_options(solver_config)
+        self._operator = registry.registered(type(self))
+        self.dynamic_initialization = self.plan.start_learner is not None
         self.warn = WarnOnce()
 
     def compute_gradients(
@@ -54,6 +82,11 @@ class HyperGradient:
     ) -> dict[str, Any]:
         """Run the operator."""
         raise NotImplementedError(f"{type(self).__name__} must define compute_gradients()")
+
+    @property
+    def options(self) -> Any:
+        """The operator's own options; None where it has none."""
+        return None if self._operator is None else self._options.of(self._operator)
 
     @property
     def alpha(self) -> float:
@@ -112,9 +145,10 @@ class HyperGradient:
     ) -> jt.Var:
         """Phi of inner step ``step`` at ``parameters``, coupled weight decay included, with its graph."""
         anchor = trajectory.parameters(0)
+        minimised = trajectory.lower_objective or self.lower_objective
 
         def objective(model: jt.Module) -> jt.Var:
-            return self.lower_objective(model, trajectory.variables, step, ll_feed_dict, ul_feed_dict, anchor)
+            return minimised(model, trajectory.variables, step, ll_feed_dict, ul_feed_dict, anchor)
 
         with functional.preserved(self._upper_statistics):
             phi = trajectory.evaluate(objective, parameters)

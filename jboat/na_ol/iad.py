@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jboat.capabilities import UpperCapabilities
 from jboat.lower_objective import Batch
 from jboat.na_ol.hyper_gradient import HyperGradientOperator
 from jboat.registry import register_operator
@@ -28,6 +29,11 @@ class IADOptions:
             raise ValueError(f"solver_config['IAD']['proximal'] must be positive, got {self.proximal}")
 
 
+def proximal(options: IADOptions) -> float:
+    """Lam of implicit MAML."""
+    return options.proximal
+
+
 @register_operator("na", options=IADOptions, cost="K Hessian-vector products; memory of K steps")
 class IAD(HyperGradientOperator):
     """``dF(y_K)/dy_0``, returned for ``ul_var``: the initialisation is the upper-level variable (MAML).
@@ -38,6 +44,8 @@ class IAD(HyperGradientOperator):
     Sources: Finn, Abbeel and Levine, "Model-agnostic meta-learning for fast adaptation of deep networks", ICML 2017;
     Rajeswaran, Finn, Kakade and Levine, "Meta-learning with implicit gradients", NeurIPS 2019.
     """
+
+    capabilities = UpperCapabilities(starts_from_x=True, proximal=proximal, pulls_back=True)
 
     def compute_gradients(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import math
 
 from jboat import autodiff, functional
+from jboat.capabilities import UpperCapabilities
 from jboat.lower_objective import Batch
 from jboat.na_ol.terminal import Terminal, UpperGradients
 from jboat.registry import register_operator
@@ -28,6 +29,8 @@ class IGA(Terminal):
     Source: Liu, Gao, Liu and Fan, "Learning with constraint learning: new perspective, solution strategy and various
     applications", IEEE TPAMI 2024.
     """
+
+    capabilities = UpperCapabilities()
 
     def total(
         self,

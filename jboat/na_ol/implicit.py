@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jboat import autodiff, functional, registry
+from jboat import autodiff, functional
+from jboat.capabilities import UpperCapabilities
 from jboat.linear_solvers import MatrixVectorProduct, Solution
 from jboat.lower_objective import Batch
 from jboat.na_ol.terminal import Terminal, UpperGradients
@@ -15,19 +16,17 @@ import jittor as jt
 class ImplicitHyperGradient(Terminal):
     """``grad_x F - (d2 phi / dx dy) q`` where q solves, or approximates, ``(d2 phi / dy2) q = grad_y F``."""
 
+    capabilities = UpperCapabilities(solves_with_hessian=True)
+
     @property
     def K(self) -> int:  # noqa: N802  (the name is part of the API)
         """The largest number of solver iterations."""
-        return int(registry.options(self.solver_config, self._section()).k)
+        return int(self.options.k)
 
     @property
     def tolerance(self) -> float:
         """The relative size at which the solver stops."""
-        return float(registry.options(self.solver_config, self._section()).tolerance)
-
-    def _section(self) -> str:
-        """The section of ``solver_config`` that holds the options."""
-        return type(self).__name__
+        return float(self.options.tolerance)
 
     def solve(self, product: MatrixVectorProduct, b: list[jt.Var], learning_rates: list[float]) -> Solution:
         """The vector q for the Hessian given as a product and ``b = grad_y F``."""

@@ -19,9 +19,7 @@ class NS(ImplicitHyperGradient):
     AISTATS 2020.
     """
 
-    def _section(self) -> str:
-        """The section NS if there is one, else CG."""
-        return "NS" if "NS" in self.solver_config else "CG"
+    shares_options_with = ("CG",)
 
     def solve(self, product: MatrixVectorProduct, b: list[jt.Var], learning_rates: list[float]) -> Solution:
         """See :func:`jboat.linear_solvers.neumann_series`."""

@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from jboat.capabilities import UpperCapabilities
 from jboat.na_ol.modifier import Modifier
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
+import jittor as jt
+import numpy as np
+
+
+class WorstIterate:
+    """Finds the iterate with the largest upper loss, the first of them on ties.
+
+    Args:
+        upper_loss: F at the last iterate of a trajectory.
+    """
+
+    def __init__(self, upper_loss: Callable[[Trajectory], jt.Var]) -> None:
+        self._upper_loss = upper_loss
+        self._losses: dict[int, jt.Var] = {}
+
+    def look_at(self, step: int, trajectory: Trajectory) -> None:
+        """Take F at y_step, the last iterate of ``trajectory``."""
+        self._losses[step] = self._upper_loss(trajectory)
+
+    def chosen(self) -> int:
+        """The inner step with the largest F; 0 where none was looked at."""
+        steps = list(self._losses)
+        return steps[int(np.argmax([loss.item() for loss in self._losses.values()]))] if steps else 0
 
 
 @register_operator("na", cost="K upper losses")
@@ -17,6 +43,8 @@ class PTT(Modifier):
     Source: Liu, Liu, Zeng and Zhang, "Towards gradient-based bilevel optimization with non-convex followers and
     beyond", NeurIPS 2021.
     """
+
+    capabilities = UpperCapabilities(chooses_iterate=WorstIterate)
 
     def modified(self, trajectory: Trajectory, max_loss_iter: int) -> Trajectory:
         """The trajectory ending at inner step ``max_loss_iter``.

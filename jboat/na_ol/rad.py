@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jboat import functional
+from jboat.capabilities import UpperCapabilities
 from jboat.lower_objective import Batch
 from jboat.na_ol.hyper_gradient import HyperGradientOperator
 from jboat.registry import register_operator
@@ -29,6 +30,11 @@ class RADOptions:
             raise ValueError(f"solver_config['RAD']['remat_every'] must be an integer >= 0, got {self.remat_every!r}")
 
 
+def rebuilt_at_once(options: RADOptions) -> int:
+    """S, how many steps are rebuilt at once; 0 where graphs are kept."""
+    return options.remat_every
+
+
 @register_operator(
     "na",
     options=RADOptions,
@@ -40,6 +46,10 @@ class RAD(HyperGradientOperator):
     Source: Franceschi, Donini, Frasconi and Pontil, "Forward and reverse gradient-based hyperparameter optimization",
     ICML 2017.
     """
+
+    capabilities = UpperCapabilities(
+        pulls_back=True, rebuilt_at_once=rebuilt_at_once, multiplier_update="gradient step"
+    )
 
     def compute_gradients(
         self,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jboat import registry
+from jboat.capabilities import UpperCapabilities
+from jboat.chain_plan import ChainPlan
 from jboat.na_ol.modifier import Modifier
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
@@ -25,6 +26,11 @@ class RGTOptions:
             raise ValueError(f"solver_config['RGT']['truncate_iter'] must be an integer, got {self.truncate_iter!r}")
 
 
+def tracked_from(options: RGTOptions) -> int:
+    """M, the number of steps without a graph."""
+    return options.truncate_iter
+
+
 @register_operator(
     "na",
     options=RGTOptions,
@@ -38,10 +44,25 @@ class RGT(Modifier):
     Source: Shaban, Cheng, Hatch and Boots, "Truncated back-propagation for bilevel optimization", AISTATS 2019.
     """
 
+    capabilities = UpperCapabilities(tracked_from=tracked_from)
+
+    @staticmethod
+    def check_options(options: RGTOptions, plan: ChainPlan, lower_iters: int) -> None:
+        """Refuse an M that cuts no lower step, or all of them.
+
+        Raises:
+            ValueError: if it does.
+        """
+        if not 1 <= options.truncate_iter < lower_iters:
+            raise ValueError(
+                f"solver_config['RGT']['truncate_iter'] must lie in 1..{lower_iters - 1} (lower_iters - 1), "
+                f"got {options.truncate_iter}"
+            )
+
     @property
     def truncate_iter(self) -> int:
         """M, the number of steps without a graph."""
-        return int(registry.options(self.solver_config, "RGT").truncate_iter)
+        return int(self.options.truncate_iter)
 
     def modified(self, trajectory: Trajectory, max_loss_iter: int) -> Trajectory:
         """The trajectory tracked from inner step M.

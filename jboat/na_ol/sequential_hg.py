@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +52,7 @@ def makes_functional_na_operation(custom_order: Sequence[str], **kwargs: Any) ->
     """
     order = registry.order_na(custom_order)
     known = registry.operators("na")
-    solver_config = {"na_op": order, **kwargs.pop("solver_config", {})}
+    solver_config = ChainMap(kwargs.pop("solver_config", {}), {"na_op": order})
     return SequentialHG([known[name].cls(**kwargs, solver_config=solver_config) for name in order], order)
 
 

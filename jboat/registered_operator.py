@@ -1,0 +1,77 @@
+"""What is known of a registered operator, and its options as a ``solver_config`` gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from numbers import Integral, Real
+from typing import Any, Literal, NamedTuple
+
+from jboat.capabilities import LowerCapabilities, UpperCapabilities
+from jboat.plain_numbers import plain
+from jboat.spelling import nearest
+
+Kind = Literal["gm", "na", "fo"]
+
+
+class Operator(NamedTuple):
+    """A registered operator.
+
+    Attributes:
+        name: the class's name.
+        kind: ``"gm"``, ``"na"`` or ``"fo"``.
+        cls: the class.
+        options: the dataclass that holds its section of ``solver_config``; None where it has no section of its own.
+        cost: gradients, products and memory, in words.
+        role: the operator of the grammar whose place it takes; its own name where it is that operator.
+        lower: what it does, if it is a lower-level operator; else nothing.
+        upper: what it does, if it is a hypergradient operator; else nothing.
+        sections: the sections of ``solver_config`` that may hold its options, the first that is there counts: its own,
+            or that of the operator whose place it takes.
+        section_options: the dataclass that holds them; None where it has no options at all.
+    """
+
+    name: str
+    kind: Kind
+    cls: type
+    options: type | None
+    cost: str
+    role: str
+    lower: LowerCapabilities = LowerCapabilities()
+    upper: UpperCapabilities = UpperCapabilities()
+    sections: tuple[str, ...] = ()
+    section_options: type | None = None
+
+    def section_in(self, solver_config: Mapping[str, Any]) -> str | None:
+        """The section that holds its options; None where it has none."""
+        return next((name for name in self.sections if name in solver_config), next(iter(self.sections), None))
+
+    def options_in(self, solver_config: Mapping[str, Any]) -> Any:
+        """Its options: defaults, overridden by its section; None where it has none.
+
+        Raises:
+            TypeError: if the section is not a mapping.
+            ValueError: for an unknown key or a value out of range.
+        """
+        name = self.section_in(solver_config)
+        if name is None or self.section_options is None:
+            return None
+        section = solver_config.get(name) or {}
+        if not isinstance(section, Mapping):
+            raise TypeError(f"solver_config[{name!r}] must be a dict, got {type(section).__name__}")
+        valid = [field.name for field in fields(self.section_options)]
+        for key in section:
+            if key not in valid:
+                raise ValueError(
+                    f"solver_config[{name!r}] has no key {key!r}; it has {', '.join(valid)}.{nearest(key, valid)}"
+                )
+        return self.section_options(**{key: plain(value) for key, value in section.items()})
+
+    def misfit(self, section: Any) -> str:
+        """Which value of its own section is of a wrong kind, in a sentence; empty where none is."""
+        wanted = {"float": (Real, "a number"), "int": (Integral, "an integer"), "str": (str, "a string")}
+        for field in fields(self.options) if self.options is not None and isinstance(section, Mapping) else ():
+            kind, words = wanted.get(str(field.type).removesuffix(" | None"), (object, ""))
+            if field.name in section and not isinstance(section[field.name], kind):
+                return f"solver_config[{self.name!r}][{field.name!r}] must be {words}, got {section[field.name]!r}"
+        return ""
