@@ -26,7 +26,7 @@ STEPS = {"RAD": 2, "CG": 10}
 RADIUS, SMALLER = 0.2, 4.0
 TOLERANCE = 0.02
 CONTRACTION = 0.5  # how much shorter a lower step is than the one before, at least; half of that at most
-ROUNDED = 1e-2  # of the first step: shorter ones may be no longer than rounding
+SHORT = 0.05  # of the first step
 TRIES = 15
 VERDICTS = {1: "right", 0: "inconclusive", -1: "wrong"}
 
@@ -90,11 +90,14 @@ def smoothed(wanted: bool) -> Any:
 
 
 def _contraction(lengths: list[float]) -> float:
-    """How much shorter a step is than the one before: of the last two that rounding leaves alone."""
+    """How much shorter a step is than the one before, at most, among the long ones.
+
+    Short ones may be rounding, or lead back and forth over a kink of max pooling.
+    """
     if not np.isfinite(lengths).all():
         return 100.0
-    pairs = itertools.pairwise(lengths)
-    return [after / before for before, after in pairs if before > ROUNDED * lengths[0]][-1]
+    long = SHORT * lengths[0]
+    return max(after / before for before, after in itertools.pairwise(lengths) if before > long)
 
 
 class PlainLoop:
