@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 from jboat import cpu_ops
+from jboat.backend.replacements.plain_arrays import is_float as is_float
 from jboat.plain_numbers import plain
 import jittor as jt
 import numpy as np
@@ -102,11 +103,6 @@ def _preserved(variables: Sequence[jt.Var]) -> Iterator[None]:
     finally:
         for variable, value in zip(variables, before, strict=True):
             variable.swap(value)
-
-
-def is_float(var: jt.Var) -> bool:
-    """Whether ``var`` holds floating-point numbers."""
-    return str(var.dtype).startswith(("float", "bfloat"))
 
 
 def detached(variables: Sequence[jt.Var]) -> list[jt.Var]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jboat.pooling import Windows, extreme
+from jboat.backend.replacements.pooling import Windows, extreme
 import jittor as jt
 
 

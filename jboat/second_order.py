@@ -14,7 +14,7 @@ import contextlib
 from typing import Any, NamedTuple
 
 from jboat import autodiff, functional
-from jboat.backend import replaced_functions
+from jboat.backend.replacements import dispatch, hand_written
 import jittor as jt
 import numpy as np
 
@@ -23,8 +23,6 @@ RADII = (1e-2, 3e-3, 1e-3, 3e-4)
 SMOOTH = 0.02
 _ZERO = 1e-3
 _ROUNDING = 1e-5
-_WATCHED = ((jt.Function, "__call__"), (jt, "code"), (jt, "numpy_code"))
-replaced_functions.originals(*_WATCHED)
 
 
 class HandWritten:
@@ -61,7 +59,7 @@ class Findings(NamedTuple):
 @contextlib.contextmanager
 def watched(found: HandWritten) -> Iterator[None]:
     """Note every operation with a hand-written gradient that this thread calls inside the block, in ``found``."""
-    before = {place: replaced_functions.current(*place) for place in _WATCHED}
+    before = {place: dispatch.current(*place) for place in hand_written.PLACES}
     inside: list[str] = []
 
     def call(self: Any, *args: Any) -> Any:
@@ -82,7 +80,7 @@ def watched(found: HandWritten) -> Iterator[None]:
         return before[jt, "numpy_code"](*args, **kwargs)
 
     watching = {(jt.Function, "__call__"): call, (jt, "code"): coded, (jt, "numpy_code"): numpy_coded}
-    with replaced_functions.replaced(watching):
+    with dispatch.replaced(watching):
         yield
 
 

@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from jboat import functional
-from jboat.backend import replaced_functions, start
+from jboat.backend.replacements import dispatch
 import jittor as jt
 
 _RANDOM = (jt, "random")
-start.when_started(lambda: replaced_functions.originals(_RANDOM))
 
 JOINED_STEPS = 10
 """How many steps share a graph. More save little time and make more kernels where K is no multiple of them."""
@@ -155,14 +154,14 @@ class StepGraphs:
     @contextmanager
     def watching_random_numbers(self) -> Iterator[None]:
         """Note whether the block draws random numbers, which happens when a graph is computed, not when it is built."""
-        draw = replaced_functions.current(*_RANDOM)
+        draw = dispatch.current(*_RANDOM)
 
         def noted(*args: Any, **kwargs: Any) -> jt.Var:
             self._draws_random_numbers = True
             return draw(*args, **kwargs)
 
-        self._draws_random_numbers = not replaced_functions.is_replaceable(*_RANDOM)  # then nobody knows
-        with replaced_functions.replaced({_RANDOM: noted}):
+        self._draws_random_numbers = not dispatch.is_replaceable(*_RANDOM)  # then nobody knows
+        with dispatch.replaced({_RANDOM: noted}):
             yield
 
     def backwards(self, start: int, end: int, *, tracked_from: int) -> Iterator[Graph]:

@@ -10,9 +10,10 @@ what needs no Jittor, such as ``python -m jboat --help``, does not wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 import contextlib
 from importlib import metadata
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
 import json
 import logging
@@ -37,11 +38,10 @@ logger = logging.getLogger("jboat")
 _CHOSEN = "JBOAT_CHOSE"
 """The variable that tells the processes started by this one which others jboat has set."""
 
-_NEEDS_NO_START = frozenset({"__class__", "__dict__", "__spec__", "__name__"})
+_NEEDS_NO_START = frozenset({"__class__", "__dict__", "__spec__", "__name__", "__path__"})
 """What Python's own import asks a module for."""
 
 _lock = threading.RLock()
-_awaited: list[Callable[[], object]] = []
 _starter: int | None = None  # the thread in which Jittor is being imported
 
 
@@ -55,9 +55,42 @@ class _NotStarted(ModuleType):
         return ModuleType.__getattribute__(self, name)
 
 
+class _FirstSubmodule:
+    """Starts Jittor where a module of its package is imported first, which is then there already.
+
+    Python asks a package for its ``__path__`` after it has looked for the module, and would import it a second time.
+    """
+
+    _its_spec: ModuleSpec | None = None
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """A spec whose module is the one that the start of Jittor has imported."""
+        if not name.startswith("jittor.") or threading.get_ident() == _starter:
+            return None
+        start()
+        if name not in sys.modules:
+            return None
+        module = sys.modules[name]
+        self._its_spec, module.__spec__ = module.__spec__, None  # Python would prefer it to what is returned
+        return ModuleSpec(name, self)  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """The module that is there."""
+        return sys.modules[spec.name]
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Let it be as it was."""
+        module.__spec__ = self._its_spec
+
+
+_first_submodule = _FirstSubmodule()
+
+
 def start_when_used() -> None:
     """Let ``import jittor`` give a module that starts when it is used; does nothing where Jittor is imported."""
     if "jittor" in sys.modules:
+        if type(sys.modules["jittor"]) is not _NotStarted:
+            _put_dispatchers()
         return
     spec = find_spec("jittor")
     if spec is None:
@@ -65,6 +98,7 @@ def start_when_used() -> None:
     module = module_from_spec(spec)
     module.__class__ = _NotStarted
     sys.modules["jittor"] = module
+    sys.meta_path.insert(0, _first_submodule)
 
 
 def start() -> None:
@@ -78,25 +112,13 @@ def start() -> None:
         _start(sys.modules["jittor"])
 
 
-def when_started(action: Callable[[], object]) -> None:
-    """Call ``action`` once Jittor is started: at once, where it is."""
-    with _lock:
-        if type(sys.modules.get("jittor")) is _NotStarted:
-            _awaited.append(action)
-            return
-    action()
-
-
 def _start(module: ModuleType) -> None:
     if type(module) is not _NotStarted:
         return
     if threading.current_thread() is threading.main_thread():
-        _import_or_undo(module)
+        _import_and_prepare(module)
     else:
-        _in_a_thread_that_stays(lambda: _import_or_undo(module))
-    module.__class__ = ModuleType  # type: ignore[assignment]
-    while _awaited:
-        _awaited.pop(0)()
+        _in_a_thread_that_stays(lambda: _import_and_prepare(module))
 
 
 def _in_a_thread_that_stays(work: Callable[[], None]) -> None:
@@ -118,16 +140,22 @@ def _in_a_thread_that_stays(work: Callable[[], None]) -> None:
         raise error
 
 
-def _import_or_undo(module: ModuleType) -> None:
+def _import_and_prepare(module: ModuleType) -> None:
     global _starter
     before = dict(module.__dict__)
     _starter = threading.get_ident()
     try:
         with _side_effects_undone():
-            _import(module)
-    except BaseException:
-        _empty(module, before)
-        raise
+            try:
+                _import(module)
+            except BaseException:
+                _empty(module, before)
+                raise
+            try:
+                _prepare(module)
+            finally:
+                module.__class__ = ModuleType
+                sys.meta_path.remove(_first_submodule)
     finally:
         _starter = None
 
@@ -143,7 +171,7 @@ def _empty(module: ModuleType, contents: Mapping[str, Any]) -> None:
 
 def _import(module: ModuleType) -> None:
     before = dict(module.__dict__)
-    home = _prepared()
+    home = _with_settings()
     with where_jittor_can_write(home):
         import jittor_utils
     beginning = core_build.Start(Path(jittor_utils.cache_path), metadata.version("jittor"))
@@ -156,14 +184,24 @@ def _import(module: ModuleType) -> None:
         _empty(module, before)
         loader.exec_module(module)
     beginning.write_down()
+
+
+def _prepare(module: ModuleType) -> None:
+    """What jboat adds to Jittor once it is imported."""
     precompiled_headers.use(module)
     cuda_kernels.use(module)
+    _put_dispatchers()
     from jboat import cpu_ops  # it needs Jittor
 
     cpu_ops.load()  # now, since Jittor's compiler processes cannot be reached from a forked process
 
 
-def _prepared() -> Path:
+def _put_dispatchers() -> None:
+    """Put dispatchers in the place of Jittor's functions before anybody imports one of these from Jittor."""
+    import jboat.backend.replacements.by_device  # noqa: F401
+
+
+def _with_settings() -> Path:
     """Set what Jittor reads from the environment; returns its home."""
     forget_inherited(os.environ)
     home = jittor_home()

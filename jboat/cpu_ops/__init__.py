@@ -32,6 +32,9 @@ import jittor as jt
 
 logger = logging.getLogger("jboat")
 
+Operations = Any
+"""The compiled operations."""
+
 CONVOLVED = 0
 """The part of ``convolution`` that is asked for; see convolution_op.h for those that derive it."""
 

@@ -1,12 +1,13 @@
 """Jittor's functions are replaced for blocks and their threads alone, and never a user's."""
 
+import asyncio
 import contextlib
 import threading
 import types
 
 from graph_checks import leaves
 from jboat import autodiff, second_order
-from jboat.backend import replaced_functions
+from jboat.backend.replacements import dispatch
 from jboat.fast_gradients import fast_gradients
 import jittor as jt
 from jittor import nn
@@ -22,20 +23,19 @@ def leaky(x):
 
 @pytest.fixture
 def jittors():
-    """All functions that are replaced anywhere, which must lie in their places before a test and after it."""
+    """Jittor's own functions by place; before a test and after it a dispatcher lies there, which runs them."""
 
-    def lying():
-        return {place: getattr(*place) for place in replaced_functions._slots}
+    def check():
+        for place, found in dispatch.installed().items():
+            assert getattr(*place) is found.dispatcher
+            assert dispatch.current(*place) is found.original
 
-    before = lying()
-    assert before == {place: slot.original for place, slot in replaced_functions._slots.items()}
-    yield before
-    assert lying() == before
-    assert all(slot.blocks == 0 for slot in replaced_functions._slots.values())
+    check()
+    yield {place: found.original for place, found in dispatch.installed().items()}
+    check()
 
 
 def test_every_function_found_is_jittors(jittors):
-    assert all(slot.is_jittors for slot in replaced_functions._slots.values())
     for place in ((nn, "relu"), (jt, "where"), (jt.Var, "exp"), (jt.pool.Pool, "execute"), (jt, "random"), (jt, "max")):
         assert place in jittors
 
@@ -51,8 +51,8 @@ def test_a_users_function_from_before_is_used_inside_and_after(jittors, monkeypa
 
 
 def test_a_users_function_from_inside_stays(jittors):
+    found = nn.relu
     with fast_gradients():
-        found = nn.relu
         nn.relu = lambda x: found(x) + 1.0
         with fast_gradients():
             np.testing.assert_allclose(nn.relu(jt.array(X)).numpy(), [1.0, 4.0])
@@ -64,7 +64,7 @@ def test_a_users_function_from_inside_stays(jittors):
         with fast_gradients():
             np.testing.assert_allclose(nn.relu(jt.array(X)).numpy(), [0.0, 3.0])
     finally:
-        nn.relu = jittors[nn, "relu"]
+        nn.relu = found
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -72,10 +72,8 @@ def test_blocks_that_overlap_leave_nothing_behind(jittors, order):
     blocks = [contextlib.ExitStack(), contextlib.ExitStack()]
     for block in blocks:
         block.enter_context(fast_gradients())
-    entrance = nn.relu
     blocks[order[0]].close()
-    assert nn.relu is entrance
-    assert replaced_functions.current(nn, "relu") is not jittors[nn, "relu"]
+    assert dispatch.current(nn, "relu") is not jittors[nn, "relu"]
     blocks[order[1]].close()
 
 
@@ -85,10 +83,24 @@ def test_a_block_that_another_thread_ends_is_gone_from_the_first(jittors):
     ending = threading.Thread(target=block.close)
     ending.start()
     ending.join()
+    assert dispatch.current(nn, "relu") is jittors[nn, "relu"]
     with fast_gradients():
         pass
-    assert replaced_functions.current(nn, "relu") is jittors[nn, "relu"]
-    assert not replaced_functions._thread.functions
+
+
+def test_an_exception_ends_a_block(jittors):
+    with pytest.raises(ZeroDivisionError), fast_gradients(), fast_gradients():
+        raise ZeroDivisionError
+
+
+def test_what_was_imported_before_a_block_runs_the_same(jittors):
+    from jittor.nn import relu
+
+    x = jt.array(np.array([np.nan, 2.0], "float32"))
+    np.testing.assert_array_equal(relu(x).numpy(), [0.0, 2.0])  # Jittor's own loses NaN
+    with fast_gradients():
+        np.testing.assert_array_equal(relu(x).numpy(), [np.nan, 2.0])
+    np.testing.assert_array_equal(relu(x).numpy(), [0.0, 2.0])
 
 
 def test_other_threads_keep_jittors_functions(jittors):
@@ -96,7 +108,7 @@ def test_other_threads_keep_jittors_functions(jittors):
 
     def other():
         inside.wait()
-        seen.append(replaced_functions.current(nn, "relu"))
+        seen.append(dispatch.current(nn, "relu"))
         x = leaves([X])
         seen.append(autodiff.grad(x[0].max(), x)[0].numpy())
         inside.wait()
@@ -105,9 +117,9 @@ def test_other_threads_keep_jittors_functions(jittors):
     thread.start()
     found = second_order.HandWritten()
     with fast_gradients(), second_order.watched(found):
-        largest = replaced_functions.originals((jt.Var, "max"))[jt.Var, "max"]
+        largest = jittors[jt.Var, "max"]
         constant = {(jt.Var, "max"): lambda x, *axes, **options: largest(x.detach(), *axes, **options)}
-        with replaced_functions.replaced(constant):  # as while a softmax is built
+        with dispatch.replaced(constant):  # as while a softmax is built
             inside.wait()
             inside.wait()
     thread.join()
@@ -139,26 +151,38 @@ def test_functions_of_other_threads_are_not_noted(jittors):
 
 def test_of_nested_blocks_the_innermost_counts(jittors):
     place = (nn, "relu")
-    with replaced_functions.replaced({place: lambda x: 1}):
-        with replaced_functions.replaced({place: lambda x: 2}):
+    with dispatch.replaced({place: lambda x: 1}):
+        with dispatch.replaced({place: lambda x: 2}):
             assert nn.relu(0) == 2
         assert nn.relu(0) == 1
 
 
-def test_what_is_inherited_is_inherited_again():
-    owner = type("Owner", (types.SimpleNamespace,), {"__module__": "jittor"})
-    place = (owner, "__eq__")
-    with replaced_functions.replaced({place: lambda self, other: "replaced"}):
-        assert (owner() == owner()) == "replaced"
-    assert "__eq__" not in vars(owner)
-    assert owner() == owner()
-    del replaced_functions._slots[place]
-
-
-def test_a_users_function_from_before_the_import_of_jboat_is_left_alone():
+def test_what_is_not_jittors_own_is_left_alone():
     module = types.ModuleType("module")
     module.function = leaky
-    with replaced_functions.replaced({(module, "function"): lambda x: 0}):
+    assert dispatch.install(module, "function", "for a test") is leaky
+    with dispatch.replaced({(module, "function"): lambda x: 0}):
         assert module.function is leaky
-        assert not replaced_functions.is_replaceable(module, "function")
-    del replaced_functions._slots[module, "function"]
+        assert not dispatch.is_replaceable(module, "function")
+    del dispatch._installed[module, "function"]
+
+
+def test_tasks_of_one_thread_keep_their_own():
+    """A context, not the thread, has what is replaced."""
+
+    async def waits_inside(inside, leave):
+        with fast_gradients():
+            inside.set()
+            await leave.wait()
+
+    async def looks(inside, leave):
+        await inside.wait()
+        found = dispatch.current(nn, "relu")
+        leave.set()
+        return found
+
+    async def both():
+        inside, leave = asyncio.Event(), asyncio.Event()
+        return await asyncio.gather(waits_inside(inside, leave), looks(inside, leave))
+
+    assert asyncio.run(both())[1] is dispatch.installed()[nn, "relu"].original

@@ -10,22 +10,20 @@ Here the place of the first extreme entry of a window is a constant, and the val
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 import math
 from typing import Any, NamedTuple
 
-from jboat import functional
-from jboat.backend import replaced_functions
+from jboat.backend.replacements.dispatch import Function, Place, install
+from jboat.backend.replacements.plain_arrays import is_float
 import jittor as jt
 from jittor import pool as jittor_pool
 import numpy as np
 
-_JITTORS = replaced_functions.originals(
-    (jittor_pool.Pool, "execute"),
-    (jittor_pool.Pool3d, "execute"),
-    (jittor_pool.AdaptiveMaxPool2d, "execute"),
-    (jittor_pool.AdaptiveMaxPool3d, "execute"),
-)
+_WHY = "the place of a window's largest entry is a constant, so that it can be derived twice"
+_POOL, _POOL3D = (jittor_pool.Pool, "execute"), (jittor_pool.Pool3d, "execute")
+_ADAPTIVE, _ADAPTIVE3D = (jittor_pool.AdaptiveMaxPool2d, "execute"), (jittor_pool.AdaptiveMaxPool3d, "execute")
+_JITTORS = {place: install(*place, _WHY) for place in (_POOL, _POOL3D, _ADAPTIVE, _ADAPTIVE3D)}
 # where Jittor's own maximum of no numbers starts
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _LIMITS = {"float16": 65000.0, "bfloat16": 1e38, "float64": float(np.finfo(np.float64).max)}
@@ -199,17 +197,17 @@ def mean(x: jt.Var, windows: Windows, counts: Sequence[int], *, count_include_pa
     return total / jt.array(windows.inside(x.shape[2:], counts).astype(str(x.dtype)))
 
 
-def replacements() -> dict[tuple[Any, str], Callable[..., Any]]:
-    """Functions by owner and name in the place of Jittor's."""
+def everywhere() -> dict[Place, Function]:
+    """The functions that run inside a block on any device, by place."""
     return {
-        (jittor_pool.Pool, "execute"): _pool(_JITTORS[jittor_pool.Pool, "execute"], 2),
-        (jittor_pool.Pool3d, "execute"): _pool(_JITTORS[jittor_pool.Pool3d, "execute"], 3),
-        (jittor_pool.AdaptiveMaxPool2d, "execute"): _adaptive(_JITTORS[jittor_pool.AdaptiveMaxPool2d, "execute"], 2),
-        (jittor_pool.AdaptiveMaxPool3d, "execute"): _adaptive(_JITTORS[jittor_pool.AdaptiveMaxPool3d, "execute"], 3),
+        _POOL: _pool(_JITTORS[_POOL], 2),
+        _POOL3D: _pool(_JITTORS[_POOL3D], 3),
+        _ADAPTIVE: _adaptive(_JITTORS[_ADAPTIVE], 2),
+        _ADAPTIVE3D: _adaptive(_JITTORS[_ADAPTIVE3D], 3),
     }
 
 
-def _pool(jittors: Callable[..., Any], dimensions: int) -> Callable[..., Any]:
+def _pool(jittors: Function, dimensions: int) -> Function:
     def execute(layer: Any, x: jt.Var) -> Any:
         is_extreme = layer.op in ("maximum", "minimum")
         replaced = is_extreme or (layer.op == "mean" and layer.ceil_mode)
@@ -229,7 +227,7 @@ def _pool(jittors: Callable[..., Any], dimensions: int) -> Callable[..., Any]:
     return execute
 
 
-def _adaptive(jittors: Callable[..., Any], dimensions: int) -> Callable[..., Any]:
+def _adaptive(jittors: Function, dimensions: int) -> Function:
     def execute(layer: Any, x: jt.Var) -> Any:
         wanted = layer.output_size
         if layer.return_indices or not isinstance(wanted, int | tuple | list) or not _are_images(x, dimensions):
@@ -251,4 +249,4 @@ def _given_or(wanted: Sequence[int | None], image: Sequence[int]) -> Iterator[in
 
 
 def _are_images(x: Any, dimensions: int) -> bool:
-    return isinstance(x, jt.Var) and functional.is_float(x) and x.ndim == 2 + dimensions and 0 not in x.shape
+    return isinstance(x, jt.Var) and is_float(x) and x.ndim == 2 + dimensions and 0 not in x.shape

@@ -1,0 +1,54 @@
+"""All replacements together, for a CPU and for CUDA; importing this module puts their dispatchers in place."""
+
+from __future__ import annotations
+
+import functools
+
+from jboat.backend.replacements import (
+    channels,
+    conditionals,
+    convolution,
+    cross_entropy,
+    depthwise_convolution,
+    exponentials,
+    hand_written,
+    linear_layer,
+    matrix_product,
+    pooling,
+    random_numbers,
+    recurrent,
+    relu,
+    softmax,
+)
+from jboat.backend.replacements.dispatch import Function, Place
+from jboat.cpu_ops import Operations
+import jittor as jt
+
+__all__ = ["hand_written", "on_cpu", "on_cuda", "random_numbers"]
+
+
+@functools.cache
+def on_cpu(operations: Operations | None) -> dict[Place, Function]:
+    """The functions that run inside a block on a CPU, by place.
+
+    Args:
+        operations: those in C++, where there are any.
+    """
+    found = conditionals.on_cpu() | exponentials.on_cpu() | pooling.everywhere()
+    for room in (softmax, cross_entropy, relu, matrix_product, linear_layer, channels, convolution):
+        found |= room.on_cpu(operations)
+    return found
+
+
+@functools.cache
+def on_cuda() -> dict[Place, Function]:
+    """The functions that run inside a block on CUDA, by place."""
+    found = softmax.on_cuda() | cross_entropy.on_cuda() | pooling.everywhere()
+    found |= depthwise_convolution.on_cuda() | recurrent.on_cuda()
+    cublas = getattr(jt.compile_extern, "cublas_ops", None)  # without CUDA Jittor does not set it
+    if cublas:
+        multiply = cublas.cublas_batched_matmul
+        found |= matrix_product.on_cuda(multiply)
+        if not jt.cudnn:
+            found |= convolution.on_cuda_without_cudnn(multiply)
+    return found

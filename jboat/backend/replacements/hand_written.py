@@ -1,0 +1,10 @@
+"""Operations whose gradient is written by hand, which the check of second derivatives notes."""
+
+from __future__ import annotations
+
+from jboat.backend.replacements.dispatch import install
+import jittor as jt
+
+PLACES = ((jt.Function, "__call__"), (jt, "code"), (jt, "numpy_code"))
+for _place in PLACES:
+    install(*_place, "during the check of second derivatives, its use is noted")
