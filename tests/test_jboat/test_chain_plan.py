@@ -4,12 +4,14 @@ import ast
 from collections import Counter
 import dataclasses
 from pathlib import Path
+import subprocess
+import sys
 
 from jboat import BilevelTrainer, register_operator, registry
 from jboat.callbacks import Callback
 from jboat.capabilities import LowerCapabilities, UpperCapabilities
 from jboat.gm_ol import GDA, LowerLevelOperator
-from jboat.na_ol import CG, RAD, HyperGradientOperator
+from jboat.na_ol import CG, NS, RAD, HyperGradientOperator
 from jboat.na_ol.modifier import Modifier
 from jboat.registry import DynamicalSystemRules, HyperGradientRules
 import jittor as jt
@@ -233,6 +235,19 @@ def test_with_a_first_order_method_the_chains_ask_for_nothing():
     assert np.abs(it.ul_var[0].numpy() - x).max() > 0
 
 
+def test_options_shared_by_a_base_class_are_not_those_of_a_class_with_its_own(own_registry):
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        k: int = 4
+        tolerance: float = 0.5
+
+    register_operator("na", like="NS", options=Options)(type("Mine", (NS,), {}))
+    operator = registry.operators()["Mine"]
+    assert operator.options_in({"CG": {"k": 9}}) == Options()
+    assert operator.options_in({"Mine": {"k": 9}}) == Options(k=9)
+    assert registry.operators()["NS"].options_in({"CG": {"k": 9}}).k == 9
+
+
 def test_a_class_that_is_not_registered_has_the_options_of_its_base(own_registry):
     class Deeper(CG):
         """CG under another name."""
@@ -246,3 +261,17 @@ def test_a_class_that_is_not_registered_has_the_options_of_its_base(own_registry
     levels |= {"ll_var": [ll_model.value], "ul_var": [ul_model.value], "solver_config": {"CG": {"k": 3}}}
     assert Deeper(**levels).K == 3
     assert Plain(**levels).options is None
+
+
+def test_an_operator_of_ones_own_may_be_the_first_that_is_registered():
+    program = """
+import jboat
+
+@jboat.register_operator("gm", like="DI")
+class Mine:
+    pass
+
+from jboat import registry
+assert registry.plan(["Mine"], []).start_learner.section_options.__name__ == "DIOptions"
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
