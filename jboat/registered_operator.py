@@ -7,7 +7,7 @@ from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple
 
-from jboat.capabilities import LowerCapabilities, UpperCapabilities
+from jboat.capabilities import Capabilities, LowerCapabilities, UpperCapabilities
 from jboat.plain_numbers import plain
 from jboat.spelling import nearest
 
@@ -66,6 +66,38 @@ class Operator(NamedTuple):
                     f"solver_config[{name!r}] has no key {key!r}; it has {', '.join(valid)}.{nearest(key, valid)}"
                 )
         return self.section_options(**{key: plain(value) for key, value in section.items()})
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it does, in the terms of its kind."""
+        return self.lower if self.kind == "gm" else self.upper
+
+    def check_capabilities(self) -> None:
+        """See that they are of the right kind, and can read the operator's default options.
+
+        Raises:
+            TypeError: if they are of another kind.
+            ValueError: if one cannot read the options.
+        """
+        wanted = LowerCapabilities if self.kind == "gm" else UpperCapabilities
+        if not isinstance(self.capabilities, wanted):
+            raise TypeError(
+                f"register_operator of {self.name}: the attribute capabilities must be {wanted.__name__}, got "
+                f"{self.capabilities!r}"
+            )
+        defaults = None if self.section_options is None else self.section_options()
+        readers: dict[str, tuple[Any, ...]] = {"weight": (0,), "next_start": ([], [])}
+        for name in ("weight", "next_start", "proximal", "tracked_from", "rebuilt_at_once"):
+            read = getattr(self.capabilities, name, None)
+            if read is None:
+                continue
+            try:
+                read(defaults, *readers.get(name, ()))
+            except Exception as error:
+                raise ValueError(
+                    f"register_operator of {self.name}: its capability {name} cannot read its options ({error}); give "
+                    f"the class capabilities of its own, whose {name} can, or options that have what this one reads"
+                ) from error
 
     def misfit(self, section: Any) -> str:
         """Which value of its own section is of a wrong kind, in a sentence; empty where none is."""

@@ -10,7 +10,6 @@ import importlib
 import itertools
 from typing import Any, TypeVar
 
-from jboat.capabilities import LowerCapabilities, UpperCapabilities
 from jboat.chain_plan import ChainOptions, ChainPlan
 from jboat.registered_operator import Kind, Operator
 from jboat.spelling import nearest as nearest
@@ -57,11 +56,13 @@ def register_operator(
         options: a dataclass with a default for every field; the operator's section of ``solver_config`` fills it.
         cost: gradients, Hessian-vector products and memory in an outer step, in words, for ``python -m jboat ops``.
         like: the built-in operator whose place in a chain this one can take, such as ``"CG"``: it is valid wherever
-            that one is, and is run in the same order. Needed by new ``gm`` and ``na`` operators.
+            that one is, and is run in the same order. Needed by new ``gm`` and ``na`` operators. What its class does
+            not say itself, in ``capabilities`` and by ``options``, it has from that one.
 
     Raises:
-        TypeError: if ``options`` is no dataclass.
-        ValueError: for another ``kind``, if another class has the name, or if ``like`` is missing or no built-in.
+        TypeError: if ``options`` is no dataclass, or the class's ``capabilities`` are of a wrong kind.
+        ValueError: for another ``kind``, if another class has the name, if ``like`` is missing or no built-in, or if
+            the class's capabilities lack what that place asks for or cannot read its options.
     """
     if kind not in ("gm", "na", "fo"):
         raise ValueError(f"kind must be 'gm', 'na' or 'fo', got {kind!r}")
@@ -100,64 +101,33 @@ def _with_capabilities(operator: Operator) -> Operator:
         importlib.import_module(f"jboat.{operator.kind}_ol")  # which registers the built-in, unless that has happened
     model = _operators.get(role, operator)
     if operator.options is not None:
-        shared = getattr(operator.cls, "shares_options_with", ())
+        shared = vars(operator.cls).get("shares_options_with", ())  # not a base class's, which has options of its own
         operator = operator._replace(sections=(name, *shared), section_options=operator.options)
     else:
         owner = registered(operator.cls) or model
         operator = operator._replace(sections=owner.sections, section_options=owner.section_options)
     if operator.kind == "fo":
         return operator
-    wanted = LowerCapabilities if operator.kind == "gm" else UpperCapabilities
     capabilities = getattr(operator.cls, "capabilities", None)
-    if capabilities is None:
-        inherited = model.lower if operator.kind == "gm" else dataclasses.replace(model.upper, multiplier_update=None)
-        capabilities = inherited
-    if not isinstance(capabilities, wanted):
-        raise TypeError(
-            f"register_operator of {name}: the attribute capabilities must be {wanted.__name__}, got {capabilities!r}"
-        )
-    if role in _MUST_SAY and not getattr(capabilities, _MUST_SAY[role]):
+    if operator.kind == "gm":
+        operator = operator._replace(lower=model.lower if capabilities is None else capabilities)
+    else:  # how a multiplier moves beside it, an operator says itself
+        inherited = dataclasses.replace(model.upper, multiplier_update=None)
+        operator = operator._replace(upper=inherited if capabilities is None else capabilities)
+    if role != name:  # those of the built-ins are tested, and reading them would start Jittor
+        operator.check_capabilities()
+    wanted = _MUST_SAY.get(role)
+    if wanted is not None and not getattr(operator.capabilities, wanted):
         raise ValueError(
-            f"register_operator of {name}: like={role!r}, but its capabilities lack {_MUST_SAY[role]}, which makes a "
-            f"{role}; say it there, or leave the attribute capabilities out to have those of {role}"
+            f"register_operator of {name}: like={role!r}, but its capabilities lack {wanted}, which makes a {role}; "
+            f"say it there, or leave the attribute capabilities out to have those of {role}"
         )
-    if role != name:
-        _check_reading(operator, capabilities)
-    if isinstance(capabilities, LowerCapabilities):
-        return operator._replace(lower=capabilities)
-    return operator._replace(upper=capabilities)
-
-
-def _check_reading(operator: Operator, capabilities: LowerCapabilities | UpperCapabilities) -> None:
-    """Let the capabilities that depend on options read the operator's default options.
-
-    Raises:
-        ValueError: if one cannot.
-    """
-    defaults = None if operator.section_options is None else operator.section_options()
-    readers: dict[str, tuple[Any, ...]] = {"weight": (0,), "next_start": ([], [])}
-    readers |= dict.fromkeys(("proximal", "tracked_from", "rebuilt_at_once"), ())
-    for name, arguments in readers.items():
-        read = getattr(capabilities, name, None)
-        if read is None:
-            continue
-        try:
-            read(defaults, *arguments)
-        except Exception as error:
-            raise ValueError(
-                f"register_operator of {operator.name}: its capability {name} cannot read its options ({error}); give "
-                f"the class capabilities of its own, whose {name} can, or options that have what this one reads"
-            ) from error
+    return operator
 
 
 def _added(role: str) -> list[str]:
     """The operators registered to take a built-in's place."""
     return [name for name, operator in _operators.items() if operator.role == role != name]
-
-
-def roles(names: Iterable[str]) -> set[str]:
-    """The places of the grammar that a chain's operators take."""
-    return {_operators[name].role if name in _operators else name for name in names}
 
 
 def in_place_of(role: str, names: Iterable[str]) -> Operator | None:

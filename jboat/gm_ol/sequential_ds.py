@@ -49,5 +49,7 @@ def makes_functional_dynamical_system(custom_order: Sequence[str], **kwargs: Any
     """
     order = registry.order_gm(custom_order)
     known = registry.operators("gm")
-    solver_config = ChainMap(kwargs.pop("solver_config", {}), {"gm_op": order})
+    solver_config = kwargs.pop("solver_config", {})
+    if "gm_op" not in solver_config:
+        solver_config = ChainMap(solver_config, {"gm_op": order})
     return SequentialDS([known[name].cls(**kwargs, solver_config=solver_config) for name in order], order)

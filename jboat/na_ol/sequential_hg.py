@@ -52,7 +52,9 @@ def makes_functional_na_operation(custom_order: Sequence[str], **kwargs: Any) ->
     """
     order = registry.order_na(custom_order)
     known = registry.operators("na")
-    solver_config = ChainMap(kwargs.pop("solver_config", {}), {"na_op": order})
+    solver_config = kwargs.pop("solver_config", {})
+    if "na_op" not in solver_config:
+        solver_config = ChainMap(solver_config, {"na_op": order})
     return SequentialHG([known[name].cls(**kwargs, solver_config=solver_config) for name in order], order)
 
 
