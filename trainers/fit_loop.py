@@ -143,8 +143,7 @@ class FitLoop:
         if not resumed and trainer.seed is not None and trainer.state.step == 0:
             seeding.seed_everything(trainer.seed)
         if trainer.initialization is None:
-            trainer.initialization = functional.detached(trainer.ll_var)
-            jt.sync(trainer.initialization)
+            trainer.initialization = functional.cut(trainer.ll_var)
 
     def _call(self, hook: str, *extra: Any) -> None:
         if not self._trainer.callbacks.listens(hook):
@@ -323,8 +322,7 @@ class FitLoop:
         if result.ll_init_gradient is not None and trainer.initialization is not None:
             rate = registry.options(trainer.solver_config, "DI").lr
             moved = functional.axpy(-rate, result.ll_init_gradient, trainer.initialization)
-            trainer.initialization = functional.detached(moved)
-            jt.sync(trainer.initialization)
+            trainer.initialization = functional.cut(moved)
         trainer.auxiliary = result.auxiliary
         with learning_rate(trainer.ul_optimizer, result.ul_learning_rate):
             upper_step(trainer.ul_optimizer, trainer.ul_var, result.gradients)
