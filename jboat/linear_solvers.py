@@ -77,12 +77,12 @@ def conjugate_gradient(
         image = functional.detached(product(direction))
         curvature = functional.dot(direction, image)
         step = square / curvature
-        moved = functional.detached(functional.axpy(step, direction, solution))
-        residual = functional.detached(functional.axpy(step, image, residual, factor=-1.0))
+        moved = functional.axpy(step, direction, solution)
+        residual = functional.axpy(step, image, residual, factor=-1.0)
         new_square = functional.dot(residual, residual)
-        direction = functional.detached(functional.axpy(new_square / square, direction, residual))
-        curvature, new_square = curvature.detach(), new_square.detach()
-        jt.sync([*moved, *residual, *direction, new_square, curvature])
+        direction = functional.axpy(new_square / square, direction, residual)
+        moved, residual, direction, numbers = functional.cut_lists(moved, residual, direction, [new_square, curvature])
+        new_square, curvature = numbers
         taken += 1
         curved, then = curvature.item(), new_square.item()
         steepest = max(steepest, math.sqrt((now + then) / length) * curved / now)
@@ -129,10 +129,10 @@ def neumann_series(
     while taken < terms and not math.sqrt(now) <= tolerance * math.sqrt(start):
         image = product(term)
         moved = (functional.axpy(-s, [i], [t])[0] for t, s, i in zip(term, scales, image, strict=True))
-        term = functional.detached(list(moved))
-        total = functional.detached(functional.axpy(1.0, term, total))
-        square = functional.dot(term, term).detach()
-        jt.sync([*term, *total, square])
+        term = list(moved)
+        term, total, (square,) = functional.cut_lists(
+            term, functional.axpy(1.0, term, total), [functional.dot(term, term)]
+        )
         now = square.item()
         taken += 1
     if scale != 1.0:
@@ -143,15 +143,12 @@ def neumann_series(
 
 def _scaled(b: Sequence[jt.Var], together_with: Sequence[jt.Var] = ()) -> tuple[float, list[jt.Var], jt.Var]:
     """A number, ``b`` divided by it, and the square of that, which neither overflows nor vanishes; all computed."""
-    vector = functional.detached(b)
-    square = functional.dot(vector, vector).detach()
-    jt.sync([*vector, square, *together_with])
+    vector, (square,) = functional.cut_lists(b, [functional.dot(b, b)], together_with=together_with)
     if _SAFE_SQUARES[0] < square.item() < _SAFE_SQUARES[1]:
         return 1.0, vector, square
     size = functional.norm(vector)
     if size == 0.0 or not math.isfinite(size):
         return 1.0, vector, square
-    vector = functional.detached(functional.times(1.0 / size, vector))
-    square = functional.dot(vector, vector).detach()
-    jt.sync([*vector, square])
+    vector = functional.times(1.0 / size, vector)
+    vector, (square,) = functional.cut_lists(vector, [functional.dot(vector, vector)])
     return size, vector, square

@@ -124,8 +124,7 @@ def examined(value: Callable[[Sequence[jt.Var]], jt.Var], y: Sequence[jt.Var], *
     for radius in RADII:
         sides = []
         for step in (radius, -radius):
-            moved = functional.detached(functional.axpy(step, direction, y))
-            jt.sync(moved)
+            moved = functional.cut(functional.axpy(step, direction, y))
             sides.append(_arrays(autodiff.grad(value(moved), moved)))
         fine = [(a - b) / (2.0 * radius) for a, b in zip(*sides, strict=True)]
         agreed = set()
@@ -154,9 +153,7 @@ def examined(value: Callable[[Sequence[jt.Var]], jt.Var], y: Sequence[jt.Var], *
 
 
 def _arrays(variables: Sequence[jt.Var]) -> list[np.ndarray]:
-    held = functional.detached(variables)
-    jt.sync(held)
-    return [v.numpy().astype(np.float64) for v in held]
+    return [v.numpy().astype(np.float64) for v in functional.cut(variables)]
 
 
 def _norm(array: np.ndarray) -> float:

@@ -74,6 +74,10 @@ class JoinedSteps:
             self._pending, self._others = 0, []
 
 
+Rebuild = Callable[[int, list[jt.Var]], list[jt.Var]]
+"""Builds a step, given by its number, once more from leaves; returns functions of them."""
+
+
 class Graph(NamedTuple):
     """Some steps, from ``start`` on: leaves in, functions of the leaves out."""
 
@@ -95,7 +99,6 @@ class StepGraphs:
     Args:
         start: what the first step starts from: parameters and optimizer state in one list.
         small: whether steps are worth joining.
-        rebuild: builds a step, given by its number, once more from leaves; returns functions of them.
         rebuilt_at_once: how many steps are rebuilt at once where graphs were not kept.
         together_with: what changes with the steps, as running statistics do, and is computed with them.
     """
@@ -105,14 +108,12 @@ class StepGraphs:
         start: list[jt.Var],
         *,
         small: bool,
-        rebuild: Callable[[int, list[jt.Var]], list[jt.Var]],
         rebuilt_at_once: int = 1,
         together_with: Sequence[jt.Var] = (),
     ) -> None:
         self._leaves = [start]
         self._kept: list[_Kept | None] = []  # one a step
         self._joined = JoinedSteps(small=small)
-        self._rebuild = rebuild
         self._rebuilt_at_once = rebuilt_at_once
         self._together_with = together_with
         self._draws_random_numbers = False
@@ -164,7 +165,7 @@ class StepGraphs:
         with dispatch.replaced({_RANDOM: noted}):
             yield
 
-    def backwards(self, start: int, end: int, *, tracked_from: int) -> Iterator[Graph]:
+    def backwards(self, start: int, end: int, *, tracked_from: int, rebuild: Rebuild) -> Iterator[Graph]:
         """The graphs from ``end`` back to ``start``, none of which has ``tracked_from`` in its midst."""
         while end > start:
             kept = self._kept[end - 1]
@@ -173,13 +174,13 @@ class StepGraphs:
                 end = kept.start
                 continue
             begin = end - 1 if kept else max(start, end - self._rebuilt_at_once)
-            graphs = [self._rebuilt(step) for step in range(begin, end)]
+            graphs = [self._rebuilt(step, rebuild) for step in range(begin, end)]
             while graphs:
                 yield graphs.pop()
             end = begin
 
-    def _rebuilt(self, step: int) -> Graph:
+    def _rebuilt(self, step: int, rebuild: Rebuild) -> Graph:
         leaves = self._leaves[step]
-        outputs = self._rebuild(step, leaves)
+        outputs = rebuild(step, leaves)
         jt.sync(outputs)
         return Graph(step, leaves, outputs)

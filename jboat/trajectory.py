@@ -63,7 +63,6 @@ class Trajectory:
         self._graphs = StepGraphs(
             [*y_0, *self._start.flat()],
             small=is_small(y_0) and not self._start.flat(),
-            rebuild=self._rebuilt,
             rebuilt_at_once=remat_every,
             together_with=self._buffers,
         )
@@ -257,15 +256,17 @@ class Trajectory:
         slots = [jt.zeros_like(slot) for slot in self._start.flat()]
         adjoint = [*functional.cut(cotangent, together_with=[*totals, *slots]), *slots]
         through, end = by_start, self.last
-        for step, leaves, outputs in self._graphs.backwards(start, end, tracked_from=self.first):
+        graphs = self._graphs.backwards(start, end, tracked_from=self.first, rebuild=self._rebuilt)
+        for step, leaves, outputs in graphs:
             # after other joined steps, one more product compiles nothing, where leaving it out takes kernels
             through, end = through or (step > start and end - step > 1), step
             tracked = list(wrt) if step >= self.first else []
             inputs = leaves if through or step > start else []
             products = autodiff.vjp(outputs, [*tracked, *inputs], adjoint)
             if tracked:
-                moved = functional.axpy(1.0, products[: len(tracked)], totals)
-                totals, adjoint = functional.cut_lists(moved, products[len(tracked) :])
+                totals, adjoint = functional.cut_lists(
+                    functional.axpy(1.0, products[: len(tracked)], totals), products[len(tracked) :]
+                )
             else:
                 adjoint = functional.cut(products)
         return totals, adjoint[: len(self._variables)] if by_start else []

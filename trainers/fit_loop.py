@@ -144,8 +144,7 @@ class FitLoop:
         if not resumed and trainer.seed is not None and trainer.state.step == 0:
             seeding.seed_everything(trainer.seed)
         if trainer.initialization is None:
-            trainer.initialization = functional.detached(trainer.ll_var)
-            jt.sync(trainer.initialization)
+            trainer.initialization = functional.cut(trainer.ll_var)
 
     def _call(self, hook: str, *extra: Any) -> None:
         if not self._trainer.callbacks.listens(hook):
@@ -325,9 +324,8 @@ class FitLoop:
         if trainer.ll_optimizer_state == "carry" and result.ll_state is not None:
             trainer.rule.store(result.ll_state)
         if result.ll_init_gradient is not None and trainer.initialization is not None:
-            options = trainer.problem.options
-            trainer.initialization = options.next_start(trainer.initialization, result.ll_init_gradient)
-            jt.sync(trainer.initialization)
+            next_start = trainer.problem.options.next_start
+            trainer.initialization = functional.cut(next_start(trainer.initialization, result.ll_init_gradient))
         trainer.auxiliary = result.auxiliary
         with learning_rate(trainer.ul_optimizer, result.ul_learning_rate):
             upper_step(trainer.ul_optimizer, trainer.ul_var, result.gradients)

@@ -67,11 +67,8 @@ def mean(results: Sequence[HyperGradientResult]) -> HyperGradientResult:
     def averaged(lists: Sequence[list[jt.Var]]) -> list[jt.Var]:
         total = lists[0]
         for other in lists[1:]:
-            total = functional.detached(functional.axpy(1.0, other, total))
-            jt.sync(total)
-        total = functional.detached([v / n for v in total])
-        jt.sync(total)
-        return total
+            total = functional.cut(functional.axpy(1.0, other, total))
+        return functional.cut([v / n for v in total])
 
     initial = [r.ll_init_gradient for r in results if r.ll_init_gradient is not None]
     return HyperGradientResult(

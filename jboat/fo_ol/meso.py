@@ -8,7 +8,6 @@ from jboat import autodiff, functional
 from jboat.fo_ol.first_order import Auxiliary, FirstOrder, FirstOrderStep
 from jboat.lower_objective import Batch
 from jboat.registry import register_operator
-import jittor as jt
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,8 @@ class MESO(FirstOrder):
         theta = functional.detached(auxiliary["theta"] if auxiliary else y)
         by_theta = autodiff.grad(self.lower_value(theta, ll_feed_dict), theta)
         pull = functional.axpy(-1.0, y, theta)
-        theta = functional.axpy(-options.eta, functional.axpy(options.gamma_1, pull, by_theta), theta)
-        theta = functional.detached(theta)
-        jt.sync(theta)
+        direction = functional.axpy(options.gamma_1, pull, by_theta)
+        theta = functional.cut(functional.axpy(-options.eta, direction, theta))
 
         upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y, by_x=False)
         lower = self.lower_gradients(y, ll_feed_dict, by_x=False)

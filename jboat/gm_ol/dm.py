@@ -133,8 +133,7 @@ class DM(LowerLevelOperator):
         options: DMOptions = self.options
         psi = lower_objective or self.lower_objective(aggregated=False)
         model, variables, y = auxiliary_model.module, auxiliary_model.variables, auxiliary_model.parameters()
-        v = [jt.zeros_like(p) for p in y] if multiplier is None else functional.detached(multiplier)
-        jt.sync(v)
+        v = functional.cut([jt.zeros_like(p) for p in y] if multiplier is None else multiplier)
         mu = options.mu0 * (current_iter + 1) ** (-1.0 / options.p) if psi.aggregated else 0.0
         rates = auxiliary_model.learning_rates
         rule = auxiliary_model.update_rule
@@ -158,21 +157,20 @@ class DM(LowerLevelOperator):
 
         products = functional.detached(autodiff.vjp(gradient, [*ul_var, *y], v))
         through_x, hessian_v = products[: len(ul_var)], products[len(ul_var) :]
-        residual = functional.detached(functional.axpy(-1.0, upper_by_y, hessian_v))
-        direction = functional.detached(functional.axpy(-1.0, through_x, upper_by_x))
-        jt.sync([*direction, *residual])
+        direction, residual = functional.cut_lists(
+            functional.axpy(-1.0, through_x, upper_by_x), functional.axpy(-1.0, upper_by_y, hessian_v)
+        )
         searches = self.plan.multiplier_update == "line search"
         squares = functional.dot(residual, residual).detach()
         if searches:
             curvature = functional.dot(residual, autodiff.vjp(gradient, y, residual)).detach()
-            v_new = functional.detached(functional.axpy(squares / (curvature + _TINY), residual, v, factor=-1.0))
+            v_new = functional.axpy(squares / (curvature + _TINY), residual, v, factor=-1.0)
         else:
             curvature, v_new = squares, _moved(v, residual, etas)
         start = ll_state or rule.fresh_state(y)
         y_new, state = rule.update(y, functional.detached(gradient), start, decay_included=True)
-        y_new = functional.detached(y_new)
-        state = OptimizerState(state.step, tuple(tuple(s.detach() for s in slots) for slots in state.slots))
-        jt.sync([*v_new, *y_new, *(s for slots in state.slots for s in slots), squares, curvature])
+        v_new, y_new, slots = functional.cut_lists(v_new, y_new, state.flat(), together_with=[squares, curvature])
+        state = state.with_slots(slots)
         size, curved = squares.item(), curvature.item()
         norm = math.sqrt(size) if functional.safe_squares(size) else functional.norm(residual)
         diagnostics = {"dm_mu": mu, "dm_residual": norm, "dm_ul_lr": ul_rate}
@@ -180,13 +178,12 @@ class DM(LowerLevelOperator):
             if not math.isfinite(size):  # only because it overflowed
                 unit = functional.times(1.0 / norm, residual)
                 curved = functional.dot(unit, autodiff.vjp(gradient, y, unit)).item()
-                v_new = _moved(v, residual, [1.0 / (curved + _TINY)] * len(v))
+                v_new = functional.cut(_moved(v, residual, [1.0 / (curved + _TINY)] * len(v)))
             flat = norm > 0.0 and curved <= 0.0
             diagnostics["dm_breakdown"] = float(flat)
             if flat:
                 self.warn("DM: the lower objective has no positive curvature, and its multiplier takes gradient steps")
-                v_new = _moved(v, residual, etas)
-            jt.sync(v_new)
+                v_new = functional.cut(_moved(v, residual, etas))
         return {
             "hyper_gradient": direction,
             "ul_learning_rate": ul_rate,
@@ -213,6 +210,4 @@ class DM(LowerLevelOperator):
 
 def _moved(v: Sequence[jt.Var], residual: Sequence[jt.Var], etas: Sequence[float]) -> list[jt.Var]:
     """A gradient step of each entry of v, with a size of its own."""
-    return functional.detached(
-        [functional.axpy(-eta, [r], [own])[0] for eta, r, own in zip(etas, residual, v, strict=True)]
-    )
+    return [functional.axpy(-eta, [r], [own])[0] for eta, r, own in zip(etas, residual, v, strict=True)]

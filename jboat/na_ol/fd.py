@@ -68,10 +68,8 @@ class FD(Terminal):
         before = trajectory.parameters(step)
         sides = []
         for sign in (1.0, -1.0):
-            shifted = functional.detached(functional.axpy(sign / per_radius, direction, before))
-            jt.sync(shifted)
+            shifted = functional.cut(functional.axpy(sign / per_radius, direction, before))
             gradient = autodiff.grad(self._lower(trajectory, step, ll_feed_dict, ul_feed_dict, shifted), self.ul_var)
-            sides.append(functional.detached(gradient))
-            jt.sync(sides[-1])
+            sides.append(functional.cut(gradient))
         difference = functional.axpy(-1.0, sides[1], sides[0])
         return functional.axpy(-0.5 * rate * per_radius, difference, upper.by_x), {}

@@ -130,9 +130,8 @@ class HyperGradient:
             loss = trajectory.evaluate(objective)
             trajectory.upper_statistics["upper"] = running_statistics.noted(self._upper_statistics)
         gradients = autodiff.grad(loss, [*self.ul_var, *parameters])
-        by_x = functional.detached(gradients[: len(self.ul_var)])
-        by_y = functional.detached(gradients[len(self.ul_var) :])
-        jt.sync([loss, *by_x, *by_y])
+        count = len(self.ul_var)
+        by_x, by_y = functional.cut_lists(gradients[:count], gradients[count:], together_with=[loss])
         return loss, by_x, by_y
 
     def _lower(
@@ -166,11 +165,10 @@ class HyperGradient:
         diagnostics: Mapping[str, float] | None = None,
     ) -> dict[str, Any]:
         """The dict of a terminal operator; with DI, adds dF(y_K)/dy_0 unless it is given."""
-        gradients = functional.detached(hyper_gradient)
         result: dict[str, Any] = {
             "upper_loss": float(loss.item()),
             "hyper_gradient_finished": True,
-            "hyper_gradient": gradients,
+            "hyper_gradient": functional.cut(hyper_gradient),
         }
         if self.dynamic_initialization:
             if ll_init_gradient is None:
@@ -178,7 +176,6 @@ class HyperGradient:
             result["ll_init_gradient"] = list(ll_init_gradient)
         if diagnostics:
             result["diagnostics"] = dict(diagnostics)
-        jt.sync(gradients)
         return result
 
 

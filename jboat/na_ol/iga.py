@@ -49,8 +49,7 @@ class IGA(Terminal):
         )
         phi_by_x, phi_by_y = gradients[: len(self.ul_var)], gradients[len(self.ul_var) :]
         pairs = ((upper.by_y, phi_by_y), (phi_by_y, phi_by_y), (upper.by_y, upper.by_y))
-        products = [functional.dot(*pair).detach() for pair in pairs]
-        jt.sync([*gradients, *products])
+        products = functional.cut([functional.dot(*pair) for pair in pairs], together_with=gradients)
         inner, lower_square, upper_square = (p.item() for p in products)
         if functional.safe_squares(lower_square) and functional.safe_squares(upper_square):
             ratio, lower_norm, upper_norm = inner / lower_square, math.sqrt(lower_square), math.sqrt(upper_square)

@@ -1,11 +1,15 @@
 """The trajectory: the module at its iterates and away from them, and what becomes of joined steps."""
 
+import gc
+import weakref
+
+from chains import solve
 from jboat import autodiff
 from jboat.trajectory import Trajectory
 import jittor as jt
 from jittor import nn
 import numpy as np
-from problems import Point
+from problems import Point, Quadratic
 import pytest
 
 X = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
@@ -145,3 +149,21 @@ def test_steps_that_draw_random_numbers_or_keep_state_are_not_joined():
     }
     apart = list(range(11))
     assert starts == {"plain": [*[0] * 10, 10], "dropout": apart, "Adam": apart}
+
+
+def test_a_trajectory_goes_when_nobody_holds_it():
+    """With it go the graphs of its steps, which are most of the memory: no garbage collector may be waited for."""
+    gc.disable()
+    try:
+        trajectory, x = joined(3, join=True)
+        trajectory.until(2).pullback([jt.ones_like(p) for p in trajectory.parameters(0)], x)
+        gone = weakref.ref(trajectory)
+        del trajectory
+        assert gone() is None
+
+        problem = Quadratic()
+        result = solve(problem, ["GDA", "NGD"], ["PTT", "RAD"], lower_iters=2, lr=0.1)
+        gone = weakref.ref(result.pop("trajectory"))
+        assert gone() is None
+    finally:
+        gc.enable()
