@@ -78,7 +78,7 @@ def _for_cuda() -> dict[tuple[Any, str], Function]:
 
 
 @functools.cache
-def _for_cpus(operations: Any | None) -> dict[tuple[Any, str], Function]:
+def _for_cpus(operations: cpu_ops.Operations | None) -> dict[tuple[Any, str], Function]:
     relu = _keeping_nan(_JITTORS[jt.nn, "relu"])
     found = {place: _by_bytes(_JITTORS[place]) for place in _CONDITIONAL}
     found |= {place: _computed_once(_JITTORS[place]) for place in _EXPONENTIAL}
@@ -147,7 +147,7 @@ def _keeping_nan(relu: Function) -> Function:
 
 
 def _by_operations(
-    operations: Any,
+    operations: cpu_ops.Operations,
     *,
     multiply: Function,
     multiply_transposed: Function,
@@ -164,18 +164,18 @@ def _by_operations(
 
     def matmul(a: jt.Var, b: jt.Var) -> jt.Var:
         if _is_matrix(a) and _is_matrix(b) and a.shape[1] == b.shape[0]:
-            return operations.matrix_product(a, b, False, False)
+            return operations.matrix_product(a, b)
         return multiply(a, b)
 
     def matmul_transpose(a: jt.Var, b: jt.Var) -> jt.Var:
         if _is_matrix(a) and _is_matrix(b) and a.shape[1] == b.shape[1]:
-            return operations.matrix_product(a, b, False, True)
+            return operations.matrix_product(a, b, trans_b=True)
         return multiply_transposed(a, b)
 
     def softmax(x: jt.Var, dim: int | None = None, log: bool = False) -> jt.Var:
         if not log and x.dtype == "float32" and x.ndim > 1 and dim in (-1, x.ndim - 1):
             rows = x if x.ndim == 2 else x.reshape((-1, x.shape[-1]))
-            p = operations.cross_entropy([rows], cpu_ops.SOFTMAX, x.shape[-1])
+            p = operations.cross_entropy([rows], "softmax", x.shape[-1])
             return p if x.ndim == 2 else p.reshape(x.shape)
         return other_softmax(x, dim, log)
 
@@ -187,9 +187,9 @@ def _by_operations(
             return other_entropy(output, target, weight, ignore_index, reduction)
         labels = target if target.dtype == "int64" else target.int32()
         classes = output.shape[1]
-        losses = operations.cross_entropy([output, labels], cpu_ops.LOSSES, classes)
+        losses = operations.cross_entropy([output, labels], "losses", classes)
         if reduction == "mean":
-            return operations.cross_entropy([losses, labels], cpu_ops.MEAN, classes)
+            return operations.cross_entropy([losses, labels], "mean", classes)
         return losses.sum() if reduction == "sum" else losses
 
     def with_bias(x: jt.Var, weight: jt.Var, bias: Any) -> jt.Var | None:
@@ -218,7 +218,7 @@ def _by_operations(
         if groups != 1 or not _can_convolve(x, weight, bias, *pairs):
             return None
         inputs = [x, weight] if bias is None else [x, weight, bias]
-        return operations.convolution(inputs, cpu_ops.CONVOLVED, [*x.shape[2:], *weight.shape[2:], *pairs])
+        return operations.convolution(inputs, "convolved", [*x.shape[2:], *weight.shape[2:], *pairs])
 
     def conv2d(
         x: jt.Var,
