@@ -1,6 +1,7 @@
 # make demo   train the main example on real data
 # make test   lint, then the whole test suite
 # make lint   ruff and mypy
+# make sanitize   the kernels in C++ under the address and undefined-behaviour sanitizers, on 5000 random shapes
 # make bench  time jboat beside its peers, and its parts, on this machine
 # make bench-quick  the same in a few minutes
 # make gpu-check    what runs on this machine's GPU, in 9 minutes; a part of it: make gpu-check STEPS="tour l2" LIMIT=300
@@ -13,7 +14,7 @@ VENV ?= .venv
 EXTRAS ?= examples,test
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-pythons lint bench bench-quick gpu-check cuda-compile docs clean
+.PHONY: demo test sanitize test-pythons lint bench bench-quick gpu-check cuda-compile docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -29,6 +30,9 @@ lint: $(VENV)/.ready
 	rm -rf build/typed && mkdir -p build/typed/jboat
 	ln -s $(CURDIR)/jboat/* $(CURDIR)/trainers $(CURDIR)/callbacks build/typed/jboat/
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p jboat
+
+sanitize: $(VENV)/.ready
+	$(BIN)/python tests/sanitize.py --shapes 5000
 
 test-pythons:
 	$(PYTHON) tests/every_python.py

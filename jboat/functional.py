@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import itertools
 import math
-from typing import Any
 
 from jboat import cpu_ops
 from jboat.backend.replacements.plain_arrays import is_float as is_float
@@ -186,7 +185,7 @@ def start_of_gradient(outputs: Sequence[jt.Var], cotangents: Sequence[jt.Var]) -
     operations = _operations(*outputs, *cotangents)
     if operations is None:
         return dot(outputs, cotangents)
-    return operations.inner_product([*outputs, *cotangents], True)
+    return operations.inner_product([*outputs, *cotangents], starts_gradient=True)
 
 
 def axpy(scale: float | jt.Var, x: Sequence[jt.Var], y: Sequence[jt.Var], *, factor: float = 1.0) -> list[jt.Var]:
@@ -200,7 +199,7 @@ def axpy(scale: float | jt.Var, x: Sequence[jt.Var], y: Sequence[jt.Var], *, fac
     return [operations.combination([a, b], factor * scale, 1.0) for a, b in zip(x, y, strict=True)]
 
 
-def _operations(*variables: jt.Var) -> Any | None:
+def _operations(*variables: jt.Var) -> cpu_ops.Operations | None:
     """:mod:`jboat.cpu_ops`, where they can compute with these variables."""
     if jt.flags.use_cuda or any(v.dtype != "float32" for v in variables):
         return None

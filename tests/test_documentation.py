@@ -1,4 +1,7 @@
-"""Every Python block of the README and of docs/ runs; blocks of one page share their names."""
+"""Every Python block of the README and of docs/ runs; blocks of one page share their names.
+
+A block of C++ that begins with a comment that is a file's name is a file in the folder where they run.
+"""
 
 from pathlib import Path
 import re
@@ -16,10 +19,16 @@ def blocks(page):
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.M | re.S)
 
 
+def files(page):
+    return re.findall(r"^```cpp\n// (\S+\.(?:h|cc))\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.name)
 def test_code_blocks_run(page, tmp_path, monkeypatch, own_registry):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
+    for file, text in files(page):
+        (tmp_path / file).write_text(text)
     for number, block in enumerate(blocks(page), start=1):
         exec(compile(block, f"{page.name}, block {number}", "exec"), names)
 

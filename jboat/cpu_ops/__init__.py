@@ -19,6 +19,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import functools
 import logging
 from pathlib import Path
@@ -28,24 +29,32 @@ from typing import Any
 
 from jboat.backend import onednn
 from jboat.backend.jittor_home import jittor_home
+from jboat.cpu_ops.protocol import Operations
 import jittor as jt
+
+__all__ = ["Operations", "compile_operations", "load"]
 
 logger = logging.getLogger("jboat")
 
-Operations = Any
-"""The compiled operations."""
-
-CONVOLVED = 0
-"""The part of ``convolution`` that is asked for; see convolution_op.h for those that derive it."""
-
-LOSSES, MEAN, SOFTMAX = range(3)
-"""The parts of ``cross_entropy`` that are asked for; see cross_entropy_op.h for them and for those that derive them."""
-
-# Jittor's own -O2 behind the flags undoes -Ofast, and -ffast-math lets the library change how the whole process treats
-# the smallest numbers. The macro makes glibc declare exponentials of vectors.
-_FOR_VECTOR_CODE = (
+FOR_VECTOR_CODE = (
     "-fno-math-errno -fno-trapping-math -fno-signed-zeros -fassociative-math -fvect-cost-model=dynamic -D__FAST_MATH__"
 )
+"""Options of g++.
+
+Jittor's own ``-O2`` behind them undoes ``-Ofast``, and ``-ffast-math`` lets the library change how the whole process
+treats the smallest numbers. The macro makes glibc declare exponentials of vectors.
+"""
+
+KERNELS = (
+    "convolution",
+    "cross_entropy",
+    "linear_algebra",
+    "product",
+    "rectify",
+    "sums",
+    "thin_product",
+)
+"""The files beside this one that compute: on pointers and sizes, without Jittor, and with memory from scratch.h."""
 _OPERATIONS = (
     "matrix_product",
     "linear",
@@ -58,30 +67,51 @@ _OPERATIONS = (
     "scaled",
     "inner_product",
 )
-_SHARED = ("checks.h", "onednn.h", "product.h", "product.cc", "thin_product.h", "thin_product.cc")
-_SOURCES = (*(f"{name}_op.{kind}" for name in _OPERATIONS for kind in ("h", "cc")), *_SHARED)
+_HEADERS = ("checks.h", "int64.h", "onednn.h", "threads.h")
+_SOURCES = (
+    *(f"{name}_op.{kind}" for name in _OPERATIONS for kind in ("h", "cc")),
+    *(f"{name}.{kind}" for name in (*KERNELS, "scratch") for kind in ("h", "cc")),
+    *_HEADERS,
+)
 
 
 @functools.cache
-def load() -> Any | None:
-    """The operations; the headers beside this file say what they compute.
+def load() -> Operations | None:
+    """The operations, or None without oneDNN, which they need, and where they cannot be compiled.
 
-    The start of Jittor makes the first call, which compiles them into Jittor's cache, in some seconds. They need
-    oneDNN; without it, or where they cannot be compiled, the result is None.
+    The start of Jittor makes the first call, which compiles them into Jittor's cache, in some seconds.
     """
     if not jt.compile_extern.mkl_ops:
         return None
-    installed = onednn.folder(jittor_home())
-    flags = f' {_FOR_VECTOR_CODE} -fopenmp -I"{installed / "include"}" -L"{installed / "lib"}" -lmkldnn '
     try:
-        # from the cache, since the sources' path is part of the command, and environments may share a cache
-        folder = Path(jt.flags.cache_path) / "jboat"
-        folder.mkdir(parents=True, exist_ok=True)
-        sources = [_copied(Path(__file__).with_name(name), folder) for name in _SOURCES]
-        return jt.compiler.compile_custom_ops([str(path) for path in sources], extra_flags=flags)
+        operations: Operations = compile_operations([Path(__file__).with_name(name) for name in _SOURCES])
     except (OSError, RuntimeError, ImportError) as error:
         logger.warning("jboat's operations for CPUs are left out, and steps are slower: %s", error)
         return None
+    return operations
+
+
+def compile_operations(sources: Sequence[str | Path]) -> Any:
+    """Compile operations of Jittor's graph, as jboat's own are.
+
+    Args:
+        sources: files in C++, among them NAME_op.h and NAME_op.cc for every operation. They may include jboat's headers
+            and those of oneDNN; what is not in their own text, such as jboat's kernels, has to be named too.
+
+    Returns:
+        An object whose methods are the operations.
+
+    Raises:
+        OSError: if they cannot be copied into Jittor's cache.
+        RuntimeError: if they cannot be compiled.
+    """
+    installed = onednn.folder(jittor_home())
+    # from the cache, since the sources' path is part of the command, and environments may share a cache
+    folder = Path(jt.flags.cache_path) / "jboat"
+    folder.mkdir(parents=True, exist_ok=True)
+    copies = [_copied(Path(source), folder) for source in sources]
+    flags = f' {FOR_VECTOR_CODE} -fopenmp -I"{installed / "include"}" -L"{installed / "lib"}" -lmkldnn '
+    return jt.compiler.compile_custom_ops([str(path) for path in copies], extra_flags=flags)
 
 
 def _copied(source: Path, folder: Path) -> Path:

@@ -6,7 +6,7 @@ namespace jittor {
 // One number per channel, x[c], in every place of [n, c, h, w]; or, of x[n, c, h, w], the sums over all but c. Each is
 // the other's derivative.
 struct ChannelsOp : Op {
-    Var* x, * out;
+    Var *x, *out;
     int n, h, w;
     ChannelsOp(Var* x, int n, int h, int w);
 
@@ -16,4 +16,4 @@ struct ChannelsOp : Op {
     void run() override;
 };
 
-} // jittor
+} // namespace jittor

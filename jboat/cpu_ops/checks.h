@@ -1,6 +1,9 @@
 #pragma once
+#include <sys/sysinfo.h>
+
 #include <algorithm>
 #include <initializer_list>
+#include <new>
 #include <sstream>
 #include <stdexcept>
 
@@ -13,8 +16,12 @@ namespace jittor {
 // What an operation takes for granted where it computes is checked here, when it is made: later, what is wrong gives
 // numbers without a meaning, or ends the process.
 
-// More are a slip, such as a padding of 2 ** 31 - 1, and no array.
-static const int64 most_numbers = (int64)1 << 40;
+// More are a slip, such as a padding of 2 ** 31 - 1: the machine's memory does not hold them.
+inline int64 most_numbers() {
+    struct sysinfo machine;
+    if (sysinfo(&machine)) return (int64)1 << 40;
+    return (machine.totalram + machine.totalswap) * (int64)machine.mem_unit / (int64)sizeof(float);
+}
 
 static const int64 any = -1; // a size that is not checked
 
@@ -26,7 +33,10 @@ template <class... Words>
 }
 
 // What follows the condition is the message, of which nothing is computed unless it is needed.
-#define REQUIRE(holds, ...) do { if (!(holds)) refuse(__VA_ARGS__); } while (0)
+#define REQUIRE(holds, ...)                \
+    do {                                   \
+        if (!(holds)) refuse(__VA_ARGS__); \
+    } while (0)
 
 template <class Sizes>
 inline std::string in_words(Sizes sizes) {
@@ -63,19 +73,37 @@ inline void check_array(Var* v, const char* operation, const char* what, std::in
 
 inline void check_same_shape(Var* a, Var* b, const char* operation) {
     REQUIRE(
-        a->shape == b->shape, operation, ": inputs that belong together must have the same shape, but have ", in_words(a->shape),
-        " and ", in_words(b->shape)
+        a->shape == b->shape, operation, ": inputs that belong together must have the same shape, but have ",
+        in_words(a->shape), " and ", in_words(b->shape)
     );
 }
 
 // Whether an array may have these sizes.
 inline void check_sizes(const char* operation, std::initializer_list<int64> sizes) {
+    static const int64 most = most_numbers();
     int64 count = 1;
     for (int64 size : sizes) {
         REQUIRE(size >= 0, operation, ": sizes of arrays are not negative, but one is ", size);
-        count = size && count > most_numbers / size ? most_numbers + 1 : count * std::max<int64>(size, 1);
-        REQUIRE(count <= most_numbers, operation, ": an array of the shape ", in_words(sizes), " is too large");
+        count = size && count > most / size ? most + 1 : count * std::max<int64>(size, 1);
+        REQUIRE(count <= most, operation, ": an array of the shape ", in_words(sizes), " is too large for this machine");
     }
+}
+
+// Where the numbers of an array lie, or those of a result are written. Jittor does not look whether it got memory for them.
+inline float* numbers_of(Var* v) {
+    if (v->num && !v->mem_ptr) throw std::bad_alloc();
+    return v->ptr<float>();
+}
+
+// The part of an operation that a name stands for.
+template <class Part, size_t count>
+inline Part part_named(const string& name, const char* operation, const char* const (&names)[count]) {
+    std::ostringstream all;
+    for (size_t i = 0; i < count; i++) {
+        if (name == names[i]) return (Part)i;
+        all << (i ? ", " : "") << names[i];
+    }
+    refuse(operation, ": there is no part \"", name, "\"; there are ", all.str());
 }
 
 // What reaches the derivative by an output, in the output's own type and shape. Where it met a Var of another type, such
@@ -90,4 +118,4 @@ inline VarPtr cotangent(Var* dout, Var* out) {
     return found;
 }
 
-} // jittor
+} // namespace jittor

@@ -1,11 +1,10 @@
 #include "checks.h"
 #include "combination_op.h"
+#include "linear_algebra.h"
 #include "ops/op_register.h"
 #include "var.h"
 
 namespace jittor {
-
-static const int64 worth_two_threads = 1 << 16;
 
 CombinationOp::CombinationOp(vector<Var*>&& inputs, float64 scale, float64 other_scale)
     : in(inputs), scale(scale), other_scale(other_scale) {
@@ -17,9 +16,7 @@ CombinationOp::CombinationOp(vector<Var*>&& inputs, float64 scale, float64 other
     out = create_output(nullptr, ns_float32);
 }
 
-void CombinationOp::infer_shape() {
-    out->set_shape(in[0]->shape);
-}
+void CombinationOp::infer_shape() { out->set_shape(in[0]->shape); }
 
 VarPtr CombinationOp::grad(Var* out, Var* dout, Var* v, int v_index) {
     static auto make = get_op_info("combination").get_constructor<VarPtr, vector<Var*>&&, float64, float64>();
@@ -29,17 +26,10 @@ VarPtr CombinationOp::grad(Var* out, Var* dout, Var* v, int v_index) {
 }
 
 void CombinationOp::run() {
-    const int64 n = out->num;
-    const float s = scale, t = other_scale;
-    const float* a = in[0]->ptr<float>(), * b = in.back()->ptr<float>();
-    float* to = out->ptr<float>();
-    if (in.size() == 1) {
-        #pragma omp parallel for simd if (parallel: n > worth_two_threads)
-        for (int64 i = 0; i < n; i++) to[i] = s * a[i];
-    } else {
-        #pragma omp parallel for simd if (parallel: n > worth_two_threads)
-        for (int64 i = 0; i < n; i++) to[i] = s * a[i] + t * b[i];
-    }
+    const float* a = numbers_of(in[0]);
+    float* to = numbers_of(out);
+    if (in.size() == 1) jboat::scaled(a, scale, out->num, to);
+    else jboat::combined(a, scale, numbers_of(in[1]), other_scale, out->num, to);
 }
 
-} // jittor
+} // namespace jittor

@@ -16,4 +16,4 @@ struct CombinationOp : Op {
     void run() override;
 };
 
-} // jittor
+} // namespace jittor

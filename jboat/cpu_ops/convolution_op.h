@@ -1,20 +1,21 @@
 #pragma once
+#include "convolution.h"
 #include "op.h"
 
 namespace jittor {
 
 // A two-dimensional convolution of x[n, i, h, w] with k[o, i, a, b], float32, in parts that are derivatives of each
 // other; y[n, o, ...] has the shape of its result.
-//   0 convolved the convolution, plus c[o] if there is one    (x, k) or (x, k, c)
-//   1 by_x      its derivative by x along y                   (k, y)
-//   2 by_k      its derivative by k along y                   (x, y)
+//   convolved the convolution, plus c[o] if there is one    (x, k) or (x, k, c)
+//   by_x      its derivative by x along y                   (k, y)
+//   by_k      its derivative by k along y                   (x, y)
 // sizes are h, w, a, b, then strides, padding and dilation of both axes.
 struct ConvolutionOp : Op {
     vector<Var*> in;
     Var* out;
-    int part;
-    vector<int> sizes;
-    ConvolutionOp(vector<Var*>&& inputs, int part, vector<int>&& sizes);
+    jboat::ConvolutionPart part;
+    jboat::Window window;
+    ConvolutionOp(vector<Var*>&& inputs, string&& part, vector<int>&& sizes);
 
     const char* name() const override { return "convolution"; }
     void infer_shape() override;
@@ -22,4 +23,4 @@ struct ConvolutionOp : Op {
     void run() override;
 };
 
-} // jittor
+} // namespace jittor

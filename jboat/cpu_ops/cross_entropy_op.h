@@ -4,22 +4,25 @@
 namespace jittor {
 
 // Softmax and cross entropy of the rows of z[n, k], float32, against labels t[n], int32 or int64, in parts that are
-// derivatives of each other. Rows whose label is none of 0..k-1 do not count, unless there is NaN in them. p is the softmax of z, zero in such rows, and e has a
-// one where the label is:
-//   0 losses[n]         -log(p) at the label                    (z, t)
-//   1 mean[1]           of v in the rows that count             (v[n], t)
-//   2 softmax[n, k]     p, or that of all rows without t        (z) or (z, t)
-//   3 by_scores[n, k]   p * (q - sum over j of p * q)           (p, q)
-//   4 by_losses[n, k]   s * (p - e)                             (p, t, s[n])
-//   5 along[n]          sum over j of u * (p - e)               (u, p, t)
-//   6 spread[n]         s over the number of rows that count    (s[1], t)
-//   7 scaled_rows[n, k] s * q                                   (q, s[n])
-//   8 row_products[n]   sum over j of q * u                     (q, u)
+// derivatives of each other. Rows whose label is none of 0..k-1 do not count, unless there is NaN in them. p is the softmax of z,
+// zero in such rows, and e has a one where the label is:
+//   losses[n]          -log(p) at the label                    (z, t)
+//   mean[1]            of v in the rows that count             (v[n], t)
+//   softmax[n, k]      p, or that of all rows without t        (z) or (z, t)
+//   by_scores[n, k]    p * (q - sum over j of p * q)           (p, q)
+//   by_losses[n, k]    s * (p - e)                             (p, t, s[n])
+//   along[n]           sum over j of u * (p - e)               (u, p, t)
+//   spread[n]          s over the number of rows that count    (s[1], t)
+//   scaled_rows[n, k]  s * q                                   (q, s[n])
+//   row_products[n]    sum over j of q * u                     (q, u)
+enum class ScorePart { losses, mean, softmax, by_scores, by_losses, along, spread, scaled_rows, row_products };
+
 struct CrossEntropyOp : Op {
     vector<Var*> in;
     Var* out;
-    int part, k;
-    CrossEntropyOp(vector<Var*>&& inputs, int part, int k);
+    ScorePart part;
+    int k;
+    CrossEntropyOp(vector<Var*>&& inputs, string&& part, int k);
 
     const char* name() const override { return "cross_entropy"; }
     VarPtr grad(Var* out, Var* dout, Var* v, int v_index) override;
@@ -27,4 +30,4 @@ struct CrossEntropyOp : Op {
     void run() override;
 };
 
-} // jittor
+} // namespace jittor

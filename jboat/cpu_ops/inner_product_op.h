@@ -9,7 +9,9 @@ struct InnerProductOp : Op {
     vector<Var*> in;
     Var* out;
     bool starts_gradient;
+    // clang-format off: Jittor reads a default value that has no spaces around it
     InnerProductOp(vector<Var*>&& inputs, bool starts_gradient=false);
+    // clang-format on
 
     const char* name() const override { return "inner_product"; }
     void infer_shape() override;
@@ -17,4 +19,4 @@ struct InnerProductOp : Op {
     void run() override;
 };
 
-} // jittor
+} // namespace jittor

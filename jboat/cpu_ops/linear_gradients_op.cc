@@ -1,18 +1,11 @@
-#include <omp.h>
-
-#include <algorithm>
-#include <vector>
-
 #include "checks.h"
 #include "linear_gradients_op.h"
 #include "ops/op_register.h"
 #include "product.h"
+#include "sums.h"
 #include "var.h"
 
 namespace jittor {
-
-static const int64 worth_two_threads = 1 << 14;
-static const int64 rows_at_once = 64; // whose sum single precision holds well
 
 LinearGradientsOp::LinearGradientsOp(Var* dout, Var* x) : dout(dout), x(x) {
     check_array(dout, "linear_gradients", "dout", {any, any});
@@ -40,33 +33,17 @@ void LinearGradientsOp::grads(Var** along, VarPtr* dins) {
     VarPtr weight = cotangent(along[0], by_weight), bias = cotangent(along[1], by_bias);
     // Jittor would lose what it has for an input that gets nothing
     dins[0] = weight && bias ? linear(x, weight, bias)
-        : weight ? product(x, weight, false, true)
-        : bias ? broadcast(bias, dout->shape, {0}) : number(0.f, dout);
+              : weight       ? product(x, weight, false, true)
+              : bias         ? broadcast(bias, dout->shape, {0})
+                             : number(0.f, dout);
     if (!x->is_stop_grad()) dins[1] = weight ? product(dout, weight, false, false) : number(0.f, x);
-}
-
-static void add_rows_up(const float* from, int64 rows, int64 columns, float* to) {
-    #pragma omp parallel if (rows * columns > worth_two_threads)
-    {
-        const int64 thread = omp_get_thread_num(), threads = omp_get_num_threads();
-        const int64 begin = columns * thread / threads, count = columns * (thread + 1) / threads - begin;
-        std::vector<double> total(count);
-        std::vector<float> part(count);
-        for (int64 start = 0; start < rows; start += rows_at_once) {
-            std::fill(part.begin(), part.end(), 0.f);
-            for (int64 i = start; i < std::min(rows, start + rows_at_once); i++)
-                for (int64 j = 0; j < count; j++) part[j] += from[i * columns + begin + j];
-            for (int64 j = 0; j < count; j++) total[j] += part[j];
-        }
-        std::copy(total.begin(), total.end(), to + begin);
-    }
 }
 
 void LinearGradientsOp::run() {
     const int64 n = x->shape[0], m = x->shape[1], k = dout->shape[1];
-    const float* left = dout->ptr<float>(), * right = x->ptr<float>();
-    if (!by_weight->need_free()) multiply(left, right, nullptr, true, false, k, m, n, by_weight->ptr<float>());
-    if (!by_bias->need_free()) add_rows_up(left, n, k, by_bias->ptr<float>());
+    const float *left = numbers_of(dout), *right = numbers_of(x);
+    if (!by_weight->need_free()) jboat::multiply(left, right, nullptr, true, false, k, m, n, numbers_of(by_weight));
+    if (!by_bias->need_free()) jboat::add_rows_up(left, n, k, numbers_of(by_bias));
 }
 
-} // jittor
+} // namespace jittor

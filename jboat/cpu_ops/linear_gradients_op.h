@@ -6,7 +6,7 @@ namespace jittor {
 // by_weight[k, m] = dout[n, k]' x[n, m] and by_bias[k] = sum over n of dout[n, k], float32: the derivatives of linear. What
 // nobody wants is not computed.
 struct LinearGradientsOp : Op {
-    Var* dout, * x, * by_weight, * by_bias;
+    Var *dout, *x, *by_weight, *by_bias;
     // @attrs(multiple_outputs)
     LinearGradientsOp(Var* dout, Var* x);
 
@@ -16,4 +16,4 @@ struct LinearGradientsOp : Op {
     void run() override;
 };
 
-} // jittor
+} // namespace jittor

@@ -19,9 +19,7 @@ LinearOp::LinearOp(Var* x, Var* weight, Var* bias) : x(x), weight(weight), bias(
     out = create_output(nullptr, ns_float32);
 }
 
-void LinearOp::infer_shape() {
-    out->set_shape({x->shape[0], weight->shape[0]});
-}
+void LinearOp::infer_shape() { out->set_shape({x->shape[0], weight->shape[0]}); }
 
 void LinearOp::grads(Var** douts, VarPtr* dins) {
     static auto product = get_op_info("matrix_product").get_constructor<VarPtr, Var*, Var*, bool, bool>();
@@ -39,10 +37,10 @@ void LinearOp::grads(Var** douts, VarPtr* dins) {
 }
 
 void LinearOp::run() {
-    multiply(
-        x->ptr<float>(), weight->ptr<float>(), bias->ptr<float>(), false, true, out->shape[0], out->shape[1], x->shape[1],
-        out->ptr<float>()
+    jboat::multiply(
+        numbers_of(x), numbers_of(weight), numbers_of(bias), false, true, out->shape[0], out->shape[1], x->shape[1],
+        numbers_of(out)
     );
 }
 
-} // jittor
+} // namespace jittor

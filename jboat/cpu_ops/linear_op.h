@@ -5,7 +5,7 @@ namespace jittor {
 
 // out[n, k] = x[n, m] weight[k, m]' + bias[k], float32
 struct LinearOp : Op {
-    Var* x, * weight, * bias, * out;
+    Var *x, *weight, *bias, *out;
     LinearOp(Var* x, Var* weight, Var* bias);
 
     const char* name() const override { return "linear"; }
@@ -14,4 +14,4 @@ struct LinearOp : Op {
     void run() override;
 };
 
-} // jittor
+} // namespace jittor

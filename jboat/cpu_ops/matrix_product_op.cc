@@ -11,8 +11,7 @@ static VarPtr product(Var* a, Var* b, bool trans_a, bool trans_b) {
     return make(a, b, trans_a, trans_b);
 }
 
-MatrixProductOp::MatrixProductOp(Var* a, Var* b, bool trans_a, bool trans_b)
-    : a(a), b(b), trans_a(trans_a), trans_b(trans_b) {
+MatrixProductOp::MatrixProductOp(Var* a, Var* b, bool trans_a, bool trans_b) : a(a), b(b), trans_a(trans_a), trans_b(trans_b) {
     check_array(a, "matrix_product", "a", {any, any});
     check_array(b, "matrix_product", "b", {trans_b ? any : a->shape[!trans_a], trans_b ? a->shape[!trans_a] : any});
     check_sizes("matrix_product", {a->shape[trans_a], b->shape[!trans_b]});
@@ -24,22 +23,18 @@ MatrixProductOp::MatrixProductOp(Var* a, Var* b, bool trans_a, bool trans_b)
     c = create_output(nullptr, ns_float32);
 }
 
-void MatrixProductOp::infer_shape() {
-    c->set_shape({a->shape[trans_a], b->shape[!trans_b]});
-}
+void MatrixProductOp::infer_shape() { c->set_shape({a->shape[trans_a], b->shape[!trans_b]}); }
 
 VarPtr MatrixProductOp::grad(Var* out, Var* dout, Var* v, int v_index) {
     VarPtr by_c = cotangent(dout, out);
-    if (v_index == 0)
-        return trans_a ? product(b, by_c, trans_b, true) : product(by_c, b, false, !trans_b);
+    if (v_index == 0) return trans_a ? product(b, by_c, trans_b, true) : product(by_c, b, false, !trans_b);
     return trans_b ? product(by_c, a, true, trans_a) : product(a, by_c, !trans_a, false);
 }
 
 void MatrixProductOp::run() {
-    multiply(
-        a->ptr<float>(), b->ptr<float>(), nullptr, trans_a, trans_b, c->shape[0], c->shape[1], a->shape[!trans_a],
-        c->ptr<float>()
+    jboat::multiply(
+        numbers_of(a), numbers_of(b), nullptr, trans_a, trans_b, c->shape[0], c->shape[1], a->shape[!trans_a], numbers_of(c)
     );
 }
 
-} // jittor
+} // namespace jittor

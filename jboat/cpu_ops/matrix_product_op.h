@@ -5,9 +5,11 @@ namespace jittor {
 
 // c[n, k] = op(a)[n, m] op(b)[m, k], float32, where op transposes if asked to
 struct MatrixProductOp : Op {
-    Var* a, * b, * c;
+    Var *a, *b, *c;
     bool trans_a, trans_b;
-    MatrixProductOp(Var* a, Var* b, bool trans_a, bool trans_b);
+    // clang-format off: Jittor reads a default value that has no spaces around it
+    MatrixProductOp(Var* a, Var* b, bool trans_a=false, bool trans_b=false);
+    // clang-format on
 
     const char* name() const override { return "matrix_product"; }
     VarPtr grad(Var* out, Var* dout, Var* v, int v_index) override;
@@ -15,4 +17,4 @@ struct MatrixProductOp : Op {
     void run() override;
 };
 
-} // jittor
+} // namespace jittor

@@ -3,7 +3,11 @@
 
 #include <cstddef>
 
-namespace jittor {
+namespace jboat {
+
+// Which thread owns what: Jittor runs one operation after the other, in the thread of Python's that asked for a value, and never
+// lets go of Python's lock meanwhile. So whoever runs a kernel owns all that kernels keep from call to call, the engine, streams and
+// plans of oneDNN. Threads that a kernel starts for a loop of its own see the kernel's arguments alone.
 
 static const size_t most_plans = 1000; // of one kind that are kept, as in oneDNN's own cache
 
@@ -20,4 +24,4 @@ inline dnnl::engine& engine() {
     return cpu;
 }
 
-} // jittor
+} // namespace jboat

@@ -1,16 +1,13 @@
-#include <algorithm>
 #include <cstring>
 #include <vector>
 
 #include "checks.h"
 #include "ops/op_register.h"
 #include "rectified_op.h"
+#include "rectify.h"
 #include "var.h"
 
 namespace jittor {
-
-static const int64 worth_two_threads = 1 << 15;
-static const int64 at_once = 1 << 10; // numbers, which stay in the core's cache while terms are added
 
 // So much of a sum is looked at: where sums share their terms (s = s + s, twenty times), its terms may be millions.
 static const size_t most_nodes = 256;
@@ -53,9 +50,7 @@ RectifiedOp::RectifiedOp(vector<Var*>&& inputs) : in(inputs) {
     (in.size() == 1 ? out : in[0])->flags.set(NodeFlags::_needed_by_backward);
 }
 
-void RectifiedOp::infer_shape() {
-    out->set_shape(in[0]->shape);
-}
+void RectifiedOp::infer_shape() { out->set_shape(in[0]->shape); }
 
 VarPtr RectifiedOp::grad(Var* out, Var* dout, Var* v, int v_index) {
     static auto make = get_op_info("rectified").get_constructor<VarPtr, vector<Var*>&&>();
@@ -69,31 +64,12 @@ VarPtr RectifiedOp::grad(Var* out, Var* dout, Var* v, int v_index) {
     return v->shape == result->shape ? found : reshape(found, v->shape);
 }
 
-// Comparisons with NaN are false, so that it stays in all of these.
-
-static inline void rectify(const float* x, int64 n, float* to) {
-    #pragma omp simd
-    for (int64 i = 0; i < n; i++) to[i] = x[i] <= 0 ? 0.f : x[i];
-}
-
-// Writes, or adds to what is there, the numbers of z where y is positive. Elsewhere y is zero or NaN, and so is what is added.
-template <bool add>
-static inline void pull_back(const float* y, const float* z, int64 n, float* to) {
-    #pragma omp simd
-    for (int64 i = 0; i < n; i++) to[i] = (add ? to[i] : 0.f) + (y[i] > 0 ? z[i] : y[i]);
-}
-
 void RectifiedOp::run() {
-    const int64 n = out->num, parts = (n + at_once - 1) / at_once;
-    const float* y = in[0]->ptr<float>();
-    float* to = out->ptr<float>();
-    #pragma omp parallel for if (n > worth_two_threads)
-    for (int64 part = 0; part < parts; part++) {
-        const int64 begin = part * at_once, count = std::min(at_once, n - begin);
-        if (in.size() == 1) rectify(y + begin, count, to + begin);
-        else pull_back<false>(y + begin, in[1]->ptr<float>() + begin, count, to + begin);
-        for (size_t i = 2; i < in.size(); i++) pull_back<true>(y + begin, in[i]->ptr<float>() + begin, count, to + begin);
-    }
+    const float* first = numbers_of(in[0]);
+    if (in.size() == 1) return jboat::rectify(first, out->num, numbers_of(out));
+    std::vector<const float*> terms;
+    for (size_t i = 1; i < in.size(); i++) terms.push_back(numbers_of(in[i]));
+    jboat::rectify_backwards(first, terms.data(), terms.size(), out->num, numbers_of(out));
 }
 
-} // jittor
+} // namespace jittor

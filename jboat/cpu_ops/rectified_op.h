@@ -16,4 +16,4 @@ struct RectifiedOp : Op {
     void run() override;
 };
 
-} // jittor
+} // namespace jittor

@@ -1,11 +1,10 @@
 #include "checks.h"
+#include "linear_algebra.h"
 #include "ops/op_register.h"
 #include "scaled_op.h"
 #include "var.h"
 
 namespace jittor {
-
-static const int64 worth_two_threads = 1 << 16;
 
 ScaledOp::ScaledOp(Var* x, Var* s) : x(x), s(s) {
     check_float32(x, "scaled", "x");
@@ -17,9 +16,7 @@ ScaledOp::ScaledOp(Var* x, Var* s) : x(x), s(s) {
     out = create_output(nullptr, ns_float32);
 }
 
-void ScaledOp::infer_shape() {
-    out->set_shape(x->shape);
-}
+void ScaledOp::infer_shape() { out->set_shape(x->shape); }
 
 VarPtr ScaledOp::grad(Var* out, Var* dout, Var* v, int v_index) {
     static auto scaled = get_op_info("scaled").get_constructor<VarPtr, Var*, Var*>();
@@ -28,13 +25,6 @@ VarPtr ScaledOp::grad(Var* out, Var* dout, Var* v, int v_index) {
     return v_index == 0 ? scaled(by_out, s) : inner_product({by_out, x}, false);
 }
 
-void ScaledOp::run() {
-    const int64 n = out->num;
-    const float scale = s->ptr<float>()[0];
-    const float* from = x->ptr<float>();
-    float* to = out->ptr<float>();
-    #pragma omp parallel for simd if (parallel: n > worth_two_threads)
-    for (int64 i = 0; i < n; i++) to[i] = scale * from[i];
-}
+void ScaledOp::run() { jboat::scaled(numbers_of(x), numbers_of(s)[0], out->num, numbers_of(out)); }
 
-} // jittor
+} // namespace jittor

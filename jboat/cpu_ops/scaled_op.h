@@ -5,7 +5,7 @@ namespace jittor {
 
 // x times the single number in s, float32
 struct ScaledOp : Op {
-    Var* x, * s, * out;
+    Var *x, *s, *out;
     ScaledOp(Var* x, Var* s);
 
     const char* name() const override { return "scaled"; }
@@ -14,4 +14,4 @@ struct ScaledOp : Op {
     void run() override;
 };
 
-} // jittor
+} // namespace jittor

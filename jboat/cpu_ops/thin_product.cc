@@ -1,3 +1,5 @@
+#include "thin_product.h"
+
 #include <omp.h>
 
 #include <algorithm>
@@ -7,9 +9,9 @@
 #include <immintrin.h>
 #endif
 
-#include "thin_product.h"
+#include "threads.h"
 
-namespace jittor {
+namespace jboat {
 
 typedef float Vector __attribute__((vector_size(lanes * sizeof(float))));
 typedef float Unaligned __attribute__((vector_size(lanes * sizeof(float)), aligned(sizeof(float))));
@@ -25,7 +27,6 @@ static const int most_inner_columns = 5;
 static const int outer_vectors = 2;
 static const int64 part_rows = 4 * inner_rows; // which are read for every block of columns, and stay in the core's cache
 static const int64 rows_at_once = 32; // of outer_vectors each
-static const int64 worth_two_threads = 1 << 17; // multiplications
 
 static inline Vector load(const float* from) { return *(const Unaligned*)from; }
 
@@ -102,7 +103,7 @@ template <int columns>
 static void inner_columns(
     const float* large, int64 rows, const float* few, int64 few_rows, int64 m, float* result, int64 along_i, int64 along_j
 ) {
-    #pragma omp parallel if (rows * few_rows * m > worth_two_threads)
+    #pragma omp parallel if (worth_two_threads(rows * few_rows * m, thin_products))
     {
         const int64 thread = omp_get_thread_num(), threads = omp_get_num_threads();
         const int64 begin = rows * thread / threads, end = rows * (thread + 1) / threads;
@@ -113,9 +114,9 @@ static void inner_columns(
                 for (int64 next = part; next < part_end; next += tile) {
                     // the last tile and the last block take rows once more
                     const int64 i = std::min(next, end - tile), j = std::min(block, few_rows - columns);
-                    (tile == 1 ? inner_tile<1, columns> : inner_tile<inner_rows, columns>)(
-                        large + i * m, few + j * m, m, result + i * along_i + j * along_j, along_i, along_j
-                    );
+                    (tile == 1 ? inner_tile<1, columns> : inner_tile<inner_rows, columns>)(large + i * m, few + j * m, m,
+                                                                                           result + i * along_i + j * along_j,
+                                                                                           along_i, along_j);
                 }
         }
     }
@@ -127,11 +128,11 @@ void inner_product_with_few(
     const int64 blocks = (few_rows + most_inner_columns - 1) / most_inner_columns;
     decltype(&inner_columns<1>) product = nullptr;
     switch ((few_rows + blocks - 1) / blocks) {
-        case 1: product = inner_columns<1>; break;
-        case 2: product = inner_columns<2>; break;
-        case 3: product = inner_columns<3>; break;
-        case 4: product = inner_columns<4>; break;
-        default: product = inner_columns<most_inner_columns>;
+    case 1: product = inner_columns<1>; break;
+    case 2: product = inner_columns<2>; break;
+    case 3: product = inner_columns<3>; break;
+    case 4: product = inner_columns<4>; break;
+    default: product = inner_columns<most_inner_columns>;
     }
     product(large, rows, few, few_rows, m, result, along_i, along_j);
 }
@@ -172,16 +173,16 @@ static void outer_tile(
 template <int vectors>
 static auto outer_tile_of(int64 columns) -> decltype(&outer_tile<1, vectors>) {
     switch (columns) {
-        case 1: return outer_tile<1, vectors>;
-        case 2: return outer_tile<2, vectors>;
-        case 3: return outer_tile<3, vectors>;
-        case 4: return outer_tile<4, vectors>;
-        case 5: return outer_tile<5, vectors>;
-        case 6: return outer_tile<6, vectors>;
-        case 7: return outer_tile<7, vectors>;
-        case 8: return outer_tile<8, vectors>;
-        case 9: return outer_tile<9, vectors>;
-        default: return outer_tile<10, vectors>;
+    case 1: return outer_tile<1, vectors>;
+    case 2: return outer_tile<2, vectors>;
+    case 3: return outer_tile<3, vectors>;
+    case 4: return outer_tile<4, vectors>;
+    case 5: return outer_tile<5, vectors>;
+    case 6: return outer_tile<6, vectors>;
+    case 7: return outer_tile<7, vectors>;
+    case 8: return outer_tile<8, vectors>;
+    case 9: return outer_tile<9, vectors>;
+    default: return outer_tile<10, vectors>;
     }
 }
 
@@ -198,7 +199,7 @@ void outer_product_with_few(
     const int64 sums_row = rounded_up(columns), at_once = outer_vectors * lanes;
     const int64 blocks = (few_columns + most_outer_columns - 1) / most_outer_columns;
     const int64 block = (few_columns + blocks - 1) / blocks;
-    #pragma omp parallel if (columns * few_columns * m > worth_two_threads)
+    #pragma omp parallel if (worth_two_threads(columns * few_columns * m, thin_products))
     {
         // every thread adds its own rows up, which lie beside one another
         const int64 thread = omp_get_thread_num(), threads = omp_get_num_threads();
@@ -230,4 +231,4 @@ void outer_product_with_few(
     }
 }
 
-} // jittor
+} // namespace jboat

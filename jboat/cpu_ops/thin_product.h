@@ -1,7 +1,7 @@
 #pragma once
-#include "common.h"
+#include "int64.h"
 
-namespace jittor {
+namespace jboat {
 
 // Products of a large matrix with one of few rows or columns, such as one for each class, which leave oneDNN's vectors
 // partly empty. All matrices are stored row by row.
@@ -29,4 +29,4 @@ void outer_product_with_few(
 );
 int64 outer_product_scratch(int64 columns, int64 few_columns);
 
-} // jittor
+} // namespace jboat

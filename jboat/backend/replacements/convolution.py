@@ -10,7 +10,7 @@ from typing import Any
 
 from jboat.backend.replacements.dispatch import Function, Place, install
 from jboat.backend.replacements.plain_arrays import is_plain
-from jboat.cpu_ops import CONVOLVED, Operations
+from jboat.cpu_ops import Operations
 import jittor as jt
 
 _WHY = "one operation in C++ on a CPU, with its bias; on CUDA without cuDNN a product with the patches of the images"
@@ -30,7 +30,7 @@ def on_cpu(operations: Operations | None) -> dict[Place, Function]:
         if groups != 1 or not _can_convolve(x, weight, bias, *pairs):
             return None
         inputs = [x, weight] if bias is None else [x, weight, bias]
-        return operations.convolution(inputs, CONVOLVED, [*x.shape[2:], *weight.shape[2:], *pairs])
+        return operations.convolution(inputs, "convolved", [*x.shape[2:], *weight.shape[2:], *pairs])
 
     def conv2d(
         x: jt.Var,

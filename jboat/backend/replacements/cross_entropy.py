@@ -7,7 +7,7 @@ from typing import Any
 from jboat.backend.replacements.constant_shift import by_constant_shift
 from jboat.backend.replacements.dispatch import Function, Place, install
 from jboat.backend.replacements.plain_arrays import is_matrix
-from jboat.cpu_ops import LOSSES, MEAN, Operations
+from jboat.cpu_ops import Operations
 import jittor as jt
 
 _PLACE = (jt.nn, "cross_entropy_loss")
@@ -34,9 +34,9 @@ def _by_operations(operations: Operations, other: Function) -> Function:
             return other(output, target, weight, ignore_index, reduction)
         labels = target if target.dtype == "int64" else target.int32()
         classes = output.shape[1]
-        losses = operations.cross_entropy([output, labels], LOSSES, classes)
+        losses = operations.cross_entropy([output, labels], "losses", classes)
         if reduction == "mean":
-            return operations.cross_entropy([losses, labels], MEAN, classes)
+            return operations.cross_entropy([losses, labels], "mean", classes)
         return losses.sum() if reduction == "sum" else losses
 
     return cross_entropy_loss

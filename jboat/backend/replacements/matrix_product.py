@@ -28,12 +28,12 @@ def on_cpu(operations: Operations | None) -> dict[Place, Function]:
 
     def matmul(a: jt.Var, b: jt.Var) -> jt.Var:
         if is_matrix(a) and is_matrix(b) and a.shape[1] == b.shape[0]:
-            return operations.matrix_product(a, b, False, False)
+            return operations.matrix_product(a, b)
         return other(a, b)
 
     def matmul_transpose(a: jt.Var, b: jt.Var) -> jt.Var:
         if is_matrix(a) and is_matrix(b) and a.shape[1] == b.shape[1]:
-            return operations.matrix_product(a, b, False, True)
+            return operations.matrix_product(a, b, trans_b=True)
         return other_transposed(a, b)
 
     return {**dict.fromkeys(_PLACES, matmul), _TRANSPOSED: matmul_transpose}

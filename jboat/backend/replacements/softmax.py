@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from jboat.backend.replacements.constant_shift import by_constant_shift
 from jboat.backend.replacements.dispatch import Function, Place, install
-from jboat.cpu_ops import SOFTMAX, Operations
+from jboat.cpu_ops import Operations
 import jittor as jt
 from jittor.other import code_softmax
 
@@ -34,7 +34,7 @@ def _by_operations(operations: Operations, other: Function) -> Function:
     def softmax(x: jt.Var, dim: int | None = None, log: bool = False) -> jt.Var:
         if not log and x.dtype == "float32" and x.ndim > 1 and dim in (-1, x.ndim - 1):
             rows = x if x.ndim == 2 else x.reshape((-1, x.shape[-1]))
-            p = operations.cross_entropy([rows], SOFTMAX, x.shape[-1])
+            p = operations.cross_entropy([rows], "softmax", x.shape[-1])
             return p if x.ndim == 2 else p.reshape(x.shape)
         return other(x, dim, log)
 

@@ -5,7 +5,9 @@ Every call is written to the file named on the command line before it is made, s
 
 from collections.abc import Iterator
 import itertools
+import os
 import random
+import resource
 import sys
 
 from jboat import autodiff, cpu_ops
@@ -17,6 +19,8 @@ import numpy as np
 SIZES = (0, 1, 2)
 INTEGERS = (0, 1, 2, 3, 5, -1, -2, 9, 2**31 - 1, -(2**31), 2**31, 2**32, 2**32 + 1, 2**63 - 1)
 DTYPES = ("float32", "float32", "float32", "float32", "int32", "int64", "float64", "bool", "uint8")
+PARTS = ("losses", "mean", "softmax", "by_scores", "by_losses", "along", "spread", "scaled_rows", "row_products")
+OF_CONVOLUTIONS = ("convolved", "by_x", "by_k")
 draw = random.Random(0)
 
 
@@ -37,6 +41,10 @@ def some_flag():
     return draw.random() < 0.5
 
 
+def some_name(names):
+    return draw.choice((*names, *names, *PARTS, "", "Softmax", "\0", "mean\0", "x" * 1000, 0, None))
+
+
 def any_calls(count) -> Iterator[tuple[str, list]]:
     """Operations with arguments of the right types, and hardly ever of the right shapes or values."""
     for _ in range(count):
@@ -44,10 +52,11 @@ def any_calls(count) -> Iterator[tuple[str, list]]:
         yield "matrix_product", [some_array(), some_array(), some_flag(), some_flag()]
         yield "linear", [some_array(), some_array(), some_array()]
         yield "linear_gradients", [some_array(), some_array()]
-        yield "convolution", [arrays, some_integer(), [some_integer() for _ in range(draw.choice((4, 10, 10, 10, 11)))]]
+        sizes = [some_integer() for _ in range(draw.choice((4, 10, 10, 10, 11)))]
+        yield "convolution", [arrays, some_name(OF_CONVOLUTIONS), sizes]
         yield "channels", [some_array(), some_integer(), some_integer(), some_integer()]
-        yield "cross_entropy", [arrays, some_integer(), some_integer()]
-        yield "cross_entropy", [arrays, draw.randrange(9), some_integer()]
+        yield "cross_entropy", [arrays, some_name(PARTS), some_integer()]
+        yield "cross_entropy", [arrays, draw.choice(PARTS), some_integer()]
         yield "rectified", [arrays]
         yield "combination", [arrays, 2.0, -1.0]
         yield "scaled", [some_array(), some_array()]
@@ -62,14 +71,15 @@ def fitting_calls() -> Iterator[tuple[str, list]]:
         yield "matrix_product", [array([m, n]), array([k, m]), True, True]
         yield "linear", [array([n, m]), array([k, m]), array([k])]
         yield "linear_gradients", [array([n, m]), array([n, k])]
-        for part, t in itertools.product(range(9), labels):
+        for part, t in itertools.product(PARTS, labels):
             rows, numbers = array([n, k]), array([n])
             inputs = {
-                0: [rows, t], 1: [numbers, t], 2: [rows, t], 3: [rows, rows], 4: [rows, t, numbers], 5: [rows, rows, t],
-                6: [array([1]), t], 7: [rows, numbers], 8: [rows, rows],
+                "losses": [rows, t], "mean": [numbers, t], "softmax": [rows, t], "by_scores": [rows, rows],
+                "by_losses": [rows, t, numbers], "along": [rows, rows, t], "spread": [array([1]), t],
+                "scaled_rows": [rows, numbers], "row_products": [rows, rows],
             }[part]  # fmt: skip
             yield "cross_entropy", [inputs, part, k]
-        yield "cross_entropy", [[array([n, k])], cpu_ops.SOFTMAX, k]
+        yield "cross_entropy", [[array([n, k])], "softmax", k]
         yield "rectified", [[array([n, m, k])]]
         yield "rectified", [[array([n, m, k]), array([n, m, k]), array([n * m, k])]]
         yield "combination", [[array([n, m]), array([n, m])], 2.0, 1.0]
@@ -77,11 +87,14 @@ def fitting_calls() -> Iterator[tuple[str, list]]:
         yield "inner_product", [[array([n, m]), array([k]), array([n, m]), array([k])], False]
         yield "channels", [array([m]), n, k, 2]
         yield "channels", [array([n, m, k, 2]), n, k, 2]
+    yield "channels", [array([2]), 2**31 - 1, 1, 1]  # where Jittor gets no memory, and goes on
+    one = array([1, 1, 1, 1])
+    yield "convolution", [[one, one], "convolved", [1, 1, 1, 1, 1, 1, 30000, 30000, 1, 1]]
     for n, i, o, size, kernel in itertools.product(SIZES, SIZES, SIZES, SIZES, SIZES):
         stride, padding, dilation = (draw.choice(SIZES) for _ in range(3))
         sizes = [size, 2, kernel, draw.choice(SIZES), stride, 1, padding, draw.choice(SIZES), dilation, 1]
         inputs = [array([n, i, size, 2]), array([o, i, *sizes[2:4]]), array([o])]
-        yield "convolution", [inputs[: draw.choice((2, 3))], 0, sizes]
+        yield "convolution", [inputs[: draw.choice((2, 3))], "convolved", sizes]
 
 
 def calls_of_layers() -> Iterator[tuple[str, list]]:
@@ -104,9 +117,17 @@ def other_convolutions() -> Iterator[tuple[str, list]]:
         yield "conv2d", [images, kernel, None, *({"stride": 1, "padding": 0, "dilation": 1} | {name: value}).values()]
 
 
+def limit_memory(rest):
+    """So many bytes more than now, whatever machine this is: arrays of 2 ** 31 numbers are not to be had."""
+    with open("/proc/self/statm") as sizes:
+        now = int(sizes.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (now + rest, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
 def answer(call, arguments):
     """The call, and its derivative by all arrays that have one."""
     out = call(*arguments)
+    jt.sync(list(out) if isinstance(out, tuple | list) else [out])  # alone, since Jittor's own kernels need memory too
     given = [v for a in arguments for v in (a if isinstance(a, list) else [a]) if isinstance(v, jt.Var)]
     for result in out if isinstance(out, tuple | list) else [out]:
         at = [v for v in given if v.dtype == "float32"]
@@ -115,6 +136,7 @@ def answer(call, arguments):
 
 def main(path):
     operations = cpu_ops.load()
+    limit_memory(4 << 30)
     answered = refused = 0
     with open(path, "w") as last, fast_gradients():
 

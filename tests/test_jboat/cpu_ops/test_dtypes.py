@@ -41,7 +41,7 @@ OPERATIONS = {
     ),
     "convolution": (
         lambda o, v: o.convolution(
-            [v.reshape((1, 1, 3, 4)), v.reshape((12, 1, 1, 1)), v], cpu_ops.CONVOLVED, [3, 4, 1, 1, 1, 1, 0, 0, 1, 1]
+            [v.reshape((1, 1, 3, 4)), v.reshape((12, 1, 1, 1)), v], "convolved", [3, 4, 1, 1, 1, 1, 0, 0, 1, 1]
         ),
         lambda v: v[:, None] * v + v[:, None],
     ),
@@ -51,15 +51,15 @@ OPERATIONS = {
         lambda v: v.reshape(2, 3, 2).sum((0, 2)),
     ),
     "softmax": (
-        lambda o, v: o.cross_entropy([v.reshape((4, 3))], cpu_ops.SOFTMAX, 3),
+        lambda o, v: o.cross_entropy([v.reshape((4, 3))], "softmax", 3),
         lambda v: softmax_of(v.reshape(4, 3)),
     ),
     "losses": (
-        lambda o, v: o.cross_entropy([v.reshape((4, 3)), jt.array(LABELS.astype("int32"))], cpu_ops.LOSSES, 3),
+        lambda o, v: o.cross_entropy([v.reshape((4, 3)), jt.array(LABELS.astype("int32"))], "losses", 3),
         lambda v: losses_of(v.reshape(4, 3), LABELS),
     ),
     "mean": (
-        lambda o, v: o.cross_entropy([v * v, jt.array(np.zeros(COUNT, "int32"))], cpu_ops.MEAN, 3),
+        lambda o, v: o.cross_entropy([v * v, jt.array(np.zeros(COUNT, "int32"))], "mean", 3),
         lambda v: (v * v).mean(),
     ),
     "rectified": (lambda o, v: o.rectified([v]), lambda v: np.maximum(v, 0)),
@@ -112,7 +112,7 @@ def test_weights_of_another_type_in_a_loss_of_a_model():
     def gradient(dtype):
         w = jt.array(layer.astype("float32"))
         scores = o.matrix_product(jt.array(x.astype("float32")), w, False, True)
-        losses = o.cross_entropy([scores, jt.array(LABELS.astype("int32"))], cpu_ops.LOSSES, 3)
+        losses = o.cross_entropy([scores, jt.array(LABELS.astype("int32"))], "losses", 3)
         return autodiff.grad((losses * jt.array(weights, dtype=dtype)).mean(), [w])
 
     p = softmax_of(x @ layer.T)
@@ -150,17 +150,34 @@ IMAGES, KERNEL = jt.ones((1, 2, 3, 3)), jt.ones((2, 2, 2, 2))
         (lambda o: o.scaled(FLOATS, FLOATS), r"scaled: s must have the shape \[1\]"),
         (lambda o: o.inner_product([FLOATS]), "inner_product: inputs must be pairs, but are 1"),
         (
-            lambda o: o.cross_entropy([FLOATS, INTEGERS], cpu_ops.LOSSES, 2),
+            lambda o: o.cross_entropy([FLOATS, INTEGERS], "losses", 2),
             r"rows of classes must have the shape \[2, 2\]",
         ),
         (
-            lambda o: o.cross_entropy([FLOATS, jt.ones(2)], cpu_ops.LOSSES, 3),
+            lambda o: o.cross_entropy([FLOATS, jt.ones(2)], "losses", 3),
             "labels must be int32 or int64, but are float32",
         ),
-        (lambda o: o.cross_entropy([FLOATS, INTEGERS], 9, 3), "cross_entropy: there is no part 9"),
-        (lambda o: o.convolution([IMAGES, KERNEL], 0, [3, 3, 2, 2, 0, 1, 0, 0, 1, 1]), "at least 1, not 0"),
-        (lambda o: o.convolution([IMAGES, KERNEL], 0, [3, 3, 2, 2]), "there must be 10 sizes, but are 4"),
-        (lambda o: o.convolution([IMAGES, KERNEL], 0, [3, 3, 2, 2, 1, 1, 0, 0, 3, 1]), "does not fit into 3"),
+        (
+            lambda o: o.cross_entropy([FLOATS, INTEGERS], "loss", 3),
+            'cross_entropy: there is no part "loss"; there are losses, mean, softmax, by_scores,',
+        ),
+        (lambda o: o.cross_entropy([FLOATS, INTEGERS], 0, 3), "Wrong inputs arguments"),
+        (lambda o: o.cross_entropy([FLOATS], "losses", 3), 'part "losses" has 2 inputs, not 1'),
+        (lambda o: o.cross_entropy([], "softmax", 3), 'part "softmax" has 1 or 2 inputs, not 0'),
+        (
+            lambda o: o.convolution([IMAGES, KERNEL], "by_y", [3, 3, 2, 2, 1, 1, 0, 0, 1, 1]),
+            'convolution: there is no part "by_y"; there are convolved, by_x, by_k',
+        ),
+        (
+            lambda o: o.convolution([IMAGES], "convolved", [3, 3, 2, 2, 1, 1, 0, 0, 1, 1]),
+            'part "convolved" has two inputs or three, not 1',
+        ),
+        (
+            lambda o: o.convolution([IMAGES, KERNEL], "convolved", [3, 3, 2, 2, 0, 1, 0, 0, 1, 1]),
+            "convolution: a stride must be at least 1, not 0",
+        ),
+        (lambda o: o.convolution([IMAGES, KERNEL], "convolved", [3, 3, 2, 2]), "there must be 10 sizes, but are 4"),
+        (lambda o: o.convolution([IMAGES, KERNEL], "convolved", [3, 3, 2, 2, 1, 1, 0, 0, 3, 1]), "does not fit into 3"),
     ],
 )
 def test_what_an_operation_cannot_take_is_refused_in_words(call, message):
