@@ -37,7 +37,15 @@ _HOMES = {
 }
 __all__ = ["__version__", *_HOMES]
 
-if sys.orig_argv[1:4] != ["-m", "jboat", "doctor"]:  # the doctor examines machines on which this fails
+
+
+def _is_the_doctor() -> bool:
+    """Whether Python is about to run ``-m jboat doctor``, whatever options of its own stand before."""
+    command = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    return sys.argv[:2] == ["-m", "doctor"] and command[-1].endswith("jboat")
+
+
+if not _is_the_doctor():  # which examines machines on which this fails
     runtime.start()
 
 

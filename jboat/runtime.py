@@ -40,13 +40,23 @@ def jittor_home(environ: Mapping[str, str] = os.environ) -> Path:
 
     It is JITTOR_HOME, or the one that an earlier program was started with, which Jittor remembers, or the user's home.
     """
-    return Path(environ.get("JITTOR_HOME") or _remembered_home() or Path.home()).absolute()
+    return Path(environ.get("JITTOR_HOME") or _remembered_home() or _users_home()).absolute()
+
+
+def _users_home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise RuntimeError(
+            "Jittor compiles its kernels below the home of the user, and this user has none: HOME is not set. "
+            "Set the environment variable JITTOR_HOME to a folder you can write to."
+        ) from error
 
 
 def _remembered_home() -> str | None:
     try:
         remembered = json.loads((Path.home() / ".cache" / "jittor" / "config.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):
         return None
     return remembered.get("JITTOR_HOME") if isinstance(remembered, dict) else None
 
@@ -63,10 +73,14 @@ def require_writable_home(home: Path) -> None:
         with tempfile.TemporaryFile(dir=cache):
             pass
     except OSError as error:
-        raise RuntimeError(
-            f"Jittor compiles its kernels into {cache}, which cannot be written ({error}). "
-            "Set the environment variable JITTOR_HOME to a folder you can write to."
-        ) from error
+        raise _not_written(cache, error) from error
+
+
+def _not_written(cache: Path, error: OSError) -> RuntimeError:
+    return RuntimeError(
+        f"Jittor compiles its kernels into {cache}, which cannot be written ({error}). "
+        "Set the environment variable JITTOR_HOME to a folder you can write to."
+    )
 
 
 def find_cuda(environ: Mapping[str, str] = os.environ) -> CudaToolkit:
@@ -180,7 +194,11 @@ def start() -> None:
             )
     chosen = settings(os.environ, cuda=find_cuda(), onednn=onednn)
     if "python_config_path" not in os.environ:
-        chosen |= python_config.settings(home / ".cache" / "jittor")
+        cache = home / ".cache" / "jittor"
+        try:
+            chosen |= python_config.settings(cache)
+        except OSError as error:  # a full disk takes an empty file, which is all that was tried
+            raise _not_written(cache, error) from error
     os.environ.update(chosen, **{_CHOSEN: json.dumps(chosen)})
     with _side_effects_undone():
         _import_jittor(home)
@@ -189,6 +207,7 @@ def start() -> None:
 def _import_jittor(home: Path) -> None:
     with _home_where_jittor_can_write(home):
         import jittor_utils
+    core_build.leave_downloaded_cuda_alone()
     beginning = core_build.Start(Path(jittor_utils.cache_path), metadata.version("jittor"))
     beginning.compile_what_is_missing()
     try:
