@@ -44,7 +44,8 @@ def _by_tool() -> GraphicsCard | None:
 def _by_driver() -> GraphicsCard | None:
     try:
         driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+        driver.cuInit, driver.cuDeviceGetCount, driver.cuDriverGetVersion, driver.cuDeviceGetName  # noqa: B018
+    except (OSError, AttributeError):  # none, or another library of this name
         return None
     count, version, name = ctypes.c_int(0), ctypes.c_int(0), ctypes.create_string_buffer(100)
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
