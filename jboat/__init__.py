@@ -38,7 +38,6 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 
-
 def _is_the_doctor() -> bool:
     """Whether Python is about to run ``-m jboat doctor``, whatever options of its own stand before."""
     command = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]

@@ -25,7 +25,8 @@ _REQUIRED = ("cudart", "cublas", "curand")
 _WITH_CUDNN = ("cudnn", "cufft", "cusparse")  # Jittor asks for all three or for none
 _HEADER = {"cudart": "cuda_runtime.h"}
 _COMPILER_HEADERS = {"CCCL": "cub/cub.cuh", "CRT": "crt/host_runtime.h"}
-PARTS = ("nvcc", *_REQUIRED, *_COMPILER_HEADERS, *_WITH_CUDNN)
+_CICC = ("nvvm/bin/cicc", "bin/cicc")  # nvcc calls it for every kernel; the second is Debian's and Ubuntu's place
+PARTS = ("nvcc", "NVVM", *_REQUIRED, *_COMPILER_HEADERS, *_WITH_CUDNN)
 _CUDNN_OF_CUDA = {8: (11, 12), 9: (11, 12, 13)}  # by NVIDIA's lists of what each was built for
 _NEWEST_CAPABILITY = 90
 # cudaDeviceProp has lost two fields in CUDA 13, and its CUB wants a newer C++
@@ -175,13 +176,13 @@ def _examined(home: Path, environ: Mapping[str, str], cache: Path) -> CudaToolki
         version = said.version
     wheels, remarks = _wheels(version)
     found = _parts(home, version, wheels=[])
-    if not set(_REQUIRED) | set(_COMPILER_HEADERS) | {"cudnn"} <= set(found):
+    if not {*_REQUIRED, *_COMPILER_HEADERS, "NVVM", "cudnn"} <= set(found):
         found = _parts(home, version, wheels)
     if "cudnn" not in found:
         remarks += [_misfit(folder, version) for folder in (home, None, *wheels) if _misfit(folder, version)]
     parts = {"nvcc": nvcc} | {name: part.file for name, part in found.items()}
     driver = cuda_driver.find()
-    missing = [_missing(name) for name in (*_REQUIRED, *_COMPILER_HEADERS) if name not in parts]
+    missing = [_missing(name) for name in ("NVVM", *_REQUIRED, *_COMPILER_HEADERS) if name not in parts]
     host = _header_in(home, "crt/host_config.h") or _header_in(None, "crt/host_config.h")
     missing += [lack for lack in [driver.lacks(version), cuda_compiler.lacks(host, environ)] if lack]
     if said is None and not missing:  # Jittor asks it for its version, whatever the headers say
@@ -208,7 +209,7 @@ def _examined(home: Path, environ: Mapping[str, str], cache: Path) -> CudaToolki
 
 
 class _Part(NamedTuple):
-    """A library and its header, from one folder (None stands for the system's), or a header alone."""
+    """A library and its header, from one folder (None stands for the system's), or a header or program alone."""
 
     file: Path
     header: Path
@@ -232,6 +233,11 @@ def _parts(home: Path, version: tuple[int, int] | None, wheels: list[Path]) -> d
             if top is not None:
                 found[name] = _Part(top, top, folder)
                 break
+    for folder in (home, *wheels):
+        program = next((folder / place for place in _CICC if isfile(folder / place)), None)
+        if program is not None:
+            found["NVVM"] = _Part(program, program, folder)
+            break
     return found
 
 
@@ -247,6 +253,8 @@ def _misfit(folder: Path | None, version: tuple[int, int] | None) -> str:
 
 
 def _missing(name: str) -> str:
+    if name == "NVVM":
+        return f"NVVM, without which nvcc compiles nothing ({_CICC[0]})"
     return f"the headers of {name}" if name in _COMPILER_HEADERS else f"{name} with its header"
 
 

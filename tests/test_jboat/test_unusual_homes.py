@@ -1,4 +1,4 @@
-"""Starts and the doctor where there is no home, no space, or a CUDA that Jittor has downloaded; and Python's options."""
+"""Starts and the doctor where there is no home, no space, or a CUDA that Jittor has downloaded."""
 
 import os
 from pathlib import Path

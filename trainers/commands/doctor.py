@@ -18,7 +18,7 @@ from jboat.backend.cuda_toolkit import CudaToolkit
 _LABEL = 12
 _JOIN_WHEELS = "pip install 'jboat-trainer[cuda13]'"
 _CHOOSE_HOME = "export JITTOR_HOME=/a/folder/you/can/write"
-_WHEELS = {"cudart": "cuda-runtime", "CCCL": "cuda-cccl", "CRT": "cuda-nvcc"}
+_WHEELS = {"cudart": "cuda-runtime", "CCCL": "cuda-cccl", "CRT": "cuda-nvcc", "NVVM": "cuda-nvcc"}
 _WITHOUT = {
     "cudnn": "not used; convolutions are products of matrices, slower",
     "cufft": "not found; cuDNN is not used without it",
@@ -130,8 +130,8 @@ def _compiler_for(driver: CudaDriver) -> str:
     if driver.version >= (13, 0):
         return _JOIN_WHEELS
     return (
-        f"install the toolkit of CUDA {driver.version[0]} from your system, since no wheel has its compiler, or a driver "
-        f"for CUDA 13 and then {_JOIN_WHEELS}"
+        f"install the toolkit of CUDA {driver.version[0]} from your system, since no wheel has its compiler; "
+        f"or a driver for CUDA 13, then {_JOIN_WHEELS}"
     )
 
 

@@ -5,9 +5,9 @@ import re
 import subprocess
 import sys
 
-from fake_cuda import REQUIRED, WITH_CUDNN, machine, touch, whole
+from fake_cuda import REQUIRED, WITH_CUDNN, machine, touch, wheel, whole
 from jboat import runtime
-from jboat.backend import cuda_compiler, cuda_toolkit
+from jboat.backend import cuda_compiler, cuda_home, cuda_toolkit
 from jboat.backend.cuda_driver import CudaDriver
 import pytest
 
@@ -74,7 +74,9 @@ def test_a_compiler_that_hangs_is_not_waited_for(tmp_path, monkeypatch):
 def test_a_compiler_that_nvcc_refuses_is_named(tmp_path, monkeypatch, version, environ, missing):
     machine(monkeypatch)
     home = whole(tmp_path / "cuda")
-    touch(home / "include" / "crt" / "host_config.h", "#if defined(__GNUC__)\n#if __GNUC__ > 12\n#error -- no\n#endif\n")
+    touch(
+        home / "include" / "crt" / "host_config.h", "#if defined(__GNUC__)\n#if __GNUC__ > 12\n#error -- no\n#endif\n"
+    )
     compiler = program(tmp_path / "g++", f"#!/bin/sh\n[ $1 = -dumpversion ] && echo {version}\n")
     found = find(tmp_path, **{"CUDA_HOME": str(home), "cc_path": str(compiler), **environ})
     assert found.missing == (() if missing is None else (missing,))
@@ -135,3 +137,20 @@ def test_what_jittor_has_downloaded_earlier_is_the_last_resort(tmp_path, monkeyp
     assert find(tmp_path).nvcc == downloaded / "bin" / "nvcc"
     own = whole(tmp_path / "own")
     assert find(tmp_path, PATH=str(own / "bin")).nvcc == own / "bin" / "nvcc"
+
+
+def test_a_toolkit_without_nvvm_is_not_complete(tmp_path, monkeypatch):
+    """It is a package of its own in conda and among CUDA 13's wheels, and nvcc says ``cicc: not found`` without it."""
+    site = tmp_path / "site"
+    machine(monkeypatch, sites=[site])
+    home = whole(tmp_path / "cuda")
+    (home / "nvvm" / "bin" / "cicc").unlink()
+    assert find(tmp_path, CUDA_HOME=str(home)).missing == ("NVVM, without which nvcc compiles nothing (nvvm/bin/cicc)",)
+    package = wheel(site, "cuda_nvcc", package="nvidia_cuda_nvcc_cu12")
+    touch(package / "include" / "crt" / "host_runtime.h")
+    brought = touch(package / "nvvm" / "bin" / "cicc")
+    found = cuda_home.prepared(find(tmp_path, CUDA_HOME=str(home)), tmp_path / "cache")
+    assert found.usable
+    assert (found.nvcc.parents[1] / "nvvm" / "bin" / "cicc").resolve() == brought
+    touch(home / "bin" / "cicc")  # Debian's place
+    assert find(tmp_path, CUDA_HOME=str(home)).folders == ()

@@ -49,7 +49,13 @@ def test_a_library_that_is_no_driver(monkeypatch, library, told):
 
 @pytest.mark.parametrize(
     ("error", "told"),
-    [(34, "LD_LIBRARY_PATH"), (802, "fabric"), (803, "restart"), (804, "compatibility"), (999, "the driver's error 999")],
+    [
+        (34, "LD_LIBRARY_PATH"),
+        (802, "fabric"),
+        (803, "restart"),
+        (804, "compatibility"),
+        (999, "the driver's error 999"),
+    ],
 )
 def test_a_driver_that_does_not_start(monkeypatch, error, told):
     driver = found(monkeypatch, Library(start=error))
