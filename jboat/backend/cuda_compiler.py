@@ -29,7 +29,7 @@ class Release(NamedTuple):
 def release(nvcc: Path) -> Release:
     """Ask a compiler for its version, which may not run, hang, or be something else."""
     try:
-        status, said = _run([str(nvcc), "--version"])
+        status, said = run([str(nvcc), "--version"])
     except subprocess.TimeoutExpired:
         return Release(None, f"{nvcc} does not answer within {_PATIENCE:.0f} seconds")
     except (OSError, ValueError) as error:
@@ -57,7 +57,7 @@ def lacks(host_config: Path | None, environ: Mapping[str, str]) -> str | None:
     if newest is None:
         return None
     try:
-        major = re.match(r"\d+", _run([compiler, "-dumpversion"], environ)[1])
+        major = re.match(r"\d+", run([compiler, "-dumpversion"], environ)[1])
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None  # which is told of elsewhere
     if major is None or int(major[0]) <= int(newest[1]):
@@ -65,7 +65,13 @@ def lacks(host_config: Path | None, environ: Mapping[str, str]) -> str | None:
     return f"a g++ of version {newest[1]} or older, named in cc_path (this one is {major[0]}, which nvcc refuses)"
 
 
-def _run(command: list[str], environ: Mapping[str, str] | None = None) -> tuple[int, str]:
+def run(command: list[str], environ: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Run a compiler for what it says of itself; its exit status and what it wrote.
+
+    Raises:
+        OSError: if it does not start.
+        subprocess.TimeoutExpired: if it does not end.
+    """
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,

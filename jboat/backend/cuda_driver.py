@@ -47,6 +47,11 @@ class CudaDriver(NamedTuple):
         if self.capabilities and max(self.capabilities) < least:
             own = max(self.capabilities) / 10
             return f"an older toolkit (CUDA 13 compiles for capability 7.5 and later, this device has {own})"
+        if self.capabilities and min(self.capabilities) < least:  # Jittor compiles for all that it sees
+            numbers = ",".join(str(i) for i, own in enumerate(self.capabilities) if own >= least)
+            return (
+                f"CUDA_VISIBLE_DEVICES={numbers}, or an older toolkit (CUDA 13 compiles for capability 7.5 and later)"
+            )
         return None
 
 

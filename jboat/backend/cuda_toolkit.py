@@ -28,7 +28,7 @@ _COMPILER_HEADERS = {"CCCL": "cub/cub.cuh", "CRT": "crt/host_runtime.h"}
 _CICC = ("nvvm/bin/cicc", "bin/cicc")  # nvcc calls it for every kernel; the second is Debian's and Ubuntu's place
 PARTS = ("nvcc", "NVVM", *_REQUIRED, *_COMPILER_HEADERS, *_WITH_CUDNN)
 _CUDNN_OF_CUDA = {8: (11, 12), 9: (11, 12, 13)}  # by NVIDIA's lists of what each was built for
-_NEWEST_CAPABILITY = 90
+_NEWEST_CAPABILITIES = {(11, 8): 90, (11, 1): 86, (0, 0): 80}  # of Jittor 1.3.11, from a version of CUDA on
 # cudaDeviceProp has lost two fields in CUDA 13, and its CUB wants a newer C++
 _CC_FLAGS_13 = " -std=c++20 -DclockRate=multiProcessorCount -DcomputeMode=integrated "
 
@@ -47,6 +47,7 @@ class CudaToolkit(NamedTuple):
         remarks: sentences about what was found and cannot be used.
         cudnn_headers: the folder with the headers of the cuDNN that is used.
         newest_capability: the highest compute capability of a device, such as 90 for 9.0; None where it is not known.
+        oldest_capability: the lowest.
     """
 
     nvcc: Path | None
@@ -58,6 +59,7 @@ class CudaToolkit(NamedTuple):
     remarks: tuple[str, ...] = ()
     cudnn_headers: Path | None = None
     newest_capability: int | None = None
+    oldest_capability: int | None = None
 
     @property
     def usable(self) -> bool:
@@ -107,9 +109,12 @@ def settings(toolkit: CudaToolkit) -> dict[str, str]:
     if toolkit.version is not None and toolkit.version >= (13, 0):
         # a cache of its own, since Jittor would build a part of its core anew after every start with other flags
         wanted |= {"cc_flags": _CC_FLAGS_13, "use_mpi": "0", "cache_name": "cuda13"}
-    if toolkit.newest_capability is not None and toolkit.newest_capability > _NEWEST_CAPABILITY:
-        # Jittor makes machine code for 9.0 at most, which newer devices do not run; their driver compiles this
-        wanted["nvcc_flags"] = f" -code=compute_{_NEWEST_CAPABILITY} "
+    newest = toolkit.newest_capability
+    limit = next(by for since, by in _NEWEST_CAPABILITIES.items() if (toolkit.version or (99, 0)) >= since)
+    if newest is not None and newest > limit:
+        # Jittor makes machine code up to the limit, which newer devices do not run; their driver compiles this. It has
+        # to be for the architecture that Jittor compiles for, which is that of the oldest device.
+        wanted["nvcc_flags"] = f" -code=compute_{min(toolkit.oldest_capability or limit, limit)} "
     return wanted
 
 
@@ -205,6 +210,7 @@ def _examined(home: Path, environ: Mapping[str, str], cache: Path) -> CudaToolki
         remarks=tuple(remarks),
         cudnn_headers=None if cudnn is None else cudnn.header.parent,
         newest_capability=max(driver.capabilities, default=None),
+        oldest_capability=min(driver.capabilities, default=None),
     )
 
 

@@ -108,3 +108,14 @@ def test_what_the_doctor_knows_of_a_driver_is_said(monkeypatch, capsys):
     monkeypatch.delenv("nvcc_path", raising=False)
     doctor._report_cuda()
     assert "0 devices, CUDA 12.4; the driver's error 999" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("script", "told"), [("#!/no/such/interpreter\n", "does not run"), ("#!/bin/sh\nprintf '\\377'\n", "at ")]
+)
+def test_the_doctor_goes_on_where_the_compiler_is_none(tmp_path, monkeypatch, capsys, script, told):
+    compiler = fake_cuda.touch(tmp_path / "g++", script)
+    compiler.chmod(0o755)
+    monkeypatch.setenv("cc_path", str(compiler))
+    doctor._report_compiler()
+    assert told in capsys.readouterr().out

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 from jboat import runtime
-from jboat.backend import cuda_driver, cuda_toolkit
+from jboat.backend import cuda_compiler, cuda_driver, cuda_toolkit
 from jboat.backend.cuda_driver import CudaDriver
 from jboat.backend.cuda_toolkit import CudaToolkit
 
@@ -57,8 +57,12 @@ def _report_compiler() -> None:
     if path is None:
         _line("compiler", "not found; Jittor compiles every kernel", "apt-get install g++, or set cc_path")
         return
-    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
-    _line("compiler", f"{version.splitlines()[0] if version else 'unknown version'} at {path}")
+    try:
+        said = cuda_compiler.run([path, "--version"])[1].strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        _line("compiler", f"{path} does not run: {error}", "apt-get install g++, or set cc_path")
+        return
+    _line("compiler", f"{said.splitlines()[0] if said else 'unknown version'} at {path}")
 
 
 def _report_jittor() -> None:

@@ -1,7 +1,10 @@
 """Libraries of the driver's name that are of no use: each is told apart, and none ends the process."""
 
-from jboat.backend import cuda_driver
+from pathlib import Path
+
+from jboat.backend import cuda_driver, cuda_toolkit
 from jboat.backend.cuda_driver import CudaDriver
+from jboat.backend.cuda_toolkit import CudaToolkit
 import pytest
 
 
@@ -73,3 +76,31 @@ def test_devices_that_are_hidden(monkeypatch, library):
 def test_no_driver_at_all(monkeypatch):
     absent = OSError("libcuda.so.1: cannot open shared object file: No such file or directory")
     assert found(monkeypatch, absent) == CudaDriver(None)
+
+
+def test_one_device_too_old_among_several_is_hidden():
+    """Jittor compiles for all of them, and nvcc 13 refuses."""
+    lack = CudaDriver((13, 0), 3, (90, 70, 86)).lacks((13, 0))
+    assert lack is not None
+    assert lack.startswith("CUDA_VISIBLE_DEVICES=0,2, or an older toolkit")
+    assert CudaDriver((13, 0), 2, (90, 70)).lacks((12, 8)) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "capabilities", "added"),
+    [
+        (
+            (13, 0),
+            (80, 120),
+            " -code=compute_80 ",
+        ),  # nvcc wants the architecture that Jittor names, which is the oldest
+        ((12, 8), (100,), " -code=compute_90 "),
+        ((11, 5), (90,), " -code=compute_86 "),
+        ((11, 8), (80, 90), None),
+    ],
+)
+def test_devices_newer_than_the_machine_code_get_what_their_driver_compiles(version, capabilities, added):
+    toolkit = CudaToolkit(
+        Path("nvcc"), (), version, newest_capability=max(capabilities), oldest_capability=min(capabilities)
+    )
+    assert cuda_toolkit.settings(toolkit).get("nvcc_flags") == added
