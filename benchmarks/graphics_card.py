@@ -44,12 +44,14 @@ def _by_tool() -> GraphicsCard | None:
 def _by_driver() -> GraphicsCard | None:
     try:
         driver = ctypes.CDLL("libcuda.so.1")
-        driver.cuInit, driver.cuDeviceGetCount, driver.cuDriverGetVersion, driver.cuDeviceGetName  # noqa: B018
-    except (OSError, AttributeError):  # none, or another library of this name
+    except OSError:
         return None
     count, version, name = ctypes.c_int(0), ctypes.c_int(0), ctypes.create_string_buffer(100)
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+    try:
+        if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+            return None
+        driver.cuDriverGetVersion(ctypes.byref(version))
+        driver.cuDeviceGetName(name, 100, 0)
+    except AttributeError:  # another library of this name
         return None
-    driver.cuDriverGetVersion(ctypes.byref(version))
-    driver.cuDeviceGetName(name, 100, 0)
     return GraphicsCard(name.value.decode(), f"for CUDA {version.value // 1000}.{version.value % 1000 // 10}", "")
