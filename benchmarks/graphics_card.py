@@ -47,8 +47,11 @@ def _by_driver() -> GraphicsCard | None:
     except OSError:
         return None
     count, version, name = ctypes.c_int(0), ctypes.c_int(0), ctypes.create_string_buffer(100)
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+    try:
+        if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+            return None
+        driver.cuDriverGetVersion(ctypes.byref(version))
+        driver.cuDeviceGetName(name, 100, 0)
+    except AttributeError:  # another library of this name
         return None
-    driver.cuDriverGetVersion(ctypes.byref(version))
-    driver.cuDeviceGetName(name, 100, 0)
     return GraphicsCard(name.value.decode(), f"for CUDA {version.value // 1000}.{version.value % 1000 // 10}", "")

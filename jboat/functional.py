@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import itertools
 import math
+from typing import Any
 
 from jboat import cpu_ops
 from jboat.backend.replacements.plain_arrays import is_float as is_float

@@ -21,7 +21,7 @@ def compiler(home, version=(12, 4)):
     nvcc = touch(home / "bin" / "nvcc", "#!/bin/sh\necho 'Cuda compilation tools, release {}.{}'\n".format(*version))
     nvcc.chmod(0o755)
     touch(home / "bin" / "nvcc.profile")
-    (home / "nvvm" / "bin").mkdir(parents=True, exist_ok=True)
+    touch(home / "nvvm" / "bin" / "cicc")
     for name in COMPILER:
         touch(home / "include" / name, f"// of {home.name}\n")
     touch(home / "include" / "cuda.h", f"#define CUDA_VERSION {1000 * version[0] + 10 * version[1]}\n")

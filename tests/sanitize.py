@@ -18,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 
-from jboat import cpu_ops, runtime
+from jboat import cpu_ops
+from jboat.backend import onednn
+from jboat.backend.jittor_home import jittor_home
 
 HERE = Path(__file__).parent
 KERNELS = Path(cpu_ops.__file__).parent
@@ -110,7 +112,7 @@ def main() -> None:
 
 
 def _onednn() -> Path:
-    return runtime.onednn_folder(runtime.jittor_home())
+    return onednn.folder(jittor_home())
 
 
 def _finished(compilation: subprocess.Popen[bytes]) -> None:

@@ -29,7 +29,13 @@ _PROGRESS = re.compile(r"Compiling (\w+)\((\d+)/(\d+)\) used: [\d.]+s eta: ([\d.
 _ATTEMPTS = 3
 _SECONDS_BETWEEN_LINES = 30.0
 _LINES_OF_AN_ERROR = 15
-_IMPORT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import jittor"
+_IMPORT = """\
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from jittor_utils import install_cuda
+install_cuda.has_installation = lambda: False
+import jittor
+"""
 _ELSEWHERE = "JBOAT_COMPILES_JITTOR"
 """Set in the other process, in which jboat, should it be imported there, must not start one more."""
 
@@ -93,6 +99,17 @@ class Start:
         patterns = ("jit_utils_core*.so", "jittor_core*.so", "*/jittor_core*.so")
         found = [path for pattern in patterns for path in self._cache.glob(pattern)]
         return {str(path.relative_to(self._cache)): path.stat().st_mtime_ns for path in sorted(found)}
+
+
+def leave_downloaded_cuda_alone() -> None:
+    """Keep Jittor's import from the CUDA that it has downloaded for an earlier program.
+
+    Where there is one, it starts the program again without CUDA in its PATH, and downloads one more for a newer driver.
+    Which compiler Jittor takes is settled by ``nvcc_path``.
+    """
+    from jittor_utils import install_cuda
+
+    install_cuda.has_installation = lambda: False
 
 
 def forget_the_import() -> None:

@@ -24,13 +24,15 @@ from jboat.backend.cuda_toolkit import CudaToolkit, header_folders, library_fold
 OWN_HEADERS = Path(__file__).with_name("cuda_headers")
 _LIBRARY = re.compile(r"lib\w+\.(so(\.[\d.]+)?|a)")
 _OF_CUDA = re.compile(r"lib(cuda|cublas|curand|cufft|cusparse|cusolver|cudnn|cupti|culibos|nv[A-Zrvt]|nvblas)")
+_LIST = "contents.txt"
+_LISTED = ("", "include", "include/shadowed", "lib64")  # the folders with what tells of a lost source
 _CUDNN_8_NAMES = ("ops_infer", "ops_train", "cnn_infer", "cnn_train")
 
 
 def prepared(toolkit: CudaToolkit, cache: Path) -> CudaToolkit:
     """The toolkit as Jittor can use it, with a home of links where it needs one.
 
-    A complete home of the same parts is kept. One with a link that leads nowhere is made anew.
+    A complete home of the same parts is kept. One with a link that leads nowhere, or is gone, is made anew.
 
     Args:
         toolkit: what :func:`jboat.backend.cuda_toolkit.find` found.
@@ -60,9 +62,9 @@ def planned(toolkit: CudaToolkit) -> dict[str, Path]:
     """Where each link of the home leads, by its path in the home."""
     root, links = toolkit.folders[0], {}
     links["bin"] = root / "bin"
-    nvvm = [folder / "nvvm" for folder in toolkit.folders if (folder / "nvvm").is_dir()]
-    if nvvm:
-        links["nvvm"] = nvvm[0]
+    cicc = toolkit.parts.get("NVVM")
+    if cicc is not None and cicc.parent.parent != root:
+        links["nvvm"] = cicc.parent.parent
     headers = [place for folder in toolkit.folders for place in header_folders(folder)]
     for name, destination in _merged([OWN_HEADERS, *headers]):
         if not name.startswith("cudnn"):
@@ -120,9 +122,15 @@ def _add(found: dict[str, Path], library: Path) -> None:
 
 
 def _is_complete(home: Path) -> bool:
-    """Whether the home is there and none of its links leads nowhere, of those that tell of a lost source."""
-    folders = [home, home / "include", home / "include" / "shadowed", home / "lib64"]
-    return all(folder.is_dir() and all(path.exists() for path in folder.iterdir()) for folder in folders)
+    """Whether the home has what its list names, and no link of it leads nowhere.
+
+    Toolkits go, and what clears disks for scratch takes files and links one by one.
+    """
+    try:
+        names = (home / _LIST).read_text().splitlines()
+    except OSError:
+        return False
+    return all((home / name).exists() for name in names)
 
 
 def _make(home: Path, links: dict[str, Path]) -> None:
@@ -136,6 +144,9 @@ def _make(home: Path, links: dict[str, Path]) -> None:
                 _copy(destination, link)  # a link into this environment would lead nowhere one day
             else:
                 link.symlink_to(destination.resolve())
+        folders = [fresh / name for name in _LISTED if (fresh / name).is_dir()]
+        listed = [path.relative_to(fresh) for folder in folders for path in sorted(folder.iterdir())]
+        (fresh / _LIST).write_text("\n".join(map(str, listed)))
         if home.is_dir() and not _is_complete(home):
             home.rename(Path(scratch) / "broken")
         try:

@@ -8,14 +8,14 @@ makes one folder of both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from os.path import isdir, isfile  # pathlib's own raise where a folder must not be entered
 from pathlib import Path
 import re
 import shutil
-import subprocess
 import sys
 from typing import NamedTuple
 
-from jboat.backend import cuda_driver
+from jboat.backend import cuda_compiler, cuda_driver
 
 DOWNLOADS = ("cutt", "cutlass", "nccl")
 _FOLDERS = ("/usr/local/cuda", "/opt/cuda", "/usr/lib/nvidia-cuda-toolkit")  # the last is Debian's and Ubuntu's
@@ -25,9 +25,10 @@ _REQUIRED = ("cudart", "cublas", "curand")
 _WITH_CUDNN = ("cudnn", "cufft", "cusparse")  # Jittor asks for all three or for none
 _HEADER = {"cudart": "cuda_runtime.h"}
 _COMPILER_HEADERS = {"CCCL": "cub/cub.cuh", "CRT": "crt/host_runtime.h"}
-PARTS = ("nvcc", *_REQUIRED, *_COMPILER_HEADERS, *_WITH_CUDNN)
+_CICC = ("nvvm/bin/cicc", "bin/cicc")  # nvcc calls it for every kernel; the second is Debian's and Ubuntu's place
+PARTS = ("nvcc", "NVVM", *_REQUIRED, *_COMPILER_HEADERS, *_WITH_CUDNN)
 _CUDNN_OF_CUDA = {8: (11, 12), 9: (11, 12, 13)}  # by NVIDIA's lists of what each was built for
-_NEWEST_CAPABILITY = 90
+_NEWEST_CAPABILITIES = {(11, 8): 90, (11, 1): 86, (0, 0): 80}  # of Jittor 1.3.11, from a version of CUDA on
 # cudaDeviceProp has lost two fields in CUDA 13, and its CUB wants a newer C++
 _CC_FLAGS_13 = " -std=c++20 -DclockRate=multiProcessorCount -DcomputeMode=integrated "
 
@@ -46,6 +47,7 @@ class CudaToolkit(NamedTuple):
         remarks: sentences about what was found and cannot be used.
         cudnn_headers: the folder with the headers of the cuDNN that is used.
         newest_capability: the highest compute capability of a device, such as 90 for 9.0; None where it is not known.
+        oldest_capability: the lowest.
     """
 
     nvcc: Path | None
@@ -57,6 +59,7 @@ class CudaToolkit(NamedTuple):
     remarks: tuple[str, ...] = ()
     cudnn_headers: Path | None = None
     newest_capability: int | None = None
+    oldest_capability: int | None = None
 
     @property
     def usable(self) -> bool:
@@ -67,25 +70,29 @@ class CudaToolkit(NamedTuple):
 def find(environ: Mapping[str, str], cache: Path) -> CudaToolkit:
     """Look for a compiler, its libraries and headers, and a driver.
 
-    The compiler may lie in CUDA_HOME, beside an ``nvcc`` on the PATH, in the usual folders, or in NVIDIA's wheels. The
-    first that is complete, by itself or with wheels, is taken; one in CUDA_HOME is taken in any case.
+    The compiler may lie in CUDA_HOME, beside an ``nvcc`` on the PATH, in Python's own prefix (conda's is one), in the
+    usual folders, in NVIDIA's wheels, or where Jittor has downloaded one earlier. The first that is complete, by itself
+    or with wheels, is taken; one in CUDA_HOME is taken in any case, and before it that of the variable ``nvcc_path``.
 
     Args:
         environ: the environment.
         cache: Jittor's folder, where its downloads would lie.
     """
+    named = environ.get("nvcc_path")
+    if named is not None:
+        return _named(named, environ, cache)
     chosen, remarks = environ.get("CUDA_HOME"), []
     if chosen and _holds_nvcc(Path(chosen)):
-        return _examined(Path(chosen).absolute(), cache)
+        return _examined(Path(chosen).absolute(), environ, cache)
     if chosen:
         remarks.append(f"CUDA_HOME is {chosen}, which has no bin/nvcc with bin/nvcc.profile beside it")
-    homes = list(dict.fromkeys(_homes(environ)))
+    homes = list(dict.fromkeys(_homes(environ, cache)))
     if not homes:
         on_path = shutil.which("nvcc", path=environ.get("PATH"))
         if on_path:
             remarks.append(f"{on_path} calls an nvcc elsewhere; name the folder of its toolkit in CUDA_HOME")
         return CudaToolkit(None, ("nvcc",), remarks=tuple(remarks))
-    examined = [_examined(home, cache) for home in homes]
+    examined = [_examined(home, environ, cache) for home in homes]
     found = next((toolkit for toolkit in examined if toolkit.usable), min(examined, key=lambda t: len(t.missing)))
     return found._replace(remarks=(*remarks, *found.remarks))
 
@@ -102,22 +109,25 @@ def settings(toolkit: CudaToolkit) -> dict[str, str]:
     if toolkit.version is not None and toolkit.version >= (13, 0):
         # a cache of its own, since Jittor would build a part of its core anew after every start with other flags
         wanted |= {"cc_flags": _CC_FLAGS_13, "use_mpi": "0", "cache_name": "cuda13"}
-    if toolkit.newest_capability is not None and toolkit.newest_capability > _NEWEST_CAPABILITY:
-        # Jittor makes machine code for 9.0 at most, which newer devices do not run; their driver compiles this
-        wanted["nvcc_flags"] = f" -code=compute_{_NEWEST_CAPABILITY} "
+    newest = toolkit.newest_capability
+    limit = next(by for since, by in _NEWEST_CAPABILITIES.items() if (toolkit.version or (99, 0)) >= since)
+    if newest is not None and newest > limit:
+        # Jittor makes machine code up to the limit, which newer devices do not run; their driver compiles this. It has
+        # to be for the architecture that Jittor compiles for, which is that of the oldest device.
+        wanted["nvcc_flags"] = f" -code=compute_{min(toolkit.oldest_capability or limit, limit)} "
     return wanted
 
 
 def header_folders(folder: Path) -> list[Path]:
     """Where a toolkit or wheel keeps headers; CUDA 13 has a folder of its own for CUB, Thrust and libcudacxx."""
     includes = [folder / "include", *sorted(folder.glob("targets/*-linux/include"))]
-    return [path for include in includes for path in (include, include / "cccl") if path.is_dir()]
+    return [path for include in includes for path in (include, include / "cccl") if isdir(path)]
 
 
 def library_folders(folder: Path) -> list[Path]:
     """Where a toolkit or wheel keeps libraries."""
     folders = [folder / "lib64", folder / "lib", *sorted(folder.glob("targets/*-linux/lib"))]
-    return [path for path in folders if path.is_dir()]
+    return [path for path in folders if isdir(path)]
 
 
 def header(folders: Iterable[Path], name: str) -> Path | None:
@@ -125,46 +135,74 @@ def header(folders: Iterable[Path], name: str) -> Path | None:
     return next((found for folder in (*folders, None) if (found := _header_in(folder, name))), None)
 
 
-def _homes(environ: Mapping[str, str]) -> Iterator[Path]:
+def _named(nvcc: str, environ: Mapping[str, str], cache: Path) -> CudaToolkit:
+    """What Jittor starts with where the user names it a compiler, or none by an empty name."""
+    if not nvcc:
+        return CudaToolkit(None, ("nvcc",))
+    home = Path(nvcc).absolute().parent.parent
+    if not _holds_nvcc(home):
+        home = Path(nvcc).resolve().parent.parent
+    if _holds_nvcc(home):
+        found = _examined(home, environ, cache)
+        absent = (*found.absent, *(_WITH_CUDNN if found.folders else ()))  # no home of links will be made for it
+        return found._replace(nvcc=Path(nvcc), folders=(), absent=absent)
+    return CudaToolkit(Path(nvcc), (), cuda_compiler.release(Path(nvcc)).version, _no_downloads(cache))
+
+
+def _homes(environ: Mapping[str, str], cache: Path) -> Iterator[Path]:
     on_path = shutil.which("nvcc", path=environ.get("PATH"))
     folders = [Path(on_path).resolve().parent.parent] if on_path else []
-    folders += map(Path, _FOLDERS)
+    folders += [Path(sys.prefix), *map(Path, _FOLDERS)]
     folders += sorted(Path("/usr/local").glob("cuda-*"), reverse=True) if _FOLDERS else []
-    for folder in [*folders, *(wheel for site in _sites() for wheel in sorted(site.glob("cu[0-9]*"), reverse=True))]:
+    folders += [wheel for site in _sites() for wheel in sorted(site.glob("cu[0-9]*"), reverse=True)]
+    for folder in [*folders, *sorted((cache / "jtcuda").glob("cuda*"), reverse=True)]:
         if _holds_nvcc(folder):
             yield folder.resolve()
 
 
 def _holds_nvcc(folder: Path) -> bool:
     """Whether this is a toolkit's folder, not one with a program that calls nvcc elsewhere."""
-    return (folder / "bin" / "nvcc").is_file() and (folder / "bin" / "nvcc.profile").is_file()
+    return isfile(folder / "bin" / "nvcc") and isfile(folder / "bin" / "nvcc.profile")
 
 
 def _sites() -> list[Path]:
-    return [Path(place) / "nvidia" for place in sys.path if place and (Path(place) / "nvidia").is_dir()]
+    return [Path(place) / "nvidia" for place in sys.path if place and isdir(Path(place) / "nvidia")]
 
 
-def _examined(home: Path, cache: Path) -> CudaToolkit:
-    version = _version(home)
+def _no_downloads(cache: Path) -> tuple[str, ...]:
+    return tuple(name for name in DOWNLOADS if not any((cache / name).glob("*/")))
+
+
+def _examined(home: Path, environ: Mapping[str, str], cache: Path) -> CudaToolkit:
+    nvcc = home / "bin" / "nvcc"
+    version, said = _version_in_headers(home), None
+    if version is None:
+        said = cuda_compiler.release(nvcc)
+        version = said.version
     wheels, remarks = _wheels(version)
     found = _parts(home, version, wheels=[])
-    if not set(_REQUIRED) | set(_COMPILER_HEADERS) | {"cudnn"} <= set(found):
+    if not {*_REQUIRED, *_COMPILER_HEADERS, "NVVM", "cudnn"} <= set(found):
         found = _parts(home, version, wheels)
     if "cudnn" not in found:
         remarks += [_misfit(folder, version) for folder in (home, None, *wheels) if _misfit(folder, version)]
-    parts = {"nvcc": home / "bin" / "nvcc"} | {name: part.file for name, part in found.items()}
+    parts = {"nvcc": nvcc} | {name: part.file for name, part in found.items()}
     driver = cuda_driver.find()
-    missing = [_missing(name) for name in (*_REQUIRED, *_COMPILER_HEADERS) if name not in parts]
-    missing += [lack for lack in [driver.lacks(version)] if lack]
+    missing = [_missing(name) for name in ("NVVM", *_REQUIRED, *_COMPILER_HEADERS) if name not in parts]
+    host = _header_in(home, "crt/host_config.h") or _header_in(None, "crt/host_config.h")
+    missing += [lack for lack in [driver.lacks(version), cuda_compiler.lacks(host, environ)] if lack]
+    if said is None and not missing:  # Jittor asks it for its version, whatever the headers say
+        said = cuda_compiler.release(nvcc)
+    if said is not None and said.problem:
+        missing.append(f"an nvcc that runs ({said.problem})")
     of_wheels = any(part.folder in wheels for part in found.values())
     cudnn = found.get("cudnn")
     as_it_lies = not of_wheels and _is_as_jittor_wants_it(home, version, parts, cudnn)
     return CudaToolkit(
-        nvcc=parts["nvcc"],
+        nvcc=nvcc,
         missing=tuple(missing),
         version=version,
         absent=(
-            *(name for name in DOWNLOADS if not any((cache / name).glob("*/"))),
+            *_no_downloads(cache),
             *(name for name in _WITH_CUDNN if name not in parts),
         ),
         parts=parts,
@@ -172,11 +210,12 @@ def _examined(home: Path, cache: Path) -> CudaToolkit:
         remarks=tuple(remarks),
         cudnn_headers=None if cudnn is None else cudnn.header.parent,
         newest_capability=max(driver.capabilities, default=None),
+        oldest_capability=min(driver.capabilities, default=None),
     )
 
 
 class _Part(NamedTuple):
-    """A library and its header, from one folder (None stands for the system's), or a header alone."""
+    """A library and its header, from one folder (None stands for the system's), or a header or program alone."""
 
     file: Path
     header: Path
@@ -200,6 +239,11 @@ def _parts(home: Path, version: tuple[int, int] | None, wheels: list[Path]) -> d
             if top is not None:
                 found[name] = _Part(top, top, folder)
                 break
+    for folder in (home, *wheels):
+        program = next((folder / place for place in _CICC if isfile(folder / place)), None)
+        if program is not None:
+            found["NVVM"] = _Part(program, program, folder)
+            break
     return found
 
 
@@ -215,6 +259,8 @@ def _misfit(folder: Path | None, version: tuple[int, int] | None) -> str:
 
 
 def _missing(name: str) -> str:
+    if name == "NVVM":
+        return f"NVVM, without which nvcc compiles nothing ({_CICC[0]})"
     return f"the headers of {name}" if name in _COMPILER_HEADERS else f"{name} with its header"
 
 
@@ -222,20 +268,20 @@ def _is_as_jittor_wants_it(
     home: Path, version: tuple[int, int] | None, parts: Mapping[str, Path], cudnn: _Part | None
 ) -> bool:
     """Whether every part lies where Jittor looks, under the name that it looks for, and compiles as it is."""
-    if version is None or version >= (13, 0) or not (home / "include" / "npp.h").is_file():
+    if version is None or version >= (13, 0) or not isfile(home / "include" / "npp.h"):
         return False
     if cudnn is not None and _cudnn_major(cudnn.header.parent) != 8:
         return False
     near = [*library_folders(home), *map(Path, SYSTEM_LIBRARIES)]
     names = [name for name in (*_REQUIRED, *_WITH_CUDNN) if name in parts]
-    return (home / "lib64" / "libcudart.so").is_file() and all(_any_file(near, f"lib{name}.so") for name in names)
+    return isfile(home / "lib64" / "libcudart.so") and all(_any_file(near, f"lib{name}.so") for name in names)
 
 
 def _wheels(version: tuple[int, int] | None) -> tuple[list[Path], list[str]]:
     """Folders of NVIDIA's wheels of a major version, and a remark for each that is of another one."""
     folders, remarks = [], []
     for site in _sites():
-        for folder in sorted(site.iterdir()):
+        for folder in sorted(site.glob("*")):
             majors = _majors_of(folder)
             if not library_folders(folder) and not header_folders(folder):
                 continue
@@ -258,18 +304,18 @@ def _majors_of(folder: Path) -> set[int]:
 def _library(folder: Path | None, name: str) -> Path | None:
     for place in map(Path, SYSTEM_LIBRARIES) if folder is None else library_folders(folder):
         for path in (place / f"lib{name}.so", *sorted(place.glob(f"lib{name}.so.*"))):
-            if path.is_file():
+            if isfile(path):
                 return path
     return None
 
 
 def _header_in(folder: Path | None, name: str) -> Path | None:
     places = map(Path, _HEADERS) if folder is None else header_folders(folder)
-    return next((place / name for place in places if (place / name).is_file()), None)
+    return next((place / name for place in places if isfile(place / name)), None)
 
 
 def _any_file(folders: Iterable[Path], name: str) -> bool:
-    return any((folder / name).is_file() for folder in folders)
+    return any(isfile(folder / name) for folder in folders)
 
 
 def _cudnn_major(headers: Path) -> int | None:
@@ -280,17 +326,12 @@ def _cudnn_major(headers: Path) -> int | None:
     return None
 
 
-def _version(home: Path) -> tuple[int, int] | None:
+def _version_in_headers(home: Path) -> tuple[int, int] | None:
     for folder in header_folders(home):
         found = _number(folder / "cuda.h", "CUDA_VERSION")
         if found is not None:
             return found // 1000, found % 1000 // 10  # 11080 is 11.8
-    try:
-        said = subprocess.run([home / "bin" / "nvcc", "--version"], capture_output=True, text=True, check=False).stdout
-    except OSError:
-        return None
-    release = re.search(r"release (\d+)\.(\d+)", said)
-    return (int(release[1]), int(release[2])) if release else None
+    return None
 
 
 def _number(file: Path, macro: str) -> int | None:

@@ -15,13 +15,23 @@ def jittor_home(environ: Mapping[str, str] = os.environ) -> Path:
 
     It is JITTOR_HOME, or the one that an earlier program was started with, which Jittor remembers, or the user's home.
     """
-    return Path(environ.get("JITTOR_HOME") or _remembered_home() or Path.home()).absolute()
+    return Path(environ.get("JITTOR_HOME") or _remembered_home() or _users_home()).absolute()
+
+
+def _users_home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise RuntimeError(
+            "Jittor compiles its kernels below the home of the user, and this user has none: HOME is not set. "
+            "Set the environment variable JITTOR_HOME to a folder you can write to."
+        ) from error
 
 
 def _remembered_home() -> str | None:
     try:
         remembered = json.loads((Path.home() / ".cache" / "jittor" / "config.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):
         return None
     return remembered.get("JITTOR_HOME") if isinstance(remembered, dict) else None
 
@@ -38,10 +48,15 @@ def require_writable_home(home: Path) -> None:
         with tempfile.TemporaryFile(dir=cache):
             pass
     except OSError as error:
-        raise RuntimeError(
-            f"Jittor compiles its kernels into {cache}, which cannot be written ({error}). "
-            "Set the environment variable JITTOR_HOME to a folder you can write to."
-        ) from error
+        raise not_written(cache, error) from error
+
+
+def not_written(cache: Path, error: OSError) -> RuntimeError:
+    """The error where Jittor's cache cannot be written."""
+    return RuntimeError(
+        f"Jittor compiles its kernels into {cache}, which cannot be written ({error}). "
+        "Set the environment variable JITTOR_HOME to a folder you can write to."
+    )
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ def settings(cache: Path) -> dict[str, str]:
             f"headers of this Python ({name}-dev on Debian and Ubuntu, {name}-devel on Fedora and openSUSE), or name "
             f"another {name}-config in the environment variable python_config_path."
         )
-    if any(character.isspace() for character in str(cache)):  # Jittor runs the program's path through a shell, unquoted
+    if shlex.quote(str(cache)) != str(cache):  # Jittor runs the program's path through a shell, unquoted
         return {}
     return {"python_config_path": str(_program(cache, folders))}
 

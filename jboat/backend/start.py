@@ -30,7 +30,7 @@ from typing import Any
 
 from jboat.backend import core_build, cuda_home, cuda_kernels, cuda_toolkit, onednn, precompiled_headers, python_config
 from jboat.backend.cuda_toolkit import CudaToolkit
-from jboat.backend.jittor_home import jittor_home, require_writable_home, where_jittor_can_write
+from jboat.backend.jittor_home import jittor_home, not_written, require_writable_home, where_jittor_can_write
 import numpy as np
 
 logger = logging.getLogger("jboat")
@@ -174,6 +174,7 @@ def _import(module: ModuleType) -> None:
     home = _with_settings()
     with where_jittor_can_write(home):
         import jittor_utils
+    core_build.leave_downloaded_cuda_alone()
     beginning = core_build.Start(Path(jittor_utils.cache_path), metadata.version("jittor"))
     beginning.compile_what_is_missing()
     loader = before["__spec__"].loader
@@ -221,7 +222,11 @@ def _with_settings() -> Path:
             )
     chosen = settings(os.environ, cuda=find_cuda(), has_onednn=has_onednn)
     if "python_config_path" not in os.environ:
-        chosen |= python_config.settings(home / ".cache" / "jittor")
+        cache = home / ".cache" / "jittor"
+        try:
+            chosen |= python_config.settings(cache)
+        except OSError as error:  # a full disk takes an empty file, which is all that was tried
+            raise not_written(cache, error) from error
     os.environ.update(chosen, **{_CHOSEN: json.dumps(chosen)})
     return home
 

@@ -292,3 +292,9 @@ def test_an_unknown_step_is_refused_with_those_there_are():
     done = check("--steps", "tuor")
     assert done.returncode == 2
     assert "tour" in done.stderr
+
+
+def test_a_library_of_the_drivers_name_alone_is_no_card(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(graphics_card.ctypes, "CDLL", lambda name: object())
+    assert graphics_card.find() is None

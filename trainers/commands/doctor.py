@@ -10,13 +10,15 @@ import shutil
 import subprocess
 import sys
 
-from jboat.backend import cuda_driver, cuda_toolkit, onednn, start
+from jboat.backend import cuda_compiler, cuda_driver, cuda_toolkit, onednn, start
+from jboat.backend.cuda_driver import CudaDriver
 from jboat.backend.cuda_toolkit import CudaToolkit
 from jboat.backend.jittor_home import jittor_home, require_writable_home
 
 _LABEL = 12
 _JOIN_WHEELS = "pip install 'jboat-trainer[cuda13]'"
-_WHEELS = {"cudart": "cuda-runtime", "CCCL": "cuda-cccl", "CRT": "cuda-nvcc"}
+_CHOOSE_HOME = "export JITTOR_HOME=/a/folder/you/can/write"
+_WHEELS = {"cudart": "cuda-runtime", "CCCL": "cuda-cccl", "CRT": "cuda-nvcc", "NVVM": "cuda-nvcc"}
 _WITHOUT = {
     "cudnn": "not used; convolutions are products of matrices, slower",
     "cufft": "not found; cuDNN is not used without it",
@@ -31,6 +33,11 @@ def main() -> int:
     _line("jboat", metadata.version("jboat-trainer"))
     _report_compiler()
     _report_jittor()
+    try:
+        jittor_home()
+    except RuntimeError as error:
+        _line("cache", str(error), _CHOOSE_HOME)
+        return 1
     _report_onednn()
     _report_cuda()
     _report_mpi()
@@ -50,8 +57,12 @@ def _report_compiler() -> None:
     if path is None:
         _line("compiler", "not found; Jittor compiles every kernel", "apt-get install g++, or set cc_path")
         return
-    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
-    _line("compiler", f"{version.splitlines()[0] if version else 'unknown version'} at {path}")
+    try:
+        said = cuda_compiler.run([path, "--version"])[1].strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        _line("compiler", f"{path} does not run: {error}", "apt-get install g++, or set cc_path")
+        return
+    _line("compiler", f"{said.splitlines()[0] if said else 'unknown version'} at {path}")
 
 
 def _report_jittor() -> None:
@@ -85,12 +96,16 @@ def _report_cuda() -> None:
         return
     driver = cuda_driver.find()
     runs = "not found" if driver.version is None else f"{driver.devices} devices, CUDA {_dotted(driver.version)}"
+    if driver.problem:
+        runs = driver.problem if driver.version is None else f"{runs}; {driver.problem}"
     _line("CUDA driver", runs)
     toolkit = start.find_cuda()
     if toolkit.usable:
         _line("CUDA", f"{_version(toolkit)}, {toolkit.nvcc}")
     elif toolkit.nvcc is None:
-        _line("CUDA", "not used: there is no nvcc", _JOIN_WHEELS if driver.devices else "")
+        _line("CUDA", "not used: there is no nvcc", _compiler_for(driver))
+        for remark in toolkit.remarks:
+            _line("  remark", remark)
         return
     else:
         _line("CUDA", f"not used: missing {', '.join(toolkit.missing)}")
@@ -110,6 +125,18 @@ def _report_cuda() -> None:
         _line("  remark", remark)
     if toolkit.usable and os.environ.get("NVIDIA_TF32_OVERRIDE", "0") == "0":
         _line("  TF32", "off, for exact float32; NVIDIA_TF32_OVERRIDE=1 in the environment turns it on")
+
+
+def _compiler_for(driver: CudaDriver) -> str:
+    """How to get a compiler whose programs this driver runs; nothing without a device."""
+    if driver.version is None or not driver.devices:
+        return ""
+    if driver.version >= (13, 0):
+        return _JOIN_WHEELS
+    return (
+        f"install the toolkit of CUDA {driver.version[0]} from your system, since no wheel has its compiler; "
+        f"or a driver for CUDA 13, then {_JOIN_WHEELS}"
+    )
 
 
 def _version(toolkit: CudaToolkit) -> str:
@@ -136,7 +163,7 @@ def _report_cache() -> None:
     try:
         require_writable_home(jittor_home())
     except RuntimeError as error:
-        _line("cache", str(error), "export JITTOR_HOME=/a/folder/you/can/write")
+        _line("cache", str(error), _CHOOSE_HOME)
         return
     _line("cache", f"{cache} ({_kernels(cache)} compiled kernels)")
 

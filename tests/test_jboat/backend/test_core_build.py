@@ -1,10 +1,11 @@
 """Jittor's core is compiled in another process, and the program that wanted it goes on.
 
-A package that does what Jittor's import does in each case stands in for it; test_runtime.py has the real one.
+A package that does what Jittor's import does in each case stands in for it; test_start.py has the real one.
 """
 
 import logging
 import os
+import pathlib
 import sys
 import time
 
@@ -171,3 +172,17 @@ def test_other_settings_are_known_apart(cache, jittor, monkeypatch):
     start(cache)
     monkeypatch.delenv("cc_flags")
     start(cache)
+
+
+def test_the_other_process_leaves_downloaded_cuda_alone(cache, jittor):
+    package = jittor(
+        "import pathlib\nfrom jittor_utils import install_cuda\n"
+        "pathlib.Path(__file__).with_name('seen').write_text(str(install_cuda.has_installation()))"
+    )
+    downloaded = pathlib.Path.home() / ".cache" / "jittor" / "jtcuda"
+    downloaded.mkdir(exist_ok=True)
+    try:
+        start(cache)
+    finally:
+        downloaded.rmdir()
+    assert (package / "seen").read_text() == "False"

@@ -94,11 +94,14 @@ def test_a_complete_home_is_kept(tmp_path, wheels):
     assert mark.exists()
 
 
-@pytest.mark.parametrize("place", ["bin", "lib64/libcublas.so", "include/cuda_runtime.h"])
-def test_a_home_with_a_dangling_link_is_made_anew(tmp_path, wheels, place):
+@pytest.mark.parametrize("kind", ["dangling", "gone"])
+@pytest.mark.parametrize("place", ["bin", "nvvm", "lib64/libcublas.so", "include/cuda_runtime.h", "include/npp.h"])
+def test_a_home_with_a_link_that_dangles_or_is_gone_is_made_anew(tmp_path, wheels, place, kind):
+    """Disks for scratch are cleared of what is old, file by file and link by link."""
     home = prepared(tmp_path).nvcc.parents[1]
     (home / place).unlink()
-    (home / place).symlink_to(tmp_path / "gone")
+    if kind == "dangling":
+        (home / place).symlink_to(tmp_path / "gone")
     assert prepared(tmp_path).nvcc.parents[1] == home
     assert (home / place).exists()
     assert [path.name for path in home.parent.iterdir()] == [home.name]

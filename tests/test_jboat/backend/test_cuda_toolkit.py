@@ -251,7 +251,7 @@ def test_a_driver_is_asked_for_its_version(monkeypatch):
     assert cuda_driver.find() == CudaDriver((12, 8), 0)
 
     def missing(name):
-        raise OSError(name)
+        raise OSError(f"{name}: cannot open shared object file: No such file or directory")
 
     monkeypatch.setattr(cuda_driver.ctypes, "CDLL", missing)
     assert cuda_driver.find() == CudaDriver(None)

@@ -40,8 +40,9 @@ def test_headers_may_lie_below_a_folder_with_a_space(tmp_path, monkeypatch):
     assert answer(program, "--includes") == f'-I"{folder}"'
 
 
-def test_a_cache_with_a_space_is_left_to_jittors_search(tmp_path):
-    assert python_config.settings(tmp_path / "my cache") == {}  # Jittor runs the program unquoted
+@pytest.mark.parametrize("name", ["my cache", "o'brien", "a(b)", "r&d"])
+def test_a_cache_that_a_shell_would_misread_is_left_to_jittors_search(tmp_path, name):
+    assert python_config.settings(tmp_path / name) == {}  # Jittor runs the program unquoted
 
 
 def test_another_installations_program_will_do(tmp_path, monkeypatch):
