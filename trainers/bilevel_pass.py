@@ -63,7 +63,7 @@ class Problem:
         """Take the sections of ``solver_config`` as they are, for an outer step that begins."""
         self.config.clear()
         self.config.update(
-            {name: dict(section) for name, section in self.sections.items()},
+            {name: dict(section or {}) for name, section in self.sections.items()},
             gm_op=self.gm_op,
             na_op=self.na_op,
             lower_level_opt=self.ll_optimizer,
