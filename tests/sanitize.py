@@ -119,8 +119,14 @@ def _finished(compilation: subprocess.Popen[bytes]) -> None:
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    by_shell = [
+        "sh",
+        "-c",
+        '"$0" "$@"; exit $?',
+        *command,
+    ]  # Jittor ends a process one of whose own children was killed
     return subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | ENVIRONMENT, preexec_fn=_all_addresses, check=False
+        by_shell, capture_output=True, text=True, env=os.environ | ENVIRONMENT, preexec_fn=_all_addresses, check=False
     )
 
 
