@@ -59,7 +59,15 @@ def build(
     """
     folder.mkdir(parents=True, exist_ok=True)
     onednn = _onednn()
-    flags = ["-std=c++14", optimized, "-g1", f"-march={processor}", "-fopenmp", *shlex.split(cpu_ops.FOR_VECTOR_CODE)]
+    flags = [
+        "-std=c++14",
+        optimized,
+        "-g1",
+        "-Wno-psabi",
+        f"-march={processor}",
+        "-fopenmp",
+        *shlex.split(cpu_ops.FOR_VECTOR_CODE),
+    ]
     flags += [*SANITIZERS, f"-I{KERNELS}", f"-I{onednn / 'include'}"]
     headers = "".join(path.read_text() for path in sorted(KERNELS.glob("*.h")))
     compilations, objects = [], []
