@@ -61,7 +61,15 @@ def build(
     """
     folder.mkdir(parents=True, exist_ok=True)
     onednn = _onednn()
-    flags = ["-std=c++14", optimized, "-g1", f"-march={processor}", "-fopenmp", *shlex.split(cpu_ops.FOR_VECTOR_CODE)]
+    flags = [
+        "-std=c++14",
+        optimized,
+        "-g1",
+        "-Wno-psabi",
+        f"-march={processor}",
+        "-fopenmp",
+        *shlex.split(cpu_ops.FOR_VECTOR_CODE),
+    ]
     flags += [*SANITIZERS, f"-I{KERNELS}", f"-I{onednn / 'include'}"]
     headers = "".join(path.read_text() for path in sorted(KERNELS.glob("*.h")))
     compilations, objects = [], []
@@ -121,8 +129,14 @@ def _finished(compilation: subprocess.Popen[bytes]) -> None:
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    by_shell = [
+        "sh",
+        "-c",
+        '"$0" "$@"; exit $?',
+        *command,
+    ]  # Jittor ends a process one of whose own children was killed
     return subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | ENVIRONMENT, preexec_fn=_all_addresses, check=False
+        by_shell, capture_output=True, text=True, env=os.environ | ENVIRONMENT, preexec_fn=_all_addresses, check=False
     )
 
 

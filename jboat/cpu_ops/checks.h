@@ -98,12 +98,11 @@ inline float* numbers_of(Var* v) {
 // The part of an operation that a name stands for.
 template <class Part, size_t count>
 inline Part part_named(const string& name, const char* operation, const char* const (&names)[count]) {
-    std::ostringstream all;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++)
         if (name == names[i]) return (Part)i;
-        all << (i ? ", " : "") << names[i];
-    }
-    refuse(operation, ": there is no part \"", name, "\"; there are ", all.str());
+    string all;
+    for (const char* other : names) all += (all.size() ? ", " : "") + string(other);
+    refuse(operation, ": there is no part \"", name, "\"; there are ", all);
 }
 
 // What reaches the derivative by an output, in the output's own type and shape. Where it met a Var of another type, such

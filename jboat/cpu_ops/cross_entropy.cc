@@ -88,8 +88,10 @@ void by_scores(const float* p, const float* q, int64 n, int64 k, float* result) 
 void by_losses(const float* p, const Labels& t, const float* s, int64 n, int64 k, float* result) {
     for_rows(n, k, [=](int64 start, int64 end) {
         for (int64 i = start; i < end; i++) {
-            for (int64 j = 0; j < k; j++) result[i * k + j] = s[i] * p[i * k + j];
-            if (t.count(i, k)) result[i * k + t[i]] -= s[i];
+            const float* x = p + i * k;
+            float* row = result + i * k;
+            for (int64 j = 0; j < k; j++) row[j] = s[i] * x[j];
+            if (t.count(i, k)) row[t[i]] -= s[i];
         }
     });
 }
@@ -97,8 +99,9 @@ void by_losses(const float* p, const Labels& t, const float* s, int64 n, int64 k
 void along(const float* u, const float* p, const Labels& t, int64 n, int64 k, float* result) {
     for_rows(n, k, [=](int64 start, int64 end) {
         for (int64 i = start; i < end; i++) {
-            const float sum = product_of_rows(u + i * k, p + i * k, k);
-            result[i] = t.count(i, k) ? sum - u[i * k + t[i]] : sum;
+            const float* x = u + i * k;
+            const float sum = product_of_rows(x, p + i * k, k);
+            result[i] = t.count(i, k) ? sum - x[t[i]] : sum;
         }
     });
 }

@@ -26,11 +26,20 @@ static VarPtr combine(Var* a, Var* b, NanoString operation) {
 // What the inputs of a part are.
 enum class Input { labels, one_number, row_numbers, rows };
 
-static vector<Input> inputs_of(Part part, size_t given) {
+struct Inputs {
+    Input kinds[3];
+    size_t count;
+
+    Inputs(Input first) : kinds{first}, count(1) {}
+    Inputs(Input first, Input second) : kinds{first, second}, count(2) {}
+    Inputs(Input first, Input second, Input third) : kinds{first, second, third}, count(3) {}
+};
+
+static Inputs inputs_of(Part part, size_t given) {
     switch (part) {
     case Part::losses: return {Input::rows, Input::labels};
     case Part::mean: return {Input::row_numbers, Input::labels};
-    case Part::softmax: return given == 1 ? vector<Input>{Input::rows} : vector<Input>{Input::rows, Input::labels};
+    case Part::softmax: return given == 1 ? Inputs(Input::rows) : Inputs(Input::rows, Input::labels);
     case Part::by_losses: return {Input::rows, Input::labels, Input::row_numbers};
     case Part::along: return {Input::rows, Input::rows, Input::labels};
     case Part::spread: return {Input::one_number, Input::labels};
@@ -41,17 +50,17 @@ static vector<Input> inputs_of(Part part, size_t given) {
 
 static void check_inputs(const vector<Var*>& in, Part part, int k) {
     const char* const name = "cross_entropy";
-    const vector<Input> wanted = inputs_of(part, in.size());
+    const Inputs wanted = inputs_of(part, in.size());
     REQUIRE(
-        in.size() == wanted.size(), name, ": part \"", names[(int)part], "\" has ", part == Part::softmax ? "1 or " : "",
-        wanted.size(), " inputs, not ", in.size()
+        in.size() == wanted.count, name, ": part \"", names[(int)part], "\" has ", part == Part::softmax ? "1 or " : "",
+        wanted.count, " inputs, not ", in.size()
     );
     REQUIRE(k >= 0, name, ": classes must not be negative, but are ", k);
-    Var* const per_row = in[wanted[0] == Input::one_number];
+    Var* const per_row = in[wanted.kinds[0] == Input::one_number];
     REQUIRE(per_row->shape.size(), name, ": an input has no axes");
     const int64 n = per_row->shape[0];
     for (size_t i = 0; i < in.size(); i++) {
-        switch (wanted[i]) {
+        switch (wanted.kinds[i]) {
         case Input::labels:
             REQUIRE(
                 in[i]->dtype() == ns_int32 || in[i]->dtype() == ns_int64, name, ": labels must be int32 or int64, but are ",

@@ -8,8 +8,8 @@ namespace jboat {
 // one number.
 //
 // Behind each threshold stand the microseconds on one core and on two, as benchmarks/cpu_kernels.py measured them on a Xeon that
-// other programs used as well. There the cores are awake. In a step they have other work between, so that two of them have to win
-// clearly, which is why the thresholds of the quickest loops lie above the point where two cores are as fast as one.
+// other programs used as well, with both cores awake. In a step the other core may sleep, and waking it costs more: the
+// thresholds of the quickest loops lie above the point where two cores are as fast as one.
 enum Work : int64 {
     adding_rows_up = 1 << 14,     // 2^14 passes 2.7 and 3.3, 2^15 6.6 and 6.2: about as fast either way, in 32 columns
     channels_of_images = 1 << 14, // 2^14 passes 1.4 and 1.6, 2^15 2.8 and 2.6, 2^16 5.0 and 3.8
