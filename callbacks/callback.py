@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
-    from jboat.trainers.hypergradient_result import HyperGradientResult
+    from jboat.trainers.outer_step.result import HyperGradientResult
     from jboat.trainers.trainer_state import TrainerState
 
 HOOKS = (

@@ -10,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
-    from jboat.trainers.hypergradient_result import HyperGradientResult
+    from jboat.trainers.outer_step.result import HyperGradientResult
     from jboat.trainers.trainer_state import TrainerState
 
 _logger = logging.getLogger("jboat")

@@ -8,7 +8,7 @@ from jboat.callbacks.callback import Callback
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
-    from jboat.trainers.hypergradient_result import HyperGradientResult
+    from jboat.trainers.outer_step.result import HyperGradientResult
     from jboat.trainers.trainer_state import TrainerState
 
 

@@ -10,7 +10,7 @@ from jboat.callbacks.saved_values import is_count
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
-    from jboat.trainers.hypergradient_result import HyperGradientResult
+    from jboat.trainers.outer_step.result import HyperGradientResult
     from jboat.trainers.trainer_state import TrainerState
 
 logger = logging.getLogger("jboat")

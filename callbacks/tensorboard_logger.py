@@ -19,7 +19,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
-    from jboat.trainers.hypergradient_result import HyperGradientResult
+    from jboat.trainers.outer_step.result import HyperGradientResult
     from jboat.trainers.trainer_state import TrainerState
 
 

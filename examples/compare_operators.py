@@ -28,7 +28,7 @@ import time
 
 from jboat import BilevelTrainer, TrainerState
 from jboat.callbacks import Callback, CSVLogger, TensorBoardLogger
-from jboat.trainers.hypergradient_result import HyperGradientResult
+from jboat.trainers.outer_step.result import HyperGradientResult
 import jittor as jt
 from jittor import nn
 import numpy as np

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jboat.trainers.errors import NonFiniteError as NonFiniteError
     from jboat.trainers.errors import SecondOrderError as SecondOrderError
     from jboat.trainers.history import History as History
-    from jboat.trainers.hypergradient_result import HyperGradientResult as HyperGradientResult
+    from jboat.trainers.outer_step.result import HyperGradientResult as HyperGradientResult
     from jboat.trainers.trainer_state import StopReason as StopReason
     from jboat.trainers.trainer_state import TrainerState as TrainerState
     from jboat.trajectory import Trajectory as Trajectory
@@ -26,7 +26,7 @@ _HOMES = {
     "BilevelTrainer": "jboat.trainers.bilevel_trainer",
     "DeviceMemoryError": "jboat.trainers.errors",
     "History": "jboat.trainers.history",
-    "HyperGradientResult": "jboat.trainers.hypergradient_result",
+    "HyperGradientResult": "jboat.trainers.outer_step.result",
     "NonFiniteError": "jboat.trainers.errors",
     "SecondOrderError": "jboat.trainers.errors",
     "StopReason": "jboat.trainers.trainer_state",

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from jboat.trainers.errors import NonFiniteError as NonFiniteError
     from jboat.trainers.errors import SecondOrderError as SecondOrderError
     from jboat.trainers.history import History as History
-    from jboat.trainers.hypergradient_result import HyperGradientResult as HyperGradientResult
+    from jboat.trainers.outer_step.result import HyperGradientResult as HyperGradientResult
     from jboat.trainers.trainer_state import StopReason as StopReason
     from jboat.trainers.trainer_state import TrainerState as TrainerState
 
 _HOMES = {
     "BilevelTrainer": "bilevel_trainer",
     "History": "history",
-    "HyperGradientResult": "hypergradient_result",
+    "HyperGradientResult": "outer_step.result",
     "NonFiniteError": "errors",
     "SecondOrderError": "errors",
     "StopReason": "trainer_state",

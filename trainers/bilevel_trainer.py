@@ -15,10 +15,12 @@ import jboat.gm_ol
 from jboat.lower_objective import Objective
 import jboat.na_ol  # noqa: F401
 from jboat.optim import UpdateRule
-from jboat.trainers import checkpoint, configuration, description, device_memory, method_pass, seeding, validation
+from jboat.trainers import arguments, seeding
 from jboat.trainers import device as devices
-from jboat.trainers.bilevel_pass import Events, Problem, failure_of
 from jboat.trainers.callback_list import CallbackList, with_default_loggers
+from jboat.trainers.configuration import build, description
+from jboat.trainers.data.loaders import as_item, batch_size, check_loader
+from jboat.trainers.data.step_batches import Pair, task_pairs
 from jboat.trainers.device_scope import device_scope
 from jboat.trainers.errors import NonFiniteError
 from jboat.trainers.evaluation import UnknownSize, evaluation_mode, weighted_means
@@ -26,13 +28,14 @@ from jboat.trainers.first_batch import SecondOrderCheck
 from jboat.trainers.fit_loop import FitLoop
 from jboat.trainers.history import History
 from jboat.trainers.history_recorder import HistoryRecorder
-from jboat.trainers.hypergradient_result import HyperGradientResult, mean
 from jboat.trainers.level_check import LevelCheck
-from jboat.trainers.loaders import as_item, batch_size, check_loader
-from jboat.trainers.resumption import Resumption
-from jboat.trainers.step_batches import Pair, task_pairs
+from jboat.trainers.outer_step import device_memory, method
+from jboat.trainers.outer_step.chains import Events, Problem, failure_of
+from jboat.trainers.outer_step.result import HyperGradientResult, mean
+from jboat.trainers.outer_step.zero_hypergradient import ZeroWatch
+from jboat.trainers.persistence import checkpoint
+from jboat.trainers.persistence.resumption import Resumption
 from jboat.trainers.trainer_state import TrainerState
-from jboat.trainers.zero_hypergradient import ZeroWatch
 import jittor as jt
 import numpy as np
 
@@ -124,36 +127,36 @@ class BilevelTrainer:
         device: Literal["auto", "cpu", "cuda"] = "auto",
         deterministic: bool = True,
     ) -> None:
-        validation.module("ll_model", ll_model)
-        validation.module("ul_model", ul_model)
+        arguments.module("ll_model", ll_model)
+        arguments.module("ul_model", ul_model)
         if fo_op is not None:
-            validation.choice("fo_op", fo_op, sorted(registry.operators("fo")))
-            validation.single_step(f"fo_op={fo_op!r}", warm_start, lower_batches)
+            arguments.choice("fo_op", fo_op, sorted(registry.operators("fo")))
+            arguments.single_step(f"fo_op={fo_op!r}", warm_start, lower_batches)
             ll_optimizer_state = "carry"
         gm_chain, na_chain = registry.order_chain(gm_op, na_op)
         plan = registry.plan(*((gm_chain, na_chain) if fo_op is None else ((), ())))
-        validation.positive_integer("lower_iters", lower_iters)
-        validation.positive_integer("accumulate", accumulate)
-        validation.choice("lower_batches", lower_batches, ("shared", "fresh"))
-        validation.choice("ll_optimizer_state", ll_optimizer_state, ("reset", "carry"))
+        arguments.positive_integer("lower_iters", lower_iters)
+        arguments.positive_integer("accumulate", accumulate)
+        arguments.choice("lower_batches", lower_batches, ("shared", "fresh"))
+        arguments.choice("ll_optimizer_state", ll_optimizer_state, ("reset", "carry"))
         sections = solver_config if solver_config is not None else {}
         registry.check_sections(sections)
-        validation.chain_options(plan, sections, lower_iters)
+        arguments.chain_options(plan, sections, lower_iters)
         if plan.multiplier_mover is not None:
-            validation.single_step(f"gm_op {plan.multiplier_mover.name}", warm_start, lower_batches)
+            arguments.single_step(f"gm_op {plan.multiplier_mover.name}", warm_start, lower_batches)
         self.ll_model = ll_model
         self.ul_model = ul_model
         if ll_optimizer is None and ul_optimizer is None:
             ll_optimizer, ul_optimizer = self.configure_optimizers()
-        self.ll_optimizer = validation.optimizer("ll_optimizer", ll_optimizer)
-        self.ul_optimizer = validation.optimizer("ul_optimizer", ul_optimizer)
-        self.ll_var = validation.variables("ll", ll_var, ll_model, self.ll_optimizer)
-        self.ul_var = validation.variables("ul", ul_var, ul_model, self.ul_optimizer)
+        self.ll_optimizer = arguments.optimizer("ll_optimizer", ll_optimizer)
+        self.ul_optimizer = arguments.optimizer("ul_optimizer", ul_optimizer)
+        self.ll_var = arguments.variables("ll", ll_var, ll_model, self.ll_optimizer)
+        self.ul_var = arguments.variables("ul", ul_var, ul_model, self.ul_optimizer)
         optimizers = (self.ll_optimizer, self.ul_optimizer)
         self._levels = LevelCheck((ll_model, ul_model), (self.ll_var, self.ul_var), optimizers)
         self._levels.check()
         if plan.initializer is not None:
-            validation.same_structure(plan.initializer.name, self.ll_var, self.ul_var)
+            arguments.same_structure(plan.initializer.name, self.ll_var, self.ul_var)
         self.rule = UpdateRule(self.ll_optimizer, self.ll_var)
         self.solver_config = {name: dict(section) for name, section in sections.items()}
         self.lower_iters = int(lower_iters)
@@ -162,7 +165,7 @@ class BilevelTrainer:
         self.ll_optimizer_state = ll_optimizer_state
         self.accumulate = int(accumulate)
         self.metrics = dict(metrics or {})
-        validation.metric_names(self.metrics)
+        arguments.metric_names(self.metrics)
         self.logger_dir = None if logger_dir is None else Path(logger_dir)
         self.seed = None if seed is None else int(seed)
         self.device = devices.checked(device)
@@ -201,24 +204,22 @@ class BilevelTrainer:
         self._configuration = description.described(self)
 
     @classmethod
-    def from_config(
-        cls, source: configuration.Source | Sequence[configuration.Source], **objects: Any
-    ) -> BilevelTrainer:
+    def from_config(cls, source: build.Source | Sequence[build.Source], **objects: Any) -> BilevelTrainer:
         """Build a trainer from a configuration.
 
         Args:
             source: a ``.json`` or ``.toml`` file, or a dict. Of BOAT also a folder with ``boat_config.json`` and
                 ``loss_config.json``, or with one ``boat_config_NAME.json`` and its ``loss_config_NAME.json``, and a
-                pair of such files or dicts; see docs/configuration.md.
+                pair of such files or dicts; see docs/build.md.
             objects: constructor arguments, such as models, that take precedence.
 
         Raises:
             ConfigurationError: with everything that is wrong.
         """
-        config, notes = configuration.read(source)
+        config, notes = build.read(source)
         for note in notes:
             _logger.warning("%s", note)
-        return configuration.build(config, objects, cls)
+        return build.build(config, objects, cls)
 
     @property
     def gm_op(self) -> tuple[str, ...]:
@@ -371,7 +372,7 @@ class BilevelTrainer:
             raise RuntimeError(
                 "fit() was called while a fit() of the same trainer is under way; let that one end first"
             )
-        validation.fit_arguments(ll_loader, ul_loader, val_loader, val_every, max_epochs, max_steps, max_time)
+        arguments.fit_arguments(ll_loader, ul_loader, val_loader, val_every, max_epochs, max_steps, max_time)
         if max_epochs is max_steps is max_time is None:
             max_epochs = 1
         max_epochs, max_steps = (None if limit is None else int(limit) for limit in (max_epochs, max_steps))
@@ -462,7 +463,7 @@ class BilevelTrainer:
         """
         if not self.has_lower_loop:
             raise ValueError(f"there is no F(x, y_K(x)) with {self.problem.finisher}, which has no lower loop")
-        return method_pass.unrolled_value(self, [checkpoint.as_var(array) for array in x])
+        return method.unrolled_value(self, [checkpoint.as_var(array) for array in x])
 
     @property
     def has_lower_loop(self) -> bool:
@@ -478,7 +479,7 @@ class BilevelTrainer:
         Args:
             y: one Var per entry of ``ll_var``, such as ``result.ll_parameters``.
         """
-        return method_pass.lower_gradient_norm(self, y)
+        return method.lower_gradient_norm(self, y)
 
     def next_initial(self) -> list[jt.Var]:
         """y_0 of the next lower loop."""
@@ -491,7 +492,7 @@ class BilevelTrainer:
 
     def run_pass(self, pair: Pair, events: Events, task: int = 0) -> HyperGradientResult:
         """Lower loop and hypergradient chain for one pair of batches."""
-        return method_pass.run(self, pair, events, task)
+        return method.run(self, pair, events, task)
 
     def _overridden(self, name: str) -> Objective:
         if getattr(type(self), name) is getattr(BilevelTrainer, name):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jboat.trainers import validation
+from jboat.trainers import arguments
 import jittor as jt
 
 
@@ -12,7 +12,7 @@ def checked(device: str) -> str:
     Raises:
         ValueError: for another word, or ``"cuda"`` where Jittor was started without it.
     """
-    validation.choice("device", device, ("auto", "cpu", "cuda"))
+    arguments.choice("device", device, ("auto", "cpu", "cuda"))
     if device == "cuda" and not jt.has_cuda:
         raise ValueError(
             "device is 'cuda', but Jittor runs without CUDA; `python -m jboat doctor` says what is missing"

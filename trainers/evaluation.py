@@ -8,8 +8,8 @@ import logging
 from typing import Any
 
 from jboat import functional
-from jboat.trainers.loader_stream import LoaderStream
-from jboat.trainers.loaders import Batch
+from jboat.trainers.data.loader_stream import LoaderStream
+from jboat.trainers.data.loaders import Batch
 from jboat.trainers.metric_value import metric_value
 import jittor as jt
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from jboat import functional, second_order
 from jboat import lower_objective as lower
 from jboat.lower_objective import LowerObjective
-from jboat.trainers import device_memory, seeding
-from jboat.trainers.bilevel_pass import Problem
+from jboat.trainers import seeding
+from jboat.trainers.data.step_batches import Pair
 from jboat.trainers.errors import SecondOrderError
-from jboat.trainers.step_batches import Pair
+from jboat.trainers.outer_step import device_memory
+from jboat.trainers.outer_step.chains import Problem
 from jboat.trajectory import Trajectory
 import jittor as jt
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from jboat import functional, running_statistics
 from jboat.plain_numbers import plain_inside
 from jboat.trainers import seeding
-from jboat.trainers.bilevel_pass import Events, failure_of
-from jboat.trainers.checkpoint import CheckpointError
+from jboat.trainers.data.loader_stream import LoaderStream
+from jboat.trainers.data.step_batches import Pair, draw_pairs
 from jboat.trainers.history_recorder import record
-from jboat.trainers.hypergradient_result import HyperGradientResult, mean
 from jboat.trainers.interrupt import DeferredInterrupt, InterruptedFit
-from jboat.trainers.loader_stream import LoaderStream
-from jboat.trainers.resume import resume, way_on
-from jboat.trainers.step_batches import Pair, draw_pairs
+from jboat.trainers.outer_step.chains import Events, failure_of
+from jboat.trainers.outer_step.result import HyperGradientResult, mean
+from jboat.trainers.persistence.checkpoint import CheckpointError
+from jboat.trainers.persistence.resume import resume, way_on
 from jboat.trainers.trainer_state import StopReason
 from jboat.trajectory import Trajectory
 import jittor as jt

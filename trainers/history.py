@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jboat.trainers.atomic_file import atomic_file
+from jboat.trainers.persistence.atomic_file import atomic_file
 import numpy as np
 
 _PLOTTED = ("ll_loss", "ul_loss", "hypergradient_norm", "val_")

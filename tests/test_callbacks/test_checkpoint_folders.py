@@ -7,7 +7,7 @@ import stat
 
 from jboat import BilevelTrainer
 from jboat.callbacks import Callback, CSVLogger, CurvePlotter, JSONLLogger, ModelCheckpoint, TensorBoardLogger
-from jboat.trainers import archive
+from jboat.trainers.persistence import archive
 import jittor as jt
 from problems import Quadratic
 import pytest

@@ -9,8 +9,8 @@ import signal
 
 from jboat import BilevelTrainer
 from jboat.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint
-from jboat.trainers import archive
-from jboat.trainers.checkpoint import CheckpointError
+from jboat.trainers.persistence import archive
+from jboat.trainers.persistence.checkpoint import CheckpointError
 import jittor as jt
 import numpy as np
 from problems import Quadratic

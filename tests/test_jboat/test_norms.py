@@ -5,7 +5,7 @@ import math
 from chains import solve
 from jboat import BilevelTrainer, functional
 from jboat.callbacks import GradientClipping
-from jboat.trainers.hypergradient_result import HyperGradientResult
+from jboat.trainers.outer_step.result import HyperGradientResult
 import jittor as jt
 import numpy as np
 from problems import Quadratic

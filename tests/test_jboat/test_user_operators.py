@@ -8,8 +8,8 @@ from jboat import BilevelTrainer, register_operator, registry
 from jboat.callbacks import ModelCheckpoint
 from jboat.fo_ol import FirstOrder, FirstOrderStep
 from jboat.gm_ol import NGD
-from jboat.trainers.checkpoint import CheckpointError
 from jboat.trainers.commands import ops
+from jboat.trainers.persistence.checkpoint import CheckpointError
 import jittor as jt
 import numpy as np
 from problems import DIM_Y, Quadratic

@@ -6,8 +6,8 @@ import logging
 
 from jboat import BilevelTrainer
 from jboat.__main__ import main
-from jboat.trainers.boat_configuration import translated
-from jboat.trainers.configuration import ConfigurationError, read
+from jboat.trainers.configuration.boat_files import translated
+from jboat.trainers.configuration.build import ConfigurationError, read
 import jittor as jt
 import numpy as np
 from problems import Quadratic

@@ -11,8 +11,8 @@ import zipfile
 
 from jboat import BilevelTrainer
 from jboat.callbacks import LambdaCallback, ModelCheckpoint
-from jboat.trainers import archive
-from jboat.trainers.checkpoint import CheckpointError, DamagedCheckpointError
+from jboat.trainers.persistence import archive
+from jboat.trainers.persistence.checkpoint import CheckpointError, DamagedCheckpointError
 import jittor as jt
 import numpy as np
 from problems import Quadratic

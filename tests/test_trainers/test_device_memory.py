@@ -4,7 +4,7 @@ The memory is never short here: objectives raise what Jittor raises then.
 """
 
 from jboat import BilevelTrainer, DeviceMemoryError
-from jboat.trainers import device_memory
+from jboat.trainers.outer_step import device_memory
 import jittor as jt
 import numpy as np
 from problems import Quadratic

@@ -1,7 +1,7 @@
 """``evaluate`` gives means weighted by batch size and leaves training as it was."""
 
 from jboat import BilevelTrainer
-from jboat.trainers.loader_stream import LoaderStream
+from jboat.trainers.data.loader_stream import LoaderStream
 import jittor as jt
 from jittor import nn
 import numpy as np

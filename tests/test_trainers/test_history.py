@@ -4,7 +4,7 @@ import csv
 import json
 
 from jboat import History
-from jboat.trainers.atomic_file import atomic_file
+from jboat.trainers.persistence.atomic_file import atomic_file
 import pytest
 
 

@@ -17,8 +17,8 @@ from jboat.callbacks import (
     NaNGuard,
     TensorBoardLogger,
 )
-from jboat.trainers import archive
-from jboat.trainers.checkpoint import CheckpointError, snapshot
+from jboat.trainers.persistence import archive
+from jboat.trainers.persistence.checkpoint import CheckpointError, snapshot
 import jittor as jt
 import numpy as np
 from problems import Quadratic

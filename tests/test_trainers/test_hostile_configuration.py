@@ -6,8 +6,8 @@ import sys
 
 from jboat import BilevelTrainer
 from jboat.__main__ import main
-from jboat.trainers import configuration
-from jboat.trainers.configuration import ConfigurationError, read, with_settings
+from jboat.trainers.configuration import build
+from jboat.trainers.configuration.build import ConfigurationError, read, with_settings
 import jittor as jt
 import pytest
 
@@ -119,7 +119,7 @@ def task(tmp_path, monkeypatch):
 def errors_of(config):
     """What is wrong with a configuration; whatever else is raised fails the test."""
     try:
-        configuration.build(config, {}, BilevelTrainer, with_loaders=True)
+        build.build(config, {}, BilevelTrainer, with_loaders=True)
     except ConfigurationError as error:
         return error.errors
     return []
@@ -185,7 +185,7 @@ def test_the_reason_names_what_was_given_and_what_is_wanted():
 
 def test_loaders_of_every_form_are_accepted_and_none_is_called(task):
     for name in ("task:batches", "task:Iterates"):
-        configuration.build({**CONFIG, "ll_loader": name}, {}, BilevelTrainer, with_loaders=True)
+        build.build({**CONFIG, "ll_loader": name}, {}, BilevelTrainer, with_loaders=True)
     assert not (task / "called").exists()
 
 
@@ -309,7 +309,7 @@ def test_dicts_from_python_are_held_to_the_same():
 
 VALUES = [5, -1, 1.5, True, "", "x", "task:f", [], [1], ["x"], {}, {"a": 1}, {"class": "x"}, {"class": 5}, [{}], [[]]]
 NESTED = [
-    *((key,) for key in configuration.KEYS),
+    *((key,) for key in build.KEYS),
     *(("fit", key) for key in ("max_epochs", "max_steps", "max_time", "val_every", "resume_from")),
     ("fit", "check_second_order"),
     ("ll_optimizer", "class"),

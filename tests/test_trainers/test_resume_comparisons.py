@@ -4,8 +4,8 @@ import os
 
 from jboat import BilevelTrainer
 from jboat.callbacks import LRSchedule, ModelCheckpoint
-from jboat.trainers import archive
-from jboat.trainers.checkpoint import CheckpointError
+from jboat.trainers.persistence import archive
+from jboat.trainers.persistence.checkpoint import CheckpointError
 import jittor as jt
 import numpy as np
 from problems import Quadratic

@@ -10,7 +10,7 @@ import sys
 
 from jboat.callbacks import scratch_file
 from jboat.callbacks.scratch_file import remove_leftovers, second_name
-from jboat.trainers.atomic_file import atomic_file
+from jboat.trainers.persistence.atomic_file import atomic_file
 import pytest
 
 WRITER = """

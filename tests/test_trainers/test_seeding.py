@@ -4,8 +4,8 @@ import random
 
 from jboat import BilevelTrainer
 from jboat.trainers import seeding
-from jboat.trainers.loader_stream import LoaderStream
-from jboat.trainers.random_stream import RandomStream
+from jboat.trainers.data.loader_stream import LoaderStream
+from jboat.trainers.data.random_stream import RandomStream
 import jittor as jt
 import numpy as np
 from problems import Quadratic

@@ -11,7 +11,7 @@ import time
 
 from jboat import BilevelTrainer
 from jboat.callbacks import LambdaCallback, ModelCheckpoint
-from jboat.trainers import archive
+from jboat.trainers.persistence import archive
 import jittor as jt
 import numpy as np
 from problems import Quadratic

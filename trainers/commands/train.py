@@ -7,8 +7,9 @@ from pathlib import Path
 import sys
 from typing import TYPE_CHECKING, Any
 
-from jboat.trainers import configuration, run_record
-from jboat.trainers.configuration import ConfigurationError
+from jboat.trainers.configuration import build
+from jboat.trainers.configuration.build import ConfigurationError
+from jboat.trainers.persistence import run_record
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
@@ -29,7 +30,7 @@ def train(paths: Sequence[str], settings: Sequence[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     run_record.write(folder, config, trainer.seed)
     # a function of no arguments is a generator factory, which fit calls for every pass
-    loaders = {key: configuration.resolved(config[key]) for key in configuration.LOADERS if config.get(key)}
+    loaders = {key: build.resolved(config[key]) for key in build.LOADERS if config.get(key)}
     history = trainer.fit(loaders.pop("ll_loader"), loaders.pop("ul_loader"), **loaders, **config.get("fit", {}))
     last = history.rows[-1]
     numbers = {name: last[name] for name in last if name in ("ll_loss", "ul_loss") or name.startswith("val_")}
@@ -51,11 +52,11 @@ def _built(
 ) -> tuple[dict[str, Any], BilevelTrainer] | None:
     """The configuration and its trainer, or None with every error printed; notes on what was translated are too."""
     try:
-        config, notes = configuration.read(paths[0] if len(paths) == 1 else paths)
+        config, notes = build.read(paths[0] if len(paths) == 1 else paths)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-        config = {**defaults, **configuration.with_settings(config, settings)}
-        return config, configuration.build(config, {}, with_loaders=True)
+        config = {**defaults, **build.with_settings(config, settings)}
+        return config, build.build(config, {}, with_loaders=True)
     except ConfigurationError as error:
         for sentence in error.errors:
             print(f"error: {sentence}", file=sys.stderr)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from jboat.optim import OptimizerState
-from jboat.trainers.bilevel_pass import Events, Problem, lower_failure
-from jboat.trainers.hypergradient_result import HyperGradientResult
-from jboat.trainers.step_batches import Pair
+from jboat.trainers.data.step_batches import Pair
+from jboat.trainers.outer_step.chains import Events, Problem, lower_failure
+from jboat.trainers.outer_step.result import HyperGradientResult
 from jboat.trajectory import Trajectory
 import jittor as jt
 

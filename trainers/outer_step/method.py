@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jboat import functional
-from jboat.trainers import bilevel_pass, device_memory, seeding
-from jboat.trainers.bilevel_pass import Events
-from jboat.trainers.dual_multiplier_pass import dual_multiplier_pass
-from jboat.trainers.first_order_pass import first_order_pass
-from jboat.trainers.hypergradient_result import HyperGradientResult
-from jboat.trainers.step_batches import Pair
+from jboat.trainers import seeding
+from jboat.trainers.data.step_batches import Pair
+from jboat.trainers.outer_step import chains, device_memory
+from jboat.trainers.outer_step.chains import Events
+from jboat.trainers.outer_step.dual_multiplier import dual_multiplier_pass
+from jboat.trainers.outer_step.first_order import first_order_pass
+from jboat.trainers.outer_step.result import HyperGradientResult
 import jittor as jt
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def run(trainer: BilevelTrainer, pair: Pair, events: Events, task: int) -> Hyper
             return dual_multiplier_pass(
                 problem, pair, step=step, ll_state=_carried(trainer), multiplier=multiplier, events=events
             )
-        return bilevel_pass.bilevel_pass(problem, pair, step=step, events=events, **_start(trainer, task))
+        return chains.bilevel_pass(problem, pair, step=step, events=events, **_start(trainer, task))
 
 
 def unrolled_value(trainer: BilevelTrainer, x: Sequence[jt.Var]) -> float:
@@ -53,7 +54,7 @@ def unrolled_value(trainer: BilevelTrainer, x: Sequence[jt.Var]) -> float:
         if trainer.problem.plan.initializer is not None:  # x is the initialisation alone
             start["initial"], moved = x, []
         with functional.preserved(buffers), functional.substituted(moved, x[: len(moved)]):
-            values.append(bilevel_pass.unrolled_value(trainer.problem, pair, **start))
+            values.append(chains.unrolled_value(trainer.problem, pair, **start))
     return sum(values) / len(values)
 
 
@@ -61,7 +62,7 @@ def lower_gradient_norm(trainer: BilevelTrainer, y: Sequence[jt.Var]) -> float:
     """The Euclidean norm of the lower problem's gradient at y, for the last batches drawn; nothing changes."""
     task = len(trainer.pairs) - 1
     reseed = _start(trainer, task)["reseed"]
-    return bilevel_pass.lower_gradient_norm(trainer.problem, trainer.pairs[task], y, reseed=reseed)
+    return chains.lower_gradient_norm(trainer.problem, trainer.pairs[task], y, reseed=reseed)
 
 
 def _start(trainer: BilevelTrainer, task: int) -> dict[str, Any]:

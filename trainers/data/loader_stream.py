@@ -9,8 +9,8 @@ from typing import Any
 
 from jboat.callbacks.saved_values import is_count
 from jboat.trainers import seeding
-from jboat.trainers.loaders import FORMS, Item, as_item, check_loader, known_length
-from jboat.trainers.random_stream import RandomStream, unpacked_states
+from jboat.trainers.data.loaders import FORMS, Item, as_item, check_loader, known_length
+from jboat.trainers.data.random_stream import RandomStream, unpacked_states
 import jittor as jt
 import numpy as np
 

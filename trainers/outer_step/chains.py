@@ -17,10 +17,10 @@ from jboat.gm_ol.sequential_ds import SequentialDS, makes_functional_dynamical_s
 from jboat.lower_objective import Objective
 from jboat.na_ol.sequential_hg import SequentialHG, makes_functional_na_operation
 from jboat.optim import OptimizerState
-from jboat.trainers import device_memory
+from jboat.trainers.data.step_batches import Pair
 from jboat.trainers.errors import NonFiniteError
-from jboat.trainers.hypergradient_result import HyperGradientResult
-from jboat.trainers.step_batches import Pair
+from jboat.trainers.outer_step import device_memory
+from jboat.trainers.outer_step.result import HyperGradientResult
 from jboat.trajectory import Trajectory
 import jittor as jt
 import numpy as np

@@ -7,8 +7,8 @@ import os
 from typing import Any
 
 from jboat import registry
+from jboat.trainers import arguments
 from jboat.trainers import device as devices
-from jboat.trainers import validation
 
 PLAIN = {
     "gm_op": list,
@@ -58,10 +58,10 @@ def _complaints(check: Callable[..., Any], *arguments: Any, **named: Any) -> lis
 
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
-    "lower_iters": lambda value: validation.positive_integer("lower_iters", value),
-    "accumulate": lambda value: validation.positive_integer("accumulate", value),
-    "lower_batches": lambda value: validation.choice("lower_batches", value, ("shared", "fresh")),
-    "ll_optimizer_state": lambda value: validation.choice("ll_optimizer_state", value, ("reset", "carry")),
+    "lower_iters": lambda value: arguments.positive_integer("lower_iters", value),
+    "accumulate": lambda value: arguments.positive_integer("accumulate", value),
+    "lower_batches": lambda value: arguments.choice("lower_batches", value, ("shared", "fresh")),
+    "ll_optimizer_state": lambda value: arguments.choice("ll_optimizer_state", value, ("reset", "carry")),
     "device": devices.checked,
     "logger_dir": lambda value: _folder("logger_dir", value),
 }
@@ -69,7 +69,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
 
 def _chain_errors(config: Mapping[str, Any]) -> list[str]:
     if config.get("fo_op") is not None:
-        return _complaints(validation.choice, "fo_op", config["fo_op"], sorted(registry.operators("fo")))
+        return _complaints(arguments.choice, "fo_op", config["fo_op"], sorted(registry.operators("fo")))
     chains = [config.get("gm_op") or ("NGD",), config.get("na_op") or ("RAD",)]
     try:
         plan = registry.plan(*registry.order_chain(*chains))
@@ -78,7 +78,7 @@ def _chain_errors(config: Mapping[str, Any]) -> list[str]:
     lower_iters, sections = config.get("lower_iters", 10), table(config, "solver_config")
     if not isinstance(lower_iters, int) or _section_errors(config):
         return []
-    return _complaints(validation.chain_options, plan, sections, lower_iters)
+    return _complaints(arguments.chain_options, plan, sections, lower_iters)
 
 
 def _section_errors(config: Mapping[str, Any]) -> list[str]:
@@ -90,7 +90,7 @@ def _fit_errors(config: Mapping[str, Any]) -> list[str]:
     given = table(config, "fit")
     found = [f"'fit' has no key {key!r}.{registry.nearest(key, FIT)}" for key in given if key not in FIT]
     limits = {key: given.get(key) for key in ("max_epochs", "max_steps", "max_time", "val_every")}
-    found += [f"fit.{error}" for error in _complaints(validation.limits, **limits, val_loader=config.get("val_loader"))]
+    found += [f"fit.{error}" for error in _complaints(arguments.limits, **limits, val_loader=config.get("val_loader"))]
     for key, kind in (("resume_from", str), ("check_second_order", bool)):
         if given.get(key) is not None and not isinstance(given[key], kind):
             found.append(f"'fit.{key}' must be {_described(kind)}, got {given[key]!r}")

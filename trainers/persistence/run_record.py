@@ -11,7 +11,7 @@ import subprocess
 import time
 from typing import Any
 
-from jboat.trainers.atomic_file import atomic_file
+from jboat.trainers.persistence.atomic_file import atomic_file
 
 
 def write(folder: Path, config: Mapping[str, Any], seed: int | None) -> None:

@@ -17,7 +17,7 @@ import sys
 from typing import Any
 
 from jboat import registry
-from jboat.trainers.loaders import check_loader
+from jboat.trainers.data.loaders import check_loader
 import jittor as jt
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jboat.trainers.loader_stream import LoaderStream
-from jboat.trainers.loaders import Batch, Item
+from jboat.trainers.data.loader_stream import LoaderStream
+from jboat.trainers.data.loaders import Batch, Item
 
 Feed = Batch | list[Batch]
 Pair = tuple[Feed, Batch]

@@ -14,8 +14,8 @@ import re
 import sys
 from typing import Any
 
-from jboat.trainers import boat_configuration
-from jboat.trainers.configuration_error import ConfigurationError
+from jboat.trainers.configuration import boat_files
+from jboat.trainers.configuration.error import ConfigurationError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -52,12 +52,12 @@ def read(source: Source | Sequence[Source]) -> tuple[dict[str, Any], list[str]]:
         data.update(part)
     if wrong:
         raise ConfigurationError(wrong)
-    is_boats = boat_configuration.recognised(data)
+    is_boats = boat_files.recognised(data)
     if len(parts) > 1 and not is_boats:
         raise ConfigurationError(
             ["two files or dicts are BOAT's boat_config and loss_config, and these are not; jboat's own is one"]
         )
-    return boat_configuration.translated(data) if is_boats else (data, [])
+    return boat_files.translated(data) if is_boats else (data, [])
 
 
 def with_settings(config: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from jboat import registry
 from jboat.callbacks.saved_values import is_count, same_kind
-from jboat.trainers import validation
+from jboat.trainers import arguments
+from jboat.trainers.data.loader_stream import check_position
+from jboat.trainers.data.random_stream import unpacked_states
 from jboat.trainers.history import History
-from jboat.trainers.loader_stream import check_position
-from jboat.trainers.random_stream import unpacked_states
 from jboat.trainers.trainer_state import PHASES, StopReason
 import jittor as jt
 import numpy as np
@@ -40,7 +40,7 @@ class Contents:
     """A checkpoint's values, all of them of the kind and shape that the trainer needs.
 
     Attributes:
-        variables: arrays by the names of :func:`jboat.trainers.checkpoint.variables`.
+        variables: arrays by the names of :func:`jboat.trainers.persistence.checkpoint.variables`.
         measured: those at which the step's own metrics were measured, of the variables of both levels; or none.
         initialization: y_0, or None.
         auxiliary: what a method keeps from step to step.
@@ -240,7 +240,7 @@ def _sections(trainer: BilevelTrainer, saved: Any) -> dict[str, dict[str, Any]]:
                 raise ValueError(f"solver_config.{name}.{key} cannot be {_shown(value)}: it is {live!r} here")
         merged.setdefault(name, {}).update(section)
     registry.check_sections(merged)
-    validation.chain_options(trainer.problem.plan, merged, trainer.lower_iters)
+    arguments.chain_options(trainer.problem.plan, merged, trainer.lower_iters)
     return merged
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jboat.callbacks.model_checkpoint import ModelCheckpoint
-from jboat.trainers import checkpoint
-from jboat.trainers.checkpoint import CheckpointError, DamagedCheckpointError
+from jboat.trainers.persistence import checkpoint
+from jboat.trainers.persistence.checkpoint import CheckpointError, DamagedCheckpointError
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer

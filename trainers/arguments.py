@@ -8,7 +8,7 @@ from typing import Any
 
 from jboat import functional, registry
 from jboat.chain_plan import ChainOptions, ChainPlan
-from jboat.trainers.loaders import check_loader
+from jboat.trainers.data.loaders import check_loader
 import jittor as jt
 
 

@@ -18,7 +18,7 @@ import struct
 from typing import Any, BinaryIO
 import zipfile
 
-from jboat.trainers.atomic_file import atomic_file
+from jboat.trainers.persistence.atomic_file import atomic_file
 import numpy as np
 
 FORMAT_VERSION = 1

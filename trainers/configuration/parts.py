@@ -1,7 +1,7 @@
 """Make the parts of a trainer that a configuration names: models, functions, optimizers, callbacks.
 
 Each function takes the key and what stands under it, and returns the part and a list of what is wrong with it; a part
-that something is wrong with is None. Only what :mod:`jboat.trainers.named_objects` lets pass is called.
+that something is wrong with is None. Only what :mod:`jboat.trainers.configuration.named_objects` lets pass is called.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 from jboat import callbacks as callback_classes
 from jboat import registry
 from jboat.callbacks.callback import Callback
-from jboat.trainers import named_objects
-from jboat.trainers.named_objects import described
+from jboat.trainers.configuration import named_objects
+from jboat.trainers.configuration.named_objects import described
 import jittor as jt
 
 Made = tuple[Any, list[str]]

@@ -11,12 +11,11 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from jboat import registry
-from jboat.trainers import configured_parts as parts
-from jboat.trainers import named_objects, plain_settings
-from jboat.trainers.configuration_error import ConfigurationError
-from jboat.trainers.configuration_files import Source, read, with_settings
-from jboat.trainers.named_objects import resolved
-from jboat.trainers.plain_settings import PLAIN, TABLES, table
+from jboat.trainers.configuration import named_objects, parts, plain_settings
+from jboat.trainers.configuration.error import ConfigurationError
+from jboat.trainers.configuration.files import Source, read, with_settings
+from jboat.trainers.configuration.named_objects import resolved
+from jboat.trainers.configuration.plain_settings import PLAIN, TABLES, table
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer

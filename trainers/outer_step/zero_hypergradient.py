@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from jboat import registry
-from jboat.trainers.hypergradient_result import HyperGradientResult
+from jboat.trainers.outer_step.result import HyperGradientResult
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer

@@ -6,9 +6,9 @@ import time
 
 from jboat.fo_ol.first_order import Auxiliary
 from jboat.lower_objective import batch_of_step
-from jboat.trainers.bilevel_pass import Events, Problem, lower_failure
-from jboat.trainers.hypergradient_result import HyperGradientResult
-from jboat.trainers.step_batches import Pair
+from jboat.trainers.data.step_batches import Pair
+from jboat.trainers.outer_step.chains import Events, Problem, lower_failure
+from jboat.trainers.outer_step.result import HyperGradientResult
 
 
 def first_order_pass(

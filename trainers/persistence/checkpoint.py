@@ -11,9 +11,9 @@ import random
 import re
 from typing import TYPE_CHECKING, Any
 
-from jboat.trainers import archive, checkpoint_contents
-from jboat.trainers.checkpoint_contents import Contents, as_var
-from jboat.trainers.random_stream import packed_states
+from jboat.trainers.data.random_stream import packed_states
+from jboat.trainers.persistence import archive, checkpoint_contents
+from jboat.trainers.persistence.checkpoint_contents import Contents, as_var
 from jboat.trainers.trainer_state import StopReason
 import jittor as jt
 import numpy as np

@@ -1,0 +1,1 @@
+"""A trainer described by files."""

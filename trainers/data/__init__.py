@@ -1,0 +1,1 @@
+"""Batches: loaders, their order, and what an outer step trains on."""
