@@ -46,7 +46,7 @@ def missing(folder: Path) -> str | None:
 
 
 def build(
-    folder: Path, processor: str = "native", *, optimized: str = "-O1", changed: Mapping[str, str] | None = None
+    folder: Path, processor: str = "native", *, optimized: str = "-O0", changed: Mapping[str, str] | None = None
 ) -> Path:
     """The program, compiled for a processor.
 
