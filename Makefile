@@ -63,7 +63,7 @@ docs: $(VENV)/.ready
 	$(BIN)/python -c "import jboat, pdoc.__main__ as p; p.cli()" --docformat google --output-directory build/docs \
 		jboat jboat.callbacks jboat.trainers jboat.gm_ol jboat.na_ol jboat.fo_ol jboat.trajectory jboat.optim \
 		jboat.registry jboat.linear_solvers jboat.autodiff jboat.functional jboat.nn jboat.second_order jboat.fast_gradients \
-		jboat.cpu_ops
+		jboat.backend.cpu_ops
 
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 10) <= v[:2] < (3, 13) or sys.exit("jboat needs Python 3.10, \

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 
-from jboat import cpu_ops
+from jboat.backend import cpu_ops
 
 KERNELS = ("cross_entropy", "linear_algebra", "rectify", "sums", "thin_product")
 SCRATCH = """\

@@ -15,7 +15,8 @@ import tempfile
 import time
 
 import jboat  # noqa: F401  (before Jittor)
-from jboat import autodiff, cpu_ops
+from jboat import autodiff
+from jboat.backend import cpu_ops
 from jboat.fast_gradients import fast_gradients
 import jittor as jt
 from jittor import nn

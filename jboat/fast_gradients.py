@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 
-from jboat import cpu_ops
+from jboat.backend import cpu_ops
 from jboat.backend.replacements import by_device, dispatch
 import jittor as jt
 

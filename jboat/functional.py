@@ -8,7 +8,7 @@ import itertools
 import math
 from typing import Any
 
-from jboat import cpu_ops
+from jboat.backend import cpu_ops
 from jboat.backend.replacements.plain_arrays import is_float as is_float
 from jboat.plain_numbers import plain
 import jittor as jt
@@ -181,7 +181,7 @@ def start_of_gradient(outputs: Sequence[jt.Var], cotangents: Sequence[jt.Var]) -
     """The inner product of two lists of Vars, to be given to ``jt.grad`` and to nothing else, shape ``[1]``.
 
     Jittor starts a gradient with an array of one number, 1, and a kernel that fills it. Here the gradient starts with
-    the cotangents themselves where :mod:`jboat.cpu_ops` can compute with them.
+    the cotangents themselves where :mod:`jboat.backend.cpu_ops` can compute with them.
     """
     operations = _operations(*outputs, *cotangents)
     if operations is None:
@@ -201,7 +201,7 @@ def axpy(scale: float | jt.Var, x: Sequence[jt.Var], y: Sequence[jt.Var], *, fac
 
 
 def _operations(*variables: jt.Var) -> cpu_ops.Operations | None:
-    """:mod:`jboat.cpu_ops`, where they can compute with these variables."""
+    """:mod:`jboat.backend.cpu_ops`, where they can compute with these variables."""
     if jt.flags.use_cuda or any(v.dtype != "float32" for v in variables):
         return None
     return cpu_ops.load()

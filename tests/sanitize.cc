@@ -1,4 +1,4 @@
-// The kernels of jboat/cpu_ops on arrays of random shapes, which are exactly as large as they have to be, against plain loops in
+// The kernels of jboat/backend/cpu_ops on arrays of random shapes, which are exactly as large as they have to be, against plain loops in
 // double precision. Where all numbers are small integers the results have to be equal, else within what rounding explains.
 //
 //   sanitize SHAPES SEED    ends with 1 and names the first shape that is wrong

@@ -1,4 +1,4 @@
-"""The kernels of jboat/cpu_ops under g++'s address and undefined-behaviour sanitizers (``make sanitize``).
+"""The kernels of jboat/backend/cpu_ops under g++'s address and undefined-behaviour sanitizers (``make sanitize``).
 
 sanitize.cc, a program without Python and Jittor, calls them on arrays of random shapes, exactly as large as they have
 to be, and compares with plain loops in double precision. It is built three times: for this machine's processor, for
@@ -18,8 +18,7 @@ import subprocess
 import sys
 import tempfile
 
-from jboat import cpu_ops
-from jboat.backend import onednn
+from jboat.backend import cpu_ops, onednn
 from jboat.backend.jittor_home import jittor_home
 
 HERE = Path(__file__).parent
@@ -54,7 +53,7 @@ def build(
         folder: where it goes. What was compiled there before, of the same sources, is not compiled again.
         processor: as g++'s ``-march`` calls it.
         optimized: g++'s option.
-        changed: texts of kernels to take instead of the files in ``jboat/cpu_ops``, by name.
+        changed: texts of kernels to take instead of the files in ``jboat/backend/cpu_ops``, by name.
 
     Raises:
         subprocess.CalledProcessError: if g++ refuses.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+from jboat.backend.cpu_ops import Operations
 from jboat.backend.replacements import (
     channels,
     conditionals,
@@ -21,7 +22,6 @@ from jboat.backend.replacements import (
     softmax,
 )
 from jboat.backend.replacements.dispatch import Function, Place
-from jboat.cpu_ops import Operations
 import jittor as jt
 
 __all__ = ["hand_written", "on_cpu", "on_cuda", "random_numbers"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from jboat.backend.cpu_ops import Operations
 from jboat.backend.replacements.dispatch import Function, Place, install
-from jboat.cpu_ops import Operations
 import jittor as jt
 
 _PLACE = (jt.Var, "broadcast")

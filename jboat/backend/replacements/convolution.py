@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from jboat.backend.cpu_ops import Operations
 from jboat.backend.replacements.dispatch import Function, Place, install
 from jboat.backend.replacements.plain_arrays import is_plain
-from jboat.cpu_ops import Operations
 import jittor as jt
 
 _WHY = "one operation in C++ on a CPU, with its bias; on CUDA without cuDNN a product with the patches of the images"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from jboat.backend.cpu_ops import Operations
 from jboat.backend.replacements.constant_shift import by_constant_shift
 from jboat.backend.replacements.dispatch import Function, Place, install
 from jboat.backend.replacements.plain_arrays import is_matrix
-from jboat.cpu_ops import Operations
 import jittor as jt
 
 _PLACE = (jt.nn, "cross_entropy_loss")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from jboat.backend.cpu_ops import Operations
 from jboat.backend.replacements.dispatch import Function, Place, install
 from jboat.backend.replacements.plain_arrays import is_matrix, is_plain
-from jboat.cpu_ops import Operations
 import jittor as jt
 
 _WHY = "one operation in C++ on a CPU, which adds the bias on all cores"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from jboat.backend.cpu_ops import Operations
 from jboat.backend.replacements.dispatch import Function, Place, install
 from jboat.backend.replacements.plain_arrays import is_float, is_plain
-from jboat.cpu_ops import Operations
 import jittor as jt
 
 _WHY = "an operation in C++ on a CPU, which keeps its result alone for the derivative; NaN stays NaN"

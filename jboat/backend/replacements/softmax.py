@@ -6,9 +6,9 @@ wrong; there softmax is what it is on a CPU.
 
 from __future__ import annotations
 
+from jboat.backend.cpu_ops import Operations
 from jboat.backend.replacements.constant_shift import by_constant_shift
 from jboat.backend.replacements.dispatch import Function, Place, install
-from jboat.cpu_ops import Operations
 import jittor as jt
 from jittor.other import code_softmax
 

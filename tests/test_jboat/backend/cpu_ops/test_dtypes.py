@@ -1,7 +1,8 @@
 """Operations in C++ beside Vars of every other type: their derivatives are those of the numbers, whatever the type."""
 
 from graph_checks import close
-from jboat import autodiff, cpu_ops
+from jboat import autodiff
+from jboat.backend import cpu_ops
 import jittor as jt
 import numpy as np
 import pytest

@@ -14,7 +14,7 @@ ScorePart = Literal[
 
 
 class Operations(Protocol):
-    """What :func:`jboat.cpu_ops.load` returns.
+    """What :func:`jboat.backend.cpu_ops.load` returns.
 
     All arrays are float32, and labels int32 or int64. Every operation checks the types, dimensions and sizes of what it
     is given, and raises a RuntimeError that names what it cannot take. The headers beside this file say more.

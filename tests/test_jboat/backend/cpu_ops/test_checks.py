@@ -1,6 +1,6 @@
 """Every operation in C++ says which of its inputs it cannot take, by type, dimensions and sizes, when it is called."""
 
-from jboat import cpu_ops
+from jboat.backend import cpu_ops
 import jittor as jt
 import numpy as np
 import pytest

@@ -3,7 +3,8 @@
 import time
 
 from graph_checks import leaves
-from jboat import autodiff, cpu_ops
+from jboat import autodiff
+from jboat.backend import cpu_ops
 from jboat.fast_gradients import fast_gradients
 import jittor as jt
 from jittor import nn

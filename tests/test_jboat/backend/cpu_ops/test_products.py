@@ -1,7 +1,8 @@
 """Products of matrices of all forms, and their derivatives."""
 
 from graph_checks import close, leaves
-from jboat import autodiff, cpu_ops
+from jboat import autodiff
+from jboat.backend import cpu_ops
 from jboat.fast_gradients import fast_gradients
 import jittor as jt
 from jittor import nn

@@ -5,8 +5,8 @@ from pathlib import Path
 import re
 import typing
 
-from jboat import cpu_ops
-from jboat.cpu_ops import protocol
+from jboat.backend import cpu_ops
+from jboat.backend.cpu_ops import protocol
 import jittor as jt
 import pytest
 

@@ -28,8 +28,8 @@ import tempfile
 from typing import Any
 
 from jboat.backend import onednn
+from jboat.backend.cpu_ops.protocol import Operations
 from jboat.backend.jittor_home import jittor_home
-from jboat.cpu_ops.protocol import Operations
 import jittor as jt
 
 __all__ = ["Operations", "compile_operations", "load"]

@@ -10,7 +10,8 @@ import random
 import resource
 import sys
 
-from jboat import autodiff, cpu_ops
+from jboat import autodiff
+from jboat.backend import cpu_ops
 from jboat.fast_gradients import fast_gradients
 import jittor as jt
 from jittor import nn
