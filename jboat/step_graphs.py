@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from jboat import functional
 from jboat.backend.replacements import dispatch
@@ -74,7 +74,7 @@ class JoinedSteps:
             self._pending, self._others = 0, []
 
 
-Rebuild = Callable[[int, list[jt.Var]], list[jt.Var]]
+Rebuild: TypeAlias = "Callable[[int, list[jt.Var]], list[jt.Var]]"
 """Builds a step, given by its number, once more from leaves; returns functions of them."""
 
 

@@ -192,9 +192,9 @@ def _prepare(module: ModuleType) -> None:
     precompiled_headers.use(module)
     cuda_kernels.use(module)
     _put_dispatchers()
-    from jboat import cpu_ops  # it needs Jittor
+    from jboat.backend.cpu_ops import load  # it needs Jittor
 
-    cpu_ops.load()  # now, since Jittor's compiler processes cannot be reached from a forked process
+    load()  # now, since Jittor's compiler processes cannot be reached from a forked process
 
 
 def _put_dispatchers() -> None:
