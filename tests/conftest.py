@@ -62,7 +62,7 @@ class KernelCount:
 
 
 class LoadedKernels:
-    """Kernels that this process has loaded since :meth:`restart`, whether they were compiled now or lay in the cache."""
+    """Kernels that this process has loaded since :meth:`restart`, compiled now or found in the cache."""
 
     def __init__(self):
         self._folder = os.path.join(jt.flags.cache_path, "jit", "")
