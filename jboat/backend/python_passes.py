@@ -2,7 +2,7 @@
 
 The source of ``jt.code`` may ask for one: ``@python.jittor.auto_parallel(1)`` before a function, as in ``jt.isnan``.
 Jittor runs it in the thread that compiles, which is none of Python's and does not hold its lock: Python 3.12 ends the
-process there, and older ones only do not by luck.
+process there, and older ones only do not by luck. Importing this module lets ``jt.code`` run them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,6 @@ from typing import Any
 import jittor as jt
 
 _PASS = re.compile(r"\s*(__inline_static__\s*)?@python\.([\w.]+)\(")
-
-
-def use() -> None:
-    """Let ``jt.code`` run the passes."""
-    jt.code = _running_passes(jt.code)
 
 
 def _running_passes(code: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,3 +61,6 @@ def _end_of_function(source: str, start: int) -> int:
         if depth == 0 and source[place] in "};":
             return place + 1
     raise ValueError(f"braces are not matched in the source of a kernel: {source}")
+
+
+jt.code = _running_passes(jt.code)

@@ -199,9 +199,6 @@ def _prepare(module: ModuleType) -> None:
 
 def _put_dispatchers() -> None:
     """Put dispatchers in the place of Jittor's functions before anybody imports one of these from Jittor."""
-    from jboat.backend import python_passes
-
-    python_passes.use()
     import jboat.backend.replacements.by_device  # noqa: F401
 
 

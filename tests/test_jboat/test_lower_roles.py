@@ -238,9 +238,8 @@ def test_dm_with_a_step_of_ones_own(gm_op, tmp_path):
             assert next_operation is None
             y = auxiliary_model.parameters()
             v = multiplier or [jt.zeros_like(p) for p in y]
-            with auxiliary_model.substituted(y):
-                lower = self.ll_objective(ll_feed_dict, self.ul_model, self.ll_model)
-                upper = self.ul_objective(ul_feed_dict, self.ul_model, self.ll_model)
+            lower = auxiliary_model.evaluate(lambda model: self.ll_objective(ll_feed_dict, self.ul_model, model), y)
+            upper = auxiliary_model.evaluate(lambda model: self.ul_objective(ul_feed_dict, self.ul_model, model), y)
             (by_y,) = jt.grad(lower, y)
             upper_by_x, upper_by_y = jt.grad(upper, [*ul_var, *y])
             found = {
