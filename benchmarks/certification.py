@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import contextlib
+import itertools
 from typing import Any
 from unittest import mock
 
@@ -25,6 +26,7 @@ STEPS = {"RAD": 2, "CG": 10}
 RADIUS, SMALLER = 0.2, 4.0
 TOLERANCE = 0.02
 CONTRACTION = 0.5  # how much shorter a lower step is than the one before, at least; half of that at most
+SHORT = 0.2  # of the first step
 TRIES = 15
 VERDICTS = {1: "right", 0: "inconclusive", -1: "wrong"}
 
@@ -92,8 +94,14 @@ def smoothed(wanted: bool) -> Any:
 
 
 def _contraction(lengths: list[float]) -> float:
-    """How much shorter the second step is than the first; later ones may lead back and forth over a kink."""
-    return lengths[1] / lengths[0] if np.isfinite(lengths).all() else 100.0
+    """How much shorter a step is than the one before, at most, among the long ones.
+
+    Short ones may be rounding, or lead back and forth over a kink of max pooling.
+    """
+    if not np.isfinite(lengths).all():
+        return 100.0
+    long = SHORT * lengths[0]
+    return max(after / before for before, after in itertools.pairwise(lengths) if before > long)
 
 
 class PlainLoop:
@@ -131,7 +139,7 @@ class PlainLoop:
             NoPullError: if no c is found with which they do.
         """
         for _ in range(TRIES):
-            lengths = self.steps(x, 2)
+            lengths = self.steps(x, 4)
             ratio = _contraction(lengths)
             if 0.5 * CONTRACTION <= ratio <= CONTRACTION:
                 return

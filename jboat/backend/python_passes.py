@@ -2,7 +2,8 @@
 
 The source of ``jt.code`` may ask for one: ``@python.jittor.auto_parallel(1)`` before a function, as in ``jt.isnan``.
 Jittor runs it in the thread that compiles, which is none of Python's and does not hold its lock: Python 3.12 ends the
-process there, and older ones only do not by luck. Importing this module lets ``jt.code`` run them.
+process there, and older ones only do not by luck. Importing this module lets ``jt.code`` run them, for
+functions at the beginning of ``cpu_src`` and ``cuda_src`` and in headers, where Jittor's own sources have them.
 """
 
 from __future__ import annotations
