@@ -120,9 +120,9 @@ class HypergradientCheck(Callback):
         Raises:
             ValueError: with DM or a first-order method, which have no y_K(x) to take a difference of.
         """
-        if not trainer.has_lower_loop:
+        if not trainer.current_run.method.has_lower_loop:
             raise ValueError(
-                f"HypergradientCheck cannot check {trainer.problem.finisher}: it compares with differences of "
+                f"HypergradientCheck cannot check {trainer.current_run.method.name}: it compares with differences of "
                 "F(x, y_K(x)), and DM and the first-order methods (fo_op) have no lower loop that gives y_K(x). Take "
                 "it out of callbacks; LowerGradientNorm shows how far y is from the lower solution"
             )
@@ -146,7 +146,7 @@ class HypergradientCheck(Callback):
             radii = []
             for step in (length, length / _SMALLER):
                 ends = [
-                    trainer.unrolled_value(
+                    trainer.current_run.unrolled_value(
                         [(v + sign * step * d).astype(v.dtype) for v, d in zip(x, direction, strict=True)]
                     )
                     for sign in (1.0, -1.0)
@@ -164,7 +164,7 @@ class HypergradientCheck(Callback):
             "hypergradient_cosine": found.cosine,
             "hypergradient_difference_error": found.difference_error,
             "hypergradient_verdict": float(found.verdict),
-            "lower_gradient_norm": trainer.lower_gradient_norm(result.ll_parameters),
+            "lower_gradient_norm": trainer.current_run.lower_gradient_norm(result.ll_parameters),
         }
 
     def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:

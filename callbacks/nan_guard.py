@@ -60,7 +60,7 @@ class NaNGuard(Callback):
         """Leave the step out if anything of it is not finite."""
         from jboat.trainers.trainer_state import StopReason
 
-        failure = trainer.failure_of(result)
+        failure = trainer.current_run.failure_of(result)
         if failure is None:
             self._in_a_row = 0
             return

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from jboat import autodiff, functional, registry, running_statistics
 from jboat import lower_objective as lower
 from jboat.lower_objective import Batch, Objective
 from jboat.optim import OptimizerState, UpdateRule
+from jboat.outer_step import OuterStep
 from jboat.step_graphs import JoinedSteps, is_small
 from jboat.warn_once import WarnOnce
 import jittor as jt
@@ -19,11 +20,10 @@ Auxiliary: TypeAlias = "dict[str, list[jt.Var]]"
 Value: TypeAlias = "Callable[[Sequence[jt.Var]], jt.Var]"
 
 
-@dataclass
-class FirstOrderStep:
+class FirstOrderStep(OuterStep):
     """What one step of a first-order method yields; nothing has been moved yet.
 
-    Attributes:
+    Args:
         gradients: the direction in which the upper optimizer moves x, one Var per entry of ``ul_var``.
         ll_parameters: y after the step, one Var per entry of ``ll_var``.
         ll_state: the lower optimizer's state after the step.
@@ -34,14 +34,27 @@ class FirstOrderStep:
         upper_loss_after_step: whether ``upper_loss`` is F at ``ll_parameters`` rather than at y before the step.
     """
 
-    gradients: list[jt.Var]
-    ll_parameters: list[jt.Var]
-    ll_state: OptimizerState
-    upper_loss: float
-    lower_loss: float
-    auxiliary: Auxiliary = field(default_factory=dict)
-    diagnostics: dict[str, float] = field(default_factory=dict)
-    upper_loss_after_step: bool = False
+    def __init__(
+        self,
+        gradients: list[jt.Var],
+        ll_parameters: list[jt.Var],
+        ll_state: OptimizerState,
+        upper_loss: float,
+        lower_loss: float,
+        auxiliary: Auxiliary | None = None,
+        diagnostics: dict[str, float] | None = None,
+        upper_loss_after_step: bool = False,
+    ) -> None:
+        super().__init__(
+            gradients,
+            upper_loss,
+            lower_loss,
+            ll_parameters=ll_parameters,
+            ll_state=ll_state,
+            auxiliary=auxiliary or {},
+            diagnostics=diagnostics or {},
+        )
+        self.upper_loss_after_step = upper_loss_after_step
 
 
 @dataclass

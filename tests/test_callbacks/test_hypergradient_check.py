@@ -131,7 +131,7 @@ def test_methods_without_a_lower_loop_are_refused_before_training(kwargs, name):
         trainer.fit({}, {}, max_steps=1)
     assert trainer.state.step == 0
     with pytest.raises(ValueError, match=f"no F\\(x, y_K\\(x\\)\\) with {name}"):
-        trainer.unrolled_value([v.numpy() for v in trainer.ul_var])
+        trainer.current_run.unrolled_value([v.numpy() for v in trainer.ul_var])
 
 
 @pytest.mark.parametrize("arguments", [{"radius": 0.0}, {"tolerance": 0.0}, {"tolerance": float("nan")}])

@@ -229,7 +229,7 @@ def test_an_operator_that_could_not_do_what_its_place_asks_for(
 
 def test_with_a_first_order_method_the_chains_ask_for_nothing():
     it = trainer(fo_op="ALTO", gm_op=["DI", "NGD"], na_op=["RGT", "RAD"])
-    assert it.problem.plan.operators == ()
+    assert it.current_run.problem.plan.operators == ()
     x = it.ul_var[0].numpy().copy()
     it.fit({}, {}, max_steps=2)
     assert np.abs(it.ul_var[0].numpy() - x).max() > 0

@@ -254,7 +254,7 @@ def test_dm_with_a_step_of_ones_own(gm_op, tmp_path):
 
     problem = Quadratic()
     trainer = make(problem, gm_op=gm_op, callbacks=[ModelCheckpoint(tmp_path, every_n_steps=1)])
-    assert not trainer.has_lower_loop
+    assert not trainer.current_run.method.has_lower_loop
     trainer.fit({}, {}, max_steps=3)
     x, y, v = problem.x0, problem.y0, np.zeros(DIM_Y)
     for _ in range(3):
