@@ -33,8 +33,8 @@ class Run:
     """A trainer's run.
 
     Callbacks may read ``pairs``, ``loaded_from`` and the name of the ``method``, and call :meth:`failure_of`,
-    :meth:`unrolled_value`, :meth:`lower_gradient_norm`, :meth:`measured_values` and :meth:`evaluates_after`. The rest
-    is the trainer's own.
+    :meth:`value`, :meth:`unrolled_value`, :meth:`lower_gradient_norm`, :meth:`measured_values` and
+    :meth:`evaluates_after`. The rest is the trainer's own.
 
     Args:
         trainer: whose run it is.
@@ -87,6 +87,33 @@ class Run:
         """
         starts = [self.start(task) for task in range(len(self.pairs))]
         return self.method.unrolled_value(self.pairs, starts, [checkpoint.as_var(array) for array in x])
+
+    def value(self, x: Sequence[np.ndarray], found: OuterStep) -> float:
+        """What the direction of the outer step under way is held to be the derivative of, at x; nothing changes.
+
+        With a lower loop that is :meth:`unrolled_value`. Without one it is the method's own value, as DM's
+        ``F - <grad_y psi, v>``, in which x alone varies: y, the multiplier and all else are as they were in the step.
+
+        Args:
+            x: one array per entry of ``ul_var``.
+            found: the outer step under way.
+
+        Raises:
+            ValueError: if a method without a lower loop does not tell its value.
+        """
+        if self.method.has_lower_loop:
+            return self.unrolled_value(x)
+        if found.value is None:
+            raise ValueError(
+                f"{self.method.name} has no lower loop, and does not tell what its direction of x descends"
+            )
+        start = self.start(0)
+        if start.reseed:
+            start.reseed(0)
+        point = [checkpoint.as_var(array) for array in x]
+        problem = self.problem
+        with functional.preserved(problem.statistics()), functional.substituted(problem.ul_var, point):
+            return float(found.value().item())
 
     def lower_gradient_norm(self, y: Sequence[jt.Var]) -> float:
         """The Euclidean norm of the lower problem's gradient at y, for the last batches drawn; nothing changes.

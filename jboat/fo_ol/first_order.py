@@ -32,6 +32,8 @@ class FirstOrderStep(OuterStep):
         auxiliary: what the method keeps for its next step.
         diagnostics: numbers by name.
         upper_loss_after_step: whether ``upper_loss`` is F at ``ll_parameters`` rather than at y before the step.
+        value: gives what ``gradients`` are the derivative of, with its graph, at the x that ``ul_var`` holds when it is
+            called and with everything else held as in this step. HypergradientCheck needs it; None if there is none.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class FirstOrderStep(OuterStep):
         auxiliary: Auxiliary | None = None,
         diagnostics: dict[str, float] | None = None,
         upper_loss_after_step: bool = False,
+        value: Callable[[], jt.Var] | None = None,
     ) -> None:
         super().__init__(
             gradients,
@@ -53,6 +56,7 @@ class FirstOrderStep(OuterStep):
             ll_state=ll_state,
             auxiliary=auxiliary or {},
             diagnostics=diagnostics or {},
+            value=value,
         )
         self.upper_loss_after_step = upper_loss_after_step
 
@@ -213,15 +217,22 @@ class FirstOrder:
         joined.settle()
         return current
 
-    def value_gap(self, y: Sequence[jt.Var], feed: Batch, *, lr: float) -> tuple[Gradients, Gradients]:
-        """Both ends of ``phi(x, y) - phi(x, y_hat)``, y_hat ``lower_loop`` steps from y, where only x matters."""
+    def value_gap(
+        self, y: Sequence[jt.Var], feed: Batch, *, lr: float
+    ) -> tuple[Gradients, Gradients, Callable[[], jt.Var]]:
+        """Both ends of ``phi(x, y) - phi(x, y_hat)``, y_hat ``lower_loop`` steps from y, where only x matters.
+
+        Returns:
+            The gradients at y and at y_hat, and what gives the difference at another x, y and y_hat held.
+        """
 
         def value(v: Sequence[jt.Var]) -> jt.Var:
             return self.lower_value(v, feed)
 
         here = self.lower_gradients(y, feed)
         y_hat = self.descend(value, y, lr=lr, steps=self.lower_loop, first=here.by_y)
-        return here, self.lower_gradients(y_hat, feed, by_y=False)
+        there = self.lower_gradients(y_hat, feed, by_y=False)
+        return here, there, lambda: value(y) - value(y_hat)
 
     def lower_step(
         self,

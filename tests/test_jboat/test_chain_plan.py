@@ -156,7 +156,9 @@ def test_a_section_is_read_once_and_again_only_when_it_has_changed(gm_op, na_op,
     assert not made
     it.solver_config["GDA"] = {"alpha_init": 0.25}
     it.fit({}, {}, max_steps=3)
-    assert made == ({"GDAOptions": 1} if "GDA" in gm_op and it.has_lower_loop else {})  # DM has a weight of its own
+    assert made == (
+        {"GDAOptions": 1} if "GDA" in gm_op and it.current_run.method.has_lower_loop else {}
+    )  # DM has a weight of its own
 
 
 def test_what_changes_within_an_outer_step_counts_from_the_next():

@@ -7,7 +7,7 @@ operator has run.
 from dataclasses import dataclass
 
 from chains import solve
-from jboat import BilevelTrainer, register_operator, registry
+from jboat import BilevelTrainer, functional, register_operator, registry
 from jboat.callbacks import DISchedule, GDASchedule, ModelCheckpoint
 from jboat.capabilities import LowerCapabilities
 from jboat.gm_ol import LowerLevelOperator
@@ -238,7 +238,7 @@ def test_dm_with_a_step_of_ones_own(gm_op, tmp_path):
             assert next_operation is None
             y = auxiliary_model.parameters()
             v = multiplier or [jt.zeros_like(p) for p in y]
-            with auxiliary_model.substituted(y):
+            with functional.substituted(auxiliary_model.variables, y):
                 lower = self.ll_objective(ll_feed_dict, self.ul_model, self.ll_model)
                 upper = self.ul_objective(ul_feed_dict, self.ul_model, self.ll_model)
             (by_y,) = jt.grad(lower, y)

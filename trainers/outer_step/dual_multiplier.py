@@ -65,6 +65,7 @@ class DualMultiplier(OuterMethod):
             ll_state=moved["ll_state"],
             auxiliary={"multiplier": moved["multiplier"]},
             ul_learning_rate=moved["ul_learning_rate"],
+            value=moved.get("value"),
             failure=lower_failure(self.name, start.step, 1, moved["lower_loss"], moved["ll_parameters"]),
         )
         events.call("on_hypergradient_end", found)
