@@ -162,7 +162,7 @@ class HypergradientCheck(Callback):
         precision = max(float(np.finfo(v.dtype).eps) for v in x)
         rounding = precision * largest * _SMALLER / length
         found = compared(np.array(slopes), wide, narrow, rounding, self._tolerance)
-        self._report(found, state.step + 1)
+        self._report(found, state.step + 1, unrolled=run.method.has_lower_loop)
         self._found = {
             "hypergradient_error": found.error,
             "hypergradient_cosine": found.cosine,
@@ -175,11 +175,13 @@ class HypergradientCheck(Callback):
         """Publish what was found."""
         state.metrics.update(self._found)
 
-    def _report(self, found: Comparison, step: int) -> None:
+    def _report(self, found: Comparison, step: int, *, unrolled: bool) -> None:
         words = {1: "right", 0: "inconclusive", -1: "wrong"}[found.verdict]
         advice = {
             0: "; the difference is no more accurate than that: take another radius",
-            -1: "; an operator that approximates may be so far from the derivative of the lower loop that was run",
+            -1: "; an operator that approximates may be so far from the derivative of the lower loop that was run"
+            if unrolled
+            else "",
         }
         _logger.log(
             logging.INFO if found.verdict == 1 else logging.WARNING,
