@@ -7,6 +7,8 @@
 # make gpu-check    what runs on this machine's GPU, in 9 minutes; a part of it: make gpu-check STEPS="tour l2" LIMIT=300
 # make cuda-compile  compile and load every CUDA kernel of every method, without a GPU (an hour and more)
 # make test-pythons  lint and the main tests under every Python from 3.10 to 3.12 that is found
+# make coverage  the tests once more, and which lines they run
+# make dist   the wheel and the source distribution, each tried in an environment of its own, in dist/
 # make docs   the API reference, from the docstrings, in build/docs
 
 PYTHON ?= python3
@@ -14,7 +16,7 @@ VENV ?= .venv
 EXTRAS ?= examples,test
 BIN := $(VENV)/bin
 
-.PHONY: demo test sanitize test-pythons lint bench bench-quick gpu-check cuda-compile docs clean
+.PHONY: demo test sanitize test-pythons lint bench bench-quick gpu-check cuda-compile docs clean coverage dist
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -33,6 +35,17 @@ lint: $(VENV)/.ready
 
 sanitize: $(VENV)/.ready
 	$(BIN)/python tests/sanitize.py --shapes 5000
+
+coverage: $(VENV)/.ready
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report --skip-covered --sort=cover
+
+dist: $(VENV)/.ready
+	rm -rf dist build/dist && $(BIN)/python -m build --outdir dist .
+	for file in dist/*.whl dist/*.tar.gz; do \
+		rm -rf build/dist && $(PYTHON) -m venv build/dist && build/dist/bin/pip install --quiet $$file || exit 1; \
+		(cd build && dist/bin/jboat --version && dist/bin/jboat ops > /dev/null) || exit 1; \
+	done
 
 test-pythons:
 	$(PYTHON) tests/every_python.py

@@ -31,6 +31,10 @@ TRIES = 15
 VERDICTS = {1: "right", 0: "inconclusive", -1: "wrong"}
 
 
+class NoPullError(ValueError):
+    """The lower steps do not become shorter with any pull, as where they lead from one side of a kink to the other."""
+
+
 class Weights(jt.Module):
     """A weight for each lower sample, before a sigmoid."""
 
@@ -132,7 +136,7 @@ class PlainLoop:
         """Set c so that the steps become shorter as :data:`CONTRACTION` says.
 
         Raises:
-            ValueError: if no c is found with which they do.
+            NoPullError: if no c is found with which they do.
         """
         for _ in range(TRIES):
             lengths = self.steps(x, 4)
@@ -140,7 +144,7 @@ class PlainLoop:
             if 0.5 * CONTRACTION <= ratio <= CONTRACTION:
                 return
             self.lower.c *= min(max(ratio / (0.75 * CONTRACTION), 0.1), 10.0)
-        raise ValueError(f"no pull makes the lower steps shorter as wanted; with c = {self.lower.c}: {lengths}")
+        raise NoPullError(f"no pull makes the lower steps shorter as wanted; with c = {self.lower.c}: {lengths}")
 
     def put_back(self) -> None:
         """Let the model be where it was."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.monitor import Mode, Monitor
 from jboat.callbacks.saved_values import is_count, same_kind
+from jboat.stop_reason import StopReason
 import numpy as np
 
 if TYPE_CHECKING:
@@ -128,8 +129,6 @@ class EarlyStopping(Callback):
             trainer.set_values(self._best_values)
 
     def _check(self, trainer: BilevelTrainer, state: TrainerState, value: float | None) -> None:
-        from jboat.trainers.trainer_state import StopReason
-
         if value is None:
             return
         if self._monitor.improve(value):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.saved_values import is_count
+from jboat.stop_reason import StopReason
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
@@ -58,8 +59,6 @@ class NaNGuard(Callback):
 
     def on_before_upper_step(self, trainer: BilevelTrainer, state: TrainerState, result: HyperGradientResult) -> None:
         """Leave the step out if anything of it is not finite."""
-        from jboat.trainers.trainer_state import StopReason
-
         failure = trainer.current_run.failure_of(result)
         if failure is None:
             self._in_a_row = 0

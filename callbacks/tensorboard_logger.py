@@ -12,12 +12,9 @@ from jboat.callbacks.callback import Callback
 from jboat.callbacks.log_folder import log_folder
 from jboat.callbacks.saved_values import is_count
 from jboat.callbacks.write_errors import naming
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 
 if TYPE_CHECKING:
+    from jboat.callbacks.event_file import EventFile
     from jboat.trainers.bilevel_trainer import BilevelTrainer
     from jboat.trainers.outer_step.result import HyperGradientResult
     from jboat.trainers.trainer_state import TrainerState
@@ -70,8 +67,7 @@ class TensorBoardLogger(Callback):
         self._histograms = histograms
         self._lower_curves = lower_curves
         self._flush_seconds = flush_seconds
-        self._writer: EventsWriter | None = None
-        self._path: Path | None = None
+        self._file: EventFile | None = None
         self._waiting: list[tuple[float, int, dict[str, float]]] = []
         self._flushed = 0.0
         self._logged = 0  # the last step whose numbers were handed over
@@ -104,10 +100,10 @@ class TensorBoardLogger(Callback):
         self._resumed = False
         folder = log_folder(self._folder, trainer, "TensorBoardLogger")
         folder.mkdir(parents=True, exist_ok=True)
-        suffix = f".{time.time_ns()}.{os.getpid()}"  # TensorBoard reads files in the order of their names
+        from jboat.callbacks.event_file import EventFile  # tensorboardX takes a while to import
+
         with naming(folder):
-            self._writer = EventsWriter(str(folder / "events"), suffix)
-        self._path = Path(self._writer._file_name)
+            self._file = EventFile(folder)
 
     def on_fit_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Begin where the run stands, with the configuration and what is missing of the steps before."""
@@ -115,9 +111,8 @@ class TensorBoardLogger(Callback):
         self._written = min(self._written, max(0, state.step - 1) if self._resumed else state.step)
         self._resumed = False
         first = self._written + 1 if state.step else 0
-        if self._writer is not None:
-            start = SessionLog(status=SessionLog.START)
-            self._writer.write_event(Event(wall_time=time.time(), step=first, session_log=start))
+        if self._file is not None:
+            self._file.start_session(first)
         for row in trainer.history:
             if row["step"] > self._written:
                 numbers = {n: v for n, v in row.items() if n not in ("step", "epoch")}
@@ -126,7 +121,8 @@ class TensorBoardLogger(Callback):
         if 0 < first <= state.step:
             self._draw_histograms(trainer, state)
         configuration = json.dumps(trainer.configuration(), indent=1)
-        self._write(time.time(), state.step, summary.text("configuration", f"```\n{configuration}\n```"))
+        if self._file is not None:
+            self._file.text(state.step, "configuration", f"```\n{configuration}\n```")
         self._logged = state.step
         self._flush()
 
@@ -153,21 +149,21 @@ class TensorBoardLogger(Callback):
 
     def teardown(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Write what waits and close the event file."""
-        if self._writer is not None:
+        if self._file is not None:
             try:
                 self._flush()
             finally:
-                writer, self._writer = self._writer, None
-                with naming(self._path or "events"):
-                    writer.close()
+                file, self._file = self._file, None
+                with naming(file.path):
+                    file.close()
 
     def _draw_histograms(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Write those of the upper variables, one step in so many."""
-        if self._histograms and state.step % self._histograms == 0:
+        if self._file is not None and self._histograms and state.step % self._histograms == 0:
             names = {id(p): name for name, p in trainer.ul_model.named_parameters()}
             for i, variable in enumerate(trainer.ul_var):
                 tag = f"upper_variables/{names.get(id(variable), i)}"
-                self._write(time.time(), state.step, summary.histogram(tag, variable.numpy(), bins="auto"))
+                self._file.histogram(state.step, tag, variable.numpy())
 
     def _keep(self, step: int, numbers: dict[str, float]) -> None:
         """Let the numbers of a step wait, one step in so many."""
@@ -182,18 +178,13 @@ class TensorBoardLogger(Callback):
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
-        with naming(self._path or "events"):
-            for when, step, numbers in waiting:
-                values = [Summary.Value(tag=tag, simple_value=v) for tag, v in numbers.items()]
-                self._write(when, step, Summary(value=values))
-            if self._writer is not None:
-                self._writer.flush()
+        if self._file is not None:
+            with naming(self._file.path):
+                for when, step, numbers in waiting:
+                    self._file.numbers(when, step, numbers)
+                self._file.flush()
         self._written = self._logged
         self._flushed = time.perf_counter()
-
-    def _write(self, when: float, step: int, values: Summary) -> None:
-        if self._writer is not None:
-            self._writer.write_event(Event(wall_time=when, step=step, summary=values))
 
 
 def _tag(name: str) -> str:

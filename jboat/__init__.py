@@ -10,13 +10,13 @@ from jboat.backend.start import start_when_used
 
 if TYPE_CHECKING:
     from jboat.registry import register_operator as register_operator
+    from jboat.stop_reason import StopReason as StopReason
     from jboat.trainers.bilevel_trainer import BilevelTrainer as BilevelTrainer
     from jboat.trainers.errors import DeviceMemoryError as DeviceMemoryError
     from jboat.trainers.errors import NonFiniteError as NonFiniteError
     from jboat.trainers.errors import SecondOrderError as SecondOrderError
     from jboat.trainers.history import History as History
     from jboat.trainers.outer_step.result import HyperGradientResult as HyperGradientResult
-    from jboat.trainers.trainer_state import StopReason as StopReason
     from jboat.trainers.trainer_state import TrainerState as TrainerState
     from jboat.trajectory import Trajectory as Trajectory
 
@@ -29,7 +29,7 @@ _HOMES = {
     "HyperGradientResult": "jboat.trainers.outer_step.result",
     "NonFiniteError": "jboat.trainers.errors",
     "SecondOrderError": "jboat.trainers.errors",
-    "StopReason": "jboat.trainers.trainer_state",
+    "StopReason": "jboat.stop_reason",
     "TrainerState": "jboat.trainers.trainer_state",
     "Trajectory": "jboat.trajectory",
     "register_operator": "jboat.registry",

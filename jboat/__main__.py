@@ -15,6 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"jboat {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("doctor", help="report what Jittor needs, what is missing, and how to mend it")
+    commands.add_parser("changes", help="list what jboat changes in the process that it runs in")
     listing = commands.add_parser("ops", help="list the operators, their options, costs and papers")
     listing.add_argument("--chains", action="store_true", help="list the valid chains instead")
     listing.add_argument("--markdown", action="store_true", help="print the page docs/operators.md instead")
@@ -47,6 +48,10 @@ def _run(given: argparse.Namespace) -> int:
         from jboat.trainers.commands import doctor
 
         return doctor.main()
+    if given.command == "changes":
+        from jboat.trainers.commands import changes
+
+        return changes.main()
     if given.command == "ops":
         from jboat.trainers.commands import ops
 

@@ -61,6 +61,25 @@ class KernelCount:
         return sorted(name for name in self._all() - self._before if name.endswith(".so"))
 
 
+class LoadedKernels:
+    """Kernels that this process has loaded since :meth:`restart`, compiled now or found in the cache."""
+
+    def __init__(self):
+        self._folder = os.path.join(jt.flags.cache_path, "jit", "")
+        self.restart()
+
+    def _all(self):
+        jt.sync_all(True)
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        return {line.split()[-1] for line in lines if self._folder in line and line.endswith(".so")}
+
+    def restart(self):
+        self._before = self._all()
+
+    def new(self):
+        return sorted(self._all() - self._before)
+
+
 @pytest.fixture(scope="session")
 def users_environment():
     """The environment that the tests were started in, where pip finds its configuration."""
@@ -70,6 +89,11 @@ def users_environment():
 @pytest.fixture
 def kernels():
     return KernelCount()
+
+
+@pytest.fixture
+def loaded_kernels():
+    return LoadedKernels()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 A block of C++ that begins with a comment that is a file's name is a file in the folder where they run.
 """
 
+import json
 from pathlib import Path
 import re
 import subprocess
@@ -10,6 +11,11 @@ import sys
 
 import jboat
 import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,11 +39,27 @@ def test_code_blocks_run(page, tmp_path, monkeypatch, own_registry):
         exec(compile(block, f"{page.name}, block {number}", "exec"), names)
 
 
+def anchors(page):
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), target
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        place = page.parent / file if file else page
+        assert place.exists(), target
+        assert not anchor or anchor in anchors(place), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_blocks_of_settings_can_be_read(page):
+    readers = {"toml": tomllib.loads, "json": json.loads}
+    for language, block in re.findall(r"^```(toml|json)\n(.*?)^```", page.read_text(), flags=re.M | re.S):
+        readers[language](block)
 
 
 def test_the_api_reference_is_made(tmp_path):

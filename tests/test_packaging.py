@@ -65,3 +65,4 @@ def test_the_version_is_the_projects():
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert jboat.__version__ == project["version"] == version("jboat-trainer")
+    assert f"\nversion: {project['version']}\n" in (ROOT / "CITATION.cff").read_text()

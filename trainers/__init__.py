@@ -6,12 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jboat.stop_reason import StopReason as StopReason
     from jboat.trainers.bilevel_trainer import BilevelTrainer as BilevelTrainer
     from jboat.trainers.errors import NonFiniteError as NonFiniteError
     from jboat.trainers.errors import SecondOrderError as SecondOrderError
     from jboat.trainers.history import History as History
     from jboat.trainers.outer_step.result import HyperGradientResult as HyperGradientResult
-    from jboat.trainers.trainer_state import StopReason as StopReason
     from jboat.trainers.trainer_state import TrainerState as TrainerState
 
 _HOMES = {

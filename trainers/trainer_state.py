@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 import enum
 
+from jboat.stop_reason import StopReason
+
 
 class Phase(str, enum.Enum):
     """What was done last of a pass through the loop of ``fit``; a checkpoint keeps the value."""
@@ -26,23 +28,6 @@ class Phase(str, enum.Enum):
     def in_pass(self) -> bool:
         """Whether the pass over the lower loader goes on."""
         return self in (Phase.NEXT, Phase.STEP, Phase.STEP_EVALUATED)
-
-
-class StopReason(enum.Enum):
-    """Why ``fit`` ended."""
-
-    MAX_EPOCHS = "max_epochs"
-    MAX_STEPS = "max_steps"
-    MAX_TIME = "max_time"
-    EARLY_STOPPING = "early_stopping"
-    NON_FINITE = "non_finite"
-    CALLBACK = "callback"
-    INTERRUPTED = "interrupted"
-
-    @classmethod
-    def lasting(cls) -> tuple[StopReason, ...]:
-        """The reasons that hold for a resumed run too: a callback decided, no limit of the ``fit`` that ended."""
-        return cls.EARLY_STOPPING, cls.NON_FINITE, cls.CALLBACK
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 from jboat import functional
 from jboat.capabilities import LowerCapabilities
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
+from jboat.out_of_place import require
 from jboat.registry import register_operator
 import jittor as jt
 
@@ -55,5 +56,5 @@ class DI(LowerLevelOperator):
         Raises:
             AssertionError: if nothing follows.
         """
-        assert next_operation is not None, "DI differentiates the lower steps: put NGD after it"
+        require(next_operation is not None, "DI differentiates the lower steps: put NGD after it")
         return {**kwargs, "keep_graph": True}

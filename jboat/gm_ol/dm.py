@@ -14,6 +14,7 @@ from jboat.chain_plan import ChainPlan
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
 from jboat.lower_objective import Batch, LowerObjective
 from jboat.optim import OptimizerState
+from jboat.out_of_place import require
 from jboat.plain_numbers import plain
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
@@ -129,7 +130,7 @@ class DM(LowerLevelOperator):
         Raises:
             AssertionError: if another operator should follow.
         """
-        assert next_operation is None, f"DM ends the lower-level chain, but {next_operation} follows it"
+        require(next_operation is None, f"DM ends the lower-level chain, but {next_operation} follows it")
         options: DMOptions = self.options
         psi = lower_objective or self.lower_objective(aggregated=False)
         model, variables, y = auxiliary_model.module, auxiliary_model.variables, auxiliary_model.parameters()

@@ -7,6 +7,7 @@ from typing import Any
 
 from jboat.capabilities import LowerCapabilities
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
+from jboat.out_of_place import require
 from jboat.registry import register_operator
 
 
@@ -54,5 +55,5 @@ class GDA(LowerLevelOperator):
         Raises:
             AssertionError: if nothing follows.
         """
-        assert next_operation is not None, "GDA chooses the objective of lower steps: put NGD or DM after it"
+        require(next_operation is not None, "GDA chooses the objective of lower steps: put NGD or DM after it")
         return {**kwargs, "lower_objective": self.lower_objective(aggregated=True)}

@@ -10,6 +10,7 @@ from jboat import lower_objective as lower
 from jboat.capabilities import LowerCapabilities
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
 from jboat.lower_objective import Batch, LowerObjective
+from jboat.out_of_place import require
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
 import jittor as jt
@@ -61,7 +62,7 @@ class NGD(LowerLevelOperator):
         if next_operation is not None and not registry.plan([next_operation], []).has_lower_loop:
             feeds = {"ll_feed_dict": ll_feed_dict, "ul_feed_dict": ul_feed_dict, "auxiliary_model": auxiliary_model}
             return {**kwargs, **feeds, **({"lower_objective": lower_objective} if lower_objective else {})}
-        assert next_operation is None, f"NGD ends the lower-level chain, but {next_operation} follows it"
+        require(next_operation is None, f"NGD ends the lower-level chain, but {next_operation} follows it")
         phi = lower_objective or self.lower_objective(aggregated=False)
         auxiliary_model.lower_objective = phi
         tracked_from = self._options.tracked_from

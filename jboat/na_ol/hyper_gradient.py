@@ -10,6 +10,7 @@ from jboat import lower_objective as lower
 from jboat.capabilities import UpperCapabilities
 from jboat.chain_plan import ChainPlan
 from jboat.lower_objective import Batch, LowerObjective, Objective
+from jboat.out_of_place import require
 from jboat.plain_numbers import plain
 from jboat.trajectory import Trajectory
 from jboat.warn_once import WarnOnce
@@ -111,13 +112,17 @@ class HyperGradient:
 
     def _require_modifier(self, next_operation: str | None, finished: bool) -> None:
         name = type(self).__name__
-        assert not finished, f"{name} must run before the hypergradient is finished: put it first in na_op"
-        assert next_operation is not None, f"{name} prepares a hypergradient but computes none: add RAD or IAD to na_op"
+        require(not finished, f"{name} must run before the hypergradient is finished: put it first in na_op")
+        require(
+            next_operation is not None, f"{name} prepares a hypergradient but computes none: add RAD or IAD to na_op"
+        )
 
     def _require_terminal(self, next_operation: str | None, finished: bool) -> None:
         name = type(self).__name__
-        assert not finished, f"{name} got a finished hypergradient: na_op may hold one operator that finishes"
-        assert next_operation is None, f"{name} finishes the hypergradient: remove {next_operation} after it from na_op"
+        require(not finished, f"{name} got a finished hypergradient: na_op may hold one operator that finishes")
+        require(
+            next_operation is None, f"{name} finishes the hypergradient: remove {next_operation} after it from na_op"
+        )
 
     def _upper(self, trajectory: Trajectory, ul_feed_dict: Batch) -> tuple[jt.Var, list[jt.Var], list[jt.Var]]:
         """F, grad_x F and grad_y F at the last iterate, detached and computed."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from jboat.capabilities import UpperCapabilities
 from jboat.na_ol.modifier import Modifier
+from jboat.out_of_place import require
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
 import jittor as jt
@@ -53,7 +54,8 @@ class PTT(Modifier):
             AssertionError: if ``max_loss_iter`` is not positive.
             ValueError: if it exceeds the number of lower steps.
         """
-        assert max_loss_iter > 0, (
-            f"PTT needs max_loss_iter > 0, the step with the largest upper loss; got {max_loss_iter}"
+        require(
+            max_loss_iter > 0,
+            f"PTT needs max_loss_iter > 0, the step with the largest upper loss; got {max_loss_iter}",
         )
         return trajectory.until(max_loss_iter)

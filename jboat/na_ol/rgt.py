@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jboat.capabilities import UpperCapabilities
 from jboat.chain_plan import ChainPlan
 from jboat.na_ol.modifier import Modifier
+from jboat.out_of_place import require
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
 
@@ -70,5 +71,5 @@ class RGT(Modifier):
         Raises:
             AssertionError: if ``truncate_iter`` is not positive.
         """
-        assert self.truncate_iter > 0, "RGT needs solver_config['RGT']['truncate_iter'] > 0, less than lower_iters"
+        require(self.truncate_iter > 0, "RGT needs solver_config['RGT']['truncate_iter'] > 0, less than lower_iters")
         return trajectory.since(self.truncate_iter)

@@ -40,7 +40,6 @@ class Terminal(HyperGradientOperator):
         max_loss_iter: int = 0,
         hyper_gradient_finished: bool = False,
         next_operation: str | None = None,
-        hparams: Sequence[jt.Var] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Compute the hypergradient.
@@ -52,8 +51,8 @@ class Terminal(HyperGradientOperator):
             max_loss_iter: unused: PTT hands on a trajectory that ends there.
             hyper_gradient_finished: must be False.
             next_operation: must be None.
-            hparams: the variables to differentiate by, which IAD sets to y_0 for CG and NS; by default ``ul_var``.
-            kwargs: ignored.
+            kwargs: ``hparams``, the variables to differentiate by, which IAD sets to y_0 for CG and NS; by default
+                ``ul_var``. Others are ignored.
 
         Returns:
             ``upper_loss``, ``hyper_gradient_finished`` and ``hyper_gradient``; with DI ``ll_init_gradient``; with CG
@@ -65,5 +64,6 @@ class Terminal(HyperGradientOperator):
         self._require_terminal(next_operation, hyper_gradient_finished)
         loss, by_x, by_y = self._upper(auxiliary_model, ul_feed_dict)
         upper = UpperGradients(by_x, by_y)
+        hparams: Sequence[jt.Var] | None = kwargs.get("hparams")
         gradient, diagnostics = self.total(auxiliary_model, upper, ll_feed_dict, ul_feed_dict, hparams)
         return self._result(auxiliary_model, loss, gradient, by_y, diagnostics=diagnostics)

@@ -1,6 +1,7 @@
 """What needs no Jittor does not start it."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -55,3 +56,12 @@ def test_validate_of_a_file_that_names_no_object(tmp_path, users_environment):
     for fault in ("lower_iters", "RADD", "'k' of CG", "unknown key 'devise'", "'ll_model' is missing"):
         assert fault.replace("'k' of CG", "k of CG") in errors
     assert printed.split()[-2:] == ["2", "False"]
+
+
+def test_the_trainer_does_not_import_tensorboardx(users_environment):
+    found = "sorted({'tensorboardX', 'matplotlib'} & set(sys.modules))"
+    code = f"import sys; from jboat import BilevelTrainer; print({found})"
+    environment = {**users_environment, "HOME": os.environ["HOME"]}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == "[]"

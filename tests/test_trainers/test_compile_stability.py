@@ -1,4 +1,4 @@
-"""Kernels are compiled for the first steps, and then serve every step, K, number of iterations and batch size."""
+"""Kernels are loaded for the first steps, and then serve every step, K, number of iterations and batch size."""
 
 import gc
 import os
@@ -57,41 +57,41 @@ def make(model, *, na_op=("RAD",), lower_iters=5, optimizer=None, **kwargs):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_more_lower_steps_outer_steps_and_samples(model, kernels):
+def test_more_lower_steps_outer_steps_and_samples(model, loaded_kernels):
     make(model).fit(batch(8), batch(6), max_steps=2)
-    kernels.restart()
+    loaded_kernels.restart()
     make(model, lower_iters=50).fit(batch(8), batch(6), max_steps=2)
-    assert len(kernels.new()) <= 3
-    kernels.restart()
+    assert len(loaded_kernels.new()) <= 3
+    loaded_kernels.restart()
     make(model).fit(batch(8), batch(6), max_steps=30)
     make(model).fit(batch(11), batch(9), max_steps=2)
-    assert kernels.new() == []
+    assert loaded_kernels.new() == []
 
 
-def test_more_conjugate_gradient_iterations(kernels):
+def test_more_conjugate_gradient_iterations(loaded_kernels):
     def run(k):
         config = {"CG": {"k": k, "tolerance": 0.0}}
         make("mlp", na_op=("CG",), solver_config=config).fit(batch(8), batch(6), max_steps=2)
 
     run(5)
-    kernels.restart()
+    loaded_kernels.restart()
     run(30)
-    assert kernels.new() == []
+    assert loaded_kernels.new() == []
 
 
-def test_a_lower_adam_compiles_nothing_new_either(kernels):
+def test_a_lower_adam_compiles_nothing_new_either(loaded_kernels):
     def run(lower_iters, steps):
         make("linear", lower_iters=lower_iters, optimizer=lambda p: jt.optim.Adam(p, 0.01)).fit(
             batch(8), batch(6), max_steps=steps
         )
 
     run(5, 2)
-    kernels.restart()
+    loaded_kernels.restart()
     run(50, 3)
-    assert len(kernels.new()) <= 3
-    kernels.restart()
+    assert len(loaded_kernels.new()) <= 3
+    loaded_kernels.restart()
     run(5, 30)
-    assert kernels.new() == []
+    assert loaded_kernels.new() == []
 
 
 def resident_bytes():

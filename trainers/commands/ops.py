@@ -31,7 +31,7 @@ Adan) belongs to no objective, which a warning says once a run.
   approximation, and CG or NS look at the last iterate alone.
 * **The lower problem is solved nearly to its optimum**: CG, where its Hessian is positive definite; NS where it is
   costly or ill-conditioned, since few terms are a damped answer.
-* **Second derivatives are too dear**: FD takes one step into account (DARTS), IGA only gradients; or a first-order
+* **Second derivatives are too costly**: FD takes one step into account (DARTS), IGA only gradients; or a first-order
   method.
 * **The initialisation is what is learned**: IAD (MAML), FOA+IAD (first-order), IAD+CG (implicit).
 * **The lower problem has many solutions**: GDA, DM, or a value-function method (VFO, MESO, VSO).
