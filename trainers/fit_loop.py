@@ -1,4 +1,4 @@
-"""The loop of ``fit``: epochs, outer steps, evaluation and the calls of the callbacks."""
+"""The loop of ``fit``: epochs, outer steps, evaluation, and the ends that a run can come to."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from pathlib import Path
 import time
 from typing import TYPE_CHECKING, Any
 
-from jboat import functional, running_statistics
-from jboat.outer_step import mean
+from jboat import functional
 from jboat.trainers import seeding
 from jboat.trainers.data.fit_streams import FitStreams
-from jboat.trainers.data.step_batches import Pair, draw_pairs
+from jboat.trainers.fit_step import FitStep
 from jboat.trainers.history_recorder import record
 from jboat.trainers.interrupt import DeferredInterrupt, InterruptedFit
-from jboat.trainers.outer_step.method import Events
-from jboat.trainers.outer_step.upper_step import rate_of
 from jboat.trainers.persistence.resume import resume, way_on
+from jboat.trainers.timed_hooks import TimedHooks
 from jboat.trainers.trainer_state import Phase, StopReason
-from jboat.trajectory import Trajectory
-import jittor as jt
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
@@ -61,16 +57,12 @@ class FitLoop:
         seeds = [seeding.derived_seed(seed, level, trainer.state.step) for level in (1, 2, 3)]
         self.streams = FitStreams(ll_loader, ul_loader, val_loader, seeds if trainer.deterministic else [None] * 3)
         self._val_every = val_every
-        self._check_second_order = check_second_order
         self._evaluation_metrics = evaluation_metrics
-        self._first_batch_checked = False
-        self._statistics = trainer.current_run.problem.statistics()
-        self._keeps_measured = False
+        self._hooks = TimedHooks(trainer)
+        self._step = FitStep(trainer, self.streams, self._hooks, check_second_order=check_second_order)
         self._interrupt = DeferredInterrupt()
         self._begun = 0.0
         self._max_time: float | None = None
-        self._callback_seconds = 0.0
-        self._data_seconds = 0.0
 
     def run(
         self, *, max_epochs: int | None, max_steps: int | None, max_time: float | None, resume_from: str | Path | None
@@ -80,7 +72,7 @@ class FitLoop:
         interrupt, message = self._interrupt, ""
         try:
             with interrupt:
-                self._call("setup")
+                self._hooks.call("setup")
                 state.step_metrics = {}
                 state.evaluation_metrics = self._evaluation_metrics() if self.streams.val is not None else ()
                 if resume_from is not None:
@@ -88,12 +80,12 @@ class FitLoop:
                 resumed = self._run.resumption.take_up(self, trainer.callbacks)
                 state.begin_fit(resumed=resumed, max_epochs=max_epochs, max_steps=max_steps)
                 self._begin(resumed)
-                self._keeps_measured = any(c.wants_measured_values(trainer, state) for c in trainer.callbacks.callbacks)
-                self._call("on_fit_start")
+                self._step.begin_fit()
+                self._hooks.call("on_fit_start")
                 interrupt.raise_if_requested()
                 self._begun, self._max_time = time.perf_counter() - state.elapsed, max_time
                 self._train()
-                self._call("on_fit_end")
+                self._hooks.call("on_fit_end")
         except InterruptedFit as error:
             if state.stop_reason not in StopReason.lasting():
                 state.stop_reason = StopReason.INTERRUPTED
@@ -127,13 +119,6 @@ class FitLoop:
         if self._run.initialization is None:
             self._run.initialization = functional.cut(trainer.ll_var)
 
-    def _call(self, hook: str, *extra: Any) -> None:
-        if not self._trainer.callbacks.listens(hook):
-            return
-        begun = time.perf_counter()
-        self._trainer.callbacks.call(hook, self._trainer, self._state, *extra)
-        self._callback_seconds += time.perf_counter() - begun
-
     def _train(self) -> None:
         """Epochs of outer steps.
 
@@ -158,7 +143,7 @@ class FitLoop:
     def _begin_epoch(self) -> None:
         if self._state.phase.between_epochs:
             self.streams.ll.wrapped = False
-            self._call("on_epoch_start")
+            self._hooks.call("on_epoch_start")
             self._state.phase = Phase.NEXT
 
     def _ends_between_steps(self) -> bool:
@@ -168,11 +153,11 @@ class FitLoop:
         state = self._state
         if state.phase is not Phase.NEXT:
             return
-        pairs = self._draw()
+        pairs = self._step.draw()
         if pairs is None:
             state.phase = Phase.STEP_EVALUATED
             return
-        self._outer_step(pairs)
+        self._step.take(pairs)
         state.elapsed = time.perf_counter() - self._begun
         self._request_stop_at_limits()
         state.phase = Phase.STEP
@@ -210,14 +195,14 @@ class FitLoop:
         if self._state.phase is Phase.EPOCH_EVALUATED:
             self._reached_epoch_limit()
             self._state.phase = Phase.EPOCH_END
-            self._call("on_epoch_end")
+            self._hooks.call("on_epoch_end")
             self._interrupt.raise_if_requested()
 
     def _end_step(self) -> None:
         """Tell the callbacks of a finished step, which has its row in the history whatever they do."""
         trainer, state = self._trainer, self._state
         try:
-            self._call("on_step_end")
+            self._hooks.call("on_step_end")
         except BaseException:
             state.metrics = {name: value for name, value in state.metrics.items() if isinstance(value, (int, float))}
             record(trainer, state)
@@ -237,88 +222,13 @@ class FitLoop:
         if self._max_time is not None and state.elapsed >= self._max_time:
             state.request_stop(StopReason.MAX_TIME)
 
-    def _draw(self) -> list[Pair] | None:
-        trainer = self._trainer
-        begun = time.perf_counter()
-        pairs = draw_pairs(
-            self.streams.ll,
-            self.streams.ul,
-            pairs=trainer.accumulate,
-            lower_steps=trainer.lower_iters,
-            fresh=trainer.lower_batches == "fresh",
-        )
-        self._data_seconds += time.perf_counter() - begun
-        if pairs is None:
-            self.streams.ll.commit()
-        if pairs is not None and not self._first_batch_checked:
-            self._run.check_first_batch(pairs[0], second_order=self._check_second_order)
-            self._first_batch_checked = True
-        return pairs
-
-    def _outer_step(self, pairs: list[Pair]) -> None:
-        self._run.pairs = pairs
-        self._state.inner_step = 0
-        self._call("on_step_start")
-        statistics = running_statistics.noted(self._statistics)
-        try:
-            self._train_on(pairs, statistics)
-        except BaseException:
-            running_statistics.put(self._statistics, statistics)  # the step is not finished, and may be done again
-            raise
-
-    def _train_on(self, pairs: list[Pair], statistics: list[jt.Var]) -> None:
-        trainer, run, state = self._trainer, self._run, self._state
-        begun = time.perf_counter()
-        events = Events(
-            self._call,
-            on_lower_step=self._on_lower_step if trainer.callbacks.listens("on_lower_step_end") else None,
-            lower_losses=any(c.wants_lower_losses(trainer, state) for c in trainer.callbacks.callbacks),
-        )
-        found = mean(run.step(pairs, events))
-        self._call("on_before_upper_step", found)
-        failure = None if found.skip else run.failure_of(found)
-        if failure is not None:
-            raise failure
-        update_begun = time.perf_counter()
-        step_metrics = {
-            "ll_loss": found.lower_loss,
-            "ul_loss": found.upper_loss,
-            "hypergradient_norm": found.norm,
-            "ll_lr": run.rule.learning_rates()[0],
-            "ul_lr": rate_of(trainer.ul_optimizer),
-            **found.diagnostics,
-        }
-        run.look_for_zero(found)
-        measured = run.measured_at(found) if self._keeps_measured else None
-        if found.skip:
-            running_statistics.put(self._statistics, statistics)
-        else:
-            run.move(found)
-            jt.sync([*trainer.ll_var, *self._statistics])
-        state.step += 1
-        now = time.perf_counter()
-        step_metrics["time_lower"] = events.seconds["lower"]
-        step_metrics["time_hypergradient"] = events.seconds["hypergradient"]
-        step_metrics["time_update"] = now - update_begun
-        step_metrics["time_step"] = now - begun
-        step_metrics["time_data"], self._data_seconds = self._data_seconds, 0.0
-        step_metrics["time_callbacks"], self._callback_seconds = self._callback_seconds, 0.0
-        state.step_left_out = found.skip
-        state.metrics, state.step_metrics = {**state.validation, **step_metrics}, step_metrics
-        run.measured = measured
-        self.streams.commit()
-
-    def _on_lower_step(self, inner_step: int, trajectory: Trajectory) -> None:
-        self._state.inner_step = inner_step
-        self._call("on_lower_step_end")
-
     def _evaluate(self, next_phase: Phase) -> None:
         trainer, state = self._trainer, self._state
-        self._call("on_evaluate_start")
+        self._hooks.call("on_evaluate_start")
         assert self.streams.val is not None
         means = trainer.evaluate(self.streams.val.one_pass)
         self.streams.val.commit()
         state.validation = {f"val_{name}": value for name, value in means.items()}
         state.metrics = {**state.metrics, **state.validation}
         state.phase = next_phase
-        self._call("on_evaluate_end")
+        self._hooks.call("on_evaluate_end")
