@@ -81,7 +81,7 @@ class Callback:
         return False
 
     def wants_measured_values(self, trainer: BilevelTrainer, state: TrainerState) -> bool:
-        """Whether ``trainer.measured_values()`` is wanted after steps; asked once, when ``fit`` starts."""
+        """Whether ``trainer.current_run.measured_values()`` is wanted after steps; asked once, when ``fit`` starts."""
         return False
 
     def setup(self, trainer: BilevelTrainer, state: TrainerState) -> None:

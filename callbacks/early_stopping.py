@@ -135,7 +135,7 @@ class EarlyStopping(Callback):
             self.wait, self.best_step = 0, state.step
             if self._restore_best:
                 before_update = self._monitor.name in state.step_metrics
-                self._best_values = trainer.measured_values() if before_update else trainer.values()
+                self._best_values = trainer.current_run.measured_values() if before_update else trainer.values()
         else:
             self.wait += 1
         good, worse = self._threshold, self._divergence_threshold

@@ -66,10 +66,14 @@ def compared(slopes: np.ndarray, wide: np.ndarray, narrow: np.ndarray, rounding:
 
 
 class HypergradientCheck(Callback):
-    """Compares the hypergradient with central finite differences of ``F(x, y_K(x))`` along random directions.
+    """Compares the hypergradient with central finite differences along random directions.
 
-    The difference is that of the unrolled value, which RAD differentiates exactly; an operator that approximates shows
-    here by how much. It is taken in two radii, since one alone cannot tell a wrong gradient from an inaccurate
+    Of chains the difference is that of the unrolled value ``F(x, y_K(x))``, which RAD differentiates exactly; an
+    operator that approximates shows here by how much. DM and first-order methods move x along the derivative of a value
+    of their own by x alone: the difference is that of this value, with y, multiplier, weights and all else held as in
+    the step. It tells whether their direction is computed rightly, not how far it is from the hypergradient. Such
+    methods of the user's are refused where they do not give ``FirstOrderStep.value``, or ``"value"`` in DM's place. The
+    difference is taken in two radii, since one alone cannot tell a wrong gradient from an inaccurate
     difference: too large a step bends, or crosses kinks, too small a one drowns in rounding. Where the two differ as
     much as the gradient does, the check is inconclusive. Metrics of the steps that are checked:
 
@@ -80,7 +84,8 @@ class HypergradientCheck(Callback):
     * ``lower_gradient_norm``: see LowerGradientNorm.
 
     Gradients are looked at as they were before GradientClipping, wherever that stands. Each direction costs four lower
-    loops.
+    loops, or four of the method's own values. Without a lower loop, an objective that draws random numbers, as dropout
+    does, draws others in the differences than in the step, and cannot be checked.
 
     Args:
         every_n_steps: check one outer step in so many.
@@ -114,21 +119,20 @@ class HypergradientCheck(Callback):
         self._tolerance = tolerance
         self._found: dict[str, float] = {}
 
-    def on_fit_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
-        """Refuse a method that cannot be checked.
+    def on_before_upper_step(self, trainer: BilevelTrainer, state: TrainerState, result: HyperGradientResult) -> None:
+        """Compare, one step in so many.
 
         Raises:
-            ValueError: with DM or a first-order method, which have no y_K(x) to take a difference of.
+            ValueError: at the first step of a method that has no value to take differences of.
         """
-        if not trainer.has_lower_loop:
+        run = trainer.current_run
+        if result.value is None and not run.method.has_lower_loop:
             raise ValueError(
-                f"HypergradientCheck cannot check {trainer.problem.finisher}: it compares with differences of "
-                "F(x, y_K(x)), and DM and the first-order methods (fo_op) have no lower loop that gives y_K(x). Take "
-                "it out of callbacks; LowerGradientNorm shows how far y is from the lower solution"
+                f"HypergradientCheck cannot check {run.method.name}: it has no lower loop that gives F(x, y_K(x)), and "
+                "does not tell the value whose derivative by x its direction is (FirstOrderStep.value, or 'value' of "
+                "an operator in DM's place). Let it tell, or take HypergradientCheck out of callbacks; "
+                "LowerGradientNorm shows how far y is from the lower solution"
             )
-
-    def on_before_upper_step(self, trainer: BilevelTrainer, state: TrainerState, result: HyperGradientResult) -> None:
-        """Compare, one step in so many."""
         self._found = {}
         if (state.step + 1) % self._every:
             return
@@ -146,8 +150,8 @@ class HypergradientCheck(Callback):
             radii = []
             for step in (length, length / _SMALLER):
                 ends = [
-                    trainer.unrolled_value(
-                        [(v + sign * step * d).astype(v.dtype) for v, d in zip(x, direction, strict=True)]
+                    run.value(
+                        [(v + sign * step * d).astype(v.dtype) for v, d in zip(x, direction, strict=True)], result
                     )
                     for sign in (1.0, -1.0)
                 ]
@@ -158,24 +162,26 @@ class HypergradientCheck(Callback):
         precision = max(float(np.finfo(v.dtype).eps) for v in x)
         rounding = precision * largest * _SMALLER / length
         found = compared(np.array(slopes), wide, narrow, rounding, self._tolerance)
-        self._report(found, state.step + 1)
+        self._report(found, state.step + 1, unrolled=run.method.has_lower_loop)
         self._found = {
             "hypergradient_error": found.error,
             "hypergradient_cosine": found.cosine,
             "hypergradient_difference_error": found.difference_error,
             "hypergradient_verdict": float(found.verdict),
-            "lower_gradient_norm": trainer.lower_gradient_norm(result.ll_parameters),
+            "lower_gradient_norm": run.lower_gradient_norm(result.ll_parameters),
         }
 
     def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Publish what was found."""
         state.metrics.update(self._found)
 
-    def _report(self, found: Comparison, step: int) -> None:
+    def _report(self, found: Comparison, step: int, *, unrolled: bool) -> None:
         words = {1: "right", 0: "inconclusive", -1: "wrong"}[found.verdict]
         advice = {
             0: "; the difference is no more accurate than that: take another radius",
-            -1: "; an operator that approximates may be so far from the derivative of the lower loop that was run",
+            -1: "; an operator that approximates may be so far from the derivative of the lower loop that was run"
+            if unrolled
+            else "",
         }
         _logger.log(
             logging.INFO if found.verdict == 1 else logging.WARNING,

@@ -36,7 +36,9 @@ class LowerGradientNorm(Callback):
     def on_before_upper_step(self, trainer: BilevelTrainer, state: TrainerState, result: HyperGradientResult) -> None:
         """Measure, one step in so many."""
         due = (state.step + 1) % self._every == 0
-        self._found = {"lower_gradient_norm": trainer.lower_gradient_norm(result.ll_parameters)} if due else {}
+        self._found = (
+            {"lower_gradient_norm": trainer.current_run.lower_gradient_norm(result.ll_parameters)} if due else {}
+        )
 
     def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Publish what was found."""

@@ -212,7 +212,7 @@ class ModelCheckpoint(Callback):
     def _evaluates_later(self, trainer: BilevelTrainer, state: TrainerState) -> bool:
         """Whether the monitored metric of this step is still to come."""
         by_evaluation = self._monitor is not None and self._monitor.name.startswith("val_")
-        return by_evaluation and trainer.evaluates_after(state.step)
+        return by_evaluation and trainer.current_run.evaluates_after(state.step)
 
     def _save(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         if not all(np.isfinite(v.numpy()).all() for v in (*trainer.ll_var, *trainer.ul_var)):
@@ -267,7 +267,7 @@ class ModelCheckpoint(Callback):
 
     def _settle(self, trainer: BilevelTrainer) -> None:
         """After a resume: tell one's own files from those of the folder that was resumed from, and fetch the best."""
-        origin = None if trainer.loaded_from is None else trainer.loaded_from.parent
+        origin = None if trainer.current_run.loaded_from is None else trainer.current_run.loaded_from.parent
         savers = [c for c in trainer.callbacks.callbacks if isinstance(c, ModelCheckpoint)]
         moved = origin is not None and origin.resolve() not in [c.dirpath.resolve() for c in savers]
         if moved and origin is not None:

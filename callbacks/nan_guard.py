@@ -59,7 +59,7 @@ class NaNGuard(Callback):
 
     def on_before_upper_step(self, trainer: BilevelTrainer, state: TrainerState, result: HyperGradientResult) -> None:
         """Leave the step out if anything of it is not finite."""
-        failure = trainer.failure_of(result)
+        failure = trainer.current_run.failure_of(result)
         if failure is None:
             self._in_a_row = 0
             return

@@ -15,26 +15,25 @@ import jboat.gm_ol
 from jboat.lower_objective import Objective
 import jboat.na_ol  # noqa: F401
 from jboat.optim import UpdateRule
-from jboat.trainers import arguments, seeding
+from jboat.outer_step import mean
+from jboat.trainers import arguments
 from jboat.trainers import device as devices
 from jboat.trainers.callback_list import CallbackList, with_default_loggers
 from jboat.trainers.configuration import build, description
 from jboat.trainers.data.loaders import as_item, batch_size, check_loader
-from jboat.trainers.data.step_batches import Pair, task_pairs
+from jboat.trainers.data.step_batches import task_pairs
 from jboat.trainers.device_scope import device_scope
-from jboat.trainers.errors import NonFiniteError
 from jboat.trainers.evaluation import UnknownSize, evaluation_mode, weighted_means
-from jboat.trainers.first_batch import SecondOrderCheck
 from jboat.trainers.fit_loop import FitLoop
 from jboat.trainers.history import History
 from jboat.trainers.history_recorder import HistoryRecorder
 from jboat.trainers.level_check import LevelCheck
-from jboat.trainers.outer_step import device_memory, method
-from jboat.trainers.outer_step.chains import Events, Problem, failure_of
-from jboat.trainers.outer_step.result import HyperGradientResult, mean
-from jboat.trainers.outer_step.zero_hypergradient import ZeroWatch
+from jboat.trainers.outer_step import device_memory
+from jboat.trainers.outer_step.method import Events
+from jboat.trainers.outer_step.problem import Problem
+from jboat.trainers.outer_step.result import HyperGradientResult
 from jboat.trainers.persistence import checkpoint
-from jboat.trainers.persistence.resumption import Resumption
+from jboat.trainers.run import Run
 from jboat.trainers.trainer_state import TrainerState
 import jittor as jt
 import numpy as np
@@ -89,14 +88,7 @@ class BilevelTrainer:
         state: where the run stands.
         history: one row an outer step.
         solver_config: the options, which schedules may change while training.
-        initialization: y_0 of DI and of a cold start, one Var per entry of ``ll_var``; None until ``fit`` has started.
-        auxiliary: what a first-order method keeps from step to step, by name.
-        pairs: the batches of the outer step under way, one (lower, upper) pair per hypergradient.
-        measured: where a callback wants it, the variables of both levels, each with the value at which the step's own
-            metrics, such as ``ul_loss``, were measured.
-        random_seed: what random numbers derive from; ``seed``, or one drawn when the first step needs it.
-        loaded_from: the checkpoint that was taken back last, or None.
-        resumption: what the next ``fit`` takes up from it.
+        current_run: what is behind the trainer; callbacks may ask it for what its first lines name.
     """
 
     def __init__(
@@ -157,7 +149,7 @@ class BilevelTrainer:
         self._levels.check()
         if plan.initializer is not None:
             arguments.same_structure(plan.initializer.name, self.ll_var, self.ul_var)
-        self.rule = UpdateRule(self.ll_optimizer, self.ll_var)
+        rule = UpdateRule(self.ll_optimizer, self.ll_var)
         self.solver_config = {name: dict(section) for name, section in sections.items()}
         self.lower_iters = int(lower_iters)
         self.warm_start = warm_start
@@ -170,7 +162,7 @@ class BilevelTrainer:
         self.seed = None if seed is None else int(seed)
         self.device = devices.checked(device)
         self.deterministic = deterministic
-        self.problem = Problem(
+        problem = Problem(
             ll_model=ll_model,
             ul_model=ul_model,
             ll_objective=ll_objective or self._overridden("ll_objective"),
@@ -190,15 +182,7 @@ class BilevelTrainer:
         self.callbacks = CallbackList([HistoryRecorder(), *given], self.logger_dir)
         self.state = TrainerState()
         self.history = History()
-        self.random_seed: int | None = None
-        self.initialization: list[jt.Var] | None = None
-        self.auxiliary: dict[str, list[jt.Var]] = {}
-        self.pairs: list[Pair] = []
-        self.zero_watch = ZeroWatch()
-        self.second_order = SecondOrderCheck()
-        self.measured: list[tuple[jt.Var, jt.Var]] | None = None
-        self.loaded_from: Path | None = None
-        self.resumption = Resumption()
+        self.current_run = Run(self, problem, rule)
         self._fitting = False
         self._unknown_size = UnknownSize()
         self._configuration = description.described(self)
@@ -224,17 +208,27 @@ class BilevelTrainer:
     @property
     def gm_op(self) -> tuple[str, ...]:
         """The lower-level chain in the order it runs."""
-        return self.problem.gm_op
+        return self.current_run.problem.gm_op
 
     @property
     def na_op(self) -> tuple[str, ...]:
         """The hypergradient chain in the order it runs."""
-        return self.problem.na_op
+        return self.current_run.problem.na_op
 
     @property
     def fo_op(self) -> str | None:
         """The first-order method that replaces both chains, or None."""
-        return self.problem.fo_op
+        return self.current_run.problem.fo_op
+
+    @property
+    def initialization(self) -> list[jt.Var] | None:
+        """y_0 of DI and of a cold start, one Var per entry of ``ll_var``; None until ``fit`` has started."""
+        return self.current_run.initialization
+
+    @property
+    def auxiliary(self) -> dict[str, list[jt.Var]]:
+        """What a method keeps from step to step, by name, such as DM's ``"multiplier"``."""
+        return self.current_run.auxiliary
 
     def ll_objective(self, batch: dict[str, Any], ul_model: jt.Module, ll_model: jt.Module) -> jt.Var:
         """f; override it in a subclass or give the argument ``ll_objective``."""
@@ -250,7 +244,7 @@ class BilevelTrainer:
 
     def evaluation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The numbers of one evaluation batch: the upper loss as ``ul_loss``, and ``metrics``."""
-        objective = self.problem.ul_objective
+        objective = self.current_run.problem.ul_objective
         loss = lower_objective.call(objective, batch, self.ul_model, self.ll_model, parameters=self.ll_var)
         numbers: dict[str, Any] = {"ul_loss": loss}
         for name, metric in self.metrics.items():
@@ -266,12 +260,6 @@ class BilevelTrainer:
         arrays of shape ``[1]`` left aside. Where the size of one batch is not known, all batches count the same.
         """
         return batch_size(batch)
-
-    def evaluation_metrics(self) -> tuple[str, ...] | None:
-        """What evaluations within ``fit`` give by name; None where an overridden ``evaluation_step`` alone can tell."""
-        if type(self).evaluation_step is not BilevelTrainer.evaluation_step or "evaluation_step" in vars(self):
-            return None
-        return tuple(f"val_{name}" for name in ("ul_loss", *self.metrics))
 
     def evaluate(self, loader: Any) -> dict[str, float]:
         """Means of :meth:`evaluation_step` over a loader, weighted by batch size, at the present parameters.
@@ -310,16 +298,16 @@ class BilevelTrainer:
             raise ValueError(f"ll_batch must be a list of lower_iters = {self.lower_iters} batches, got {len(given)}")
         lower_items = [as_item(item, "ll_batch") for item in given]
         pairs = task_pairs(lower_items, as_item(ul_batch, "ul_batch"), fresh)
-        buffers = [b for model in (self.ul_model, self.ll_model) for b in functional.buffers(model)]
-        self.problem.begin_step()
-        with device_scope(self.device), functional.preserved(buffers):
-            if check_second_order and self.second_order.is_due(self.problem):
-                self.second_order.check(self, pairs[0])
-            result = mean([self.run_pass(pair, Events(), task) for task, pair in enumerate(pairs)])
+        run = self.current_run
+        run.problem.begin_step()
+        with device_scope(self.device), functional.preserved(run.problem.statistics()):
+            if check_second_order and run.second_order.is_due(run.method):
+                run.check_first_batch(pairs[0])
+            result = mean(run.step(pairs, Events()))
         if result.failure is not None:
             raise result.failure
-        if not self.zero_watch.settled:
-            self.zero_watch.look_at(self, result, result.norm)
+        if not run.zero_watch.settled:
+            run.look_for_zero(result)
         return result
 
     def fit(
@@ -377,7 +365,7 @@ class BilevelTrainer:
             max_epochs = 1
         max_epochs, max_steps = (None if limit is None else int(limit) for limit in (max_epochs, max_steps))
         self._levels.check()
-        loop = FitLoop(self, ll_loader, ul_loader, val_loader, val_every, check_second_order)
+        loop = FitLoop(self, ll_loader, ul_loader, val_loader, val_every, check_second_order, self._evaluation_metrics)
         self._fitting = True
         try:
             with device_scope(self.device):
@@ -391,8 +379,8 @@ class BilevelTrainer:
 
         Args:
             path: the file.
-            measured: let :meth:`load_checkpoint` give back :meth:`measured_values` instead of the present ones, where
-                a callback has asked for them.
+            measured: let :meth:`load_checkpoint` give back the variables at which the step's own metrics were measured
+                instead of the present ones, where a callback has asked for them.
 
         Raises:
             OSError: if the file cannot be written; one that was there before is left as it was.
@@ -410,16 +398,6 @@ class BilevelTrainer:
         """
         checkpoint.load(self, path)
 
-    def loader_positions(self) -> dict[str, Any] | None:
-        """Where the loaders stand, for a checkpoint; None before the first ``fit``."""
-        return self.resumption.positions()
-
-    def draw_random_seed(self) -> int:
-        """What this run's random numbers derive from: ``seed``, or a number drawn once."""
-        if self.random_seed is None:
-            self.random_seed = seeding.drawn_seed() if self.seed is None else self.seed
-        return self.random_seed
-
     def configuration(self) -> dict[str, Any]:
         """What this trainer was made with, as JSON can hold it."""
         return copy.deepcopy(self._configuration)
@@ -428,71 +406,16 @@ class BilevelTrainer:
         """Copies of every parameter and buffer of both models by name."""
         return {name: v.numpy().copy() for name, v in checkpoint.variables(self).items()}
 
-    def measured_values(self) -> dict[str, np.ndarray]:
-        """The same, with both levels' variables as they were when the step's own metrics were measured.
-
-        They differ from :meth:`values` by the last upper step and, in methods that move y from where they measure F, by
-        the last lower one. Without a callback that wants them there is no difference.
-        """
-        values = {id(variable): value for variable, value in self.measured or []}
-        named = checkpoint.variables(self).items()
-        return {name: values.get(id(v), v).numpy().copy() for name, v in named}
-
     def set_values(self, values: Mapping[str, np.ndarray]) -> None:
         """Put back what :meth:`values` gave."""
         for name, v in checkpoint.variables(self).items():
             v.update(checkpoint.as_var(values[name]))
 
-    def evaluates_after(self, step: int) -> bool:
-        """Whether the running ``fit`` evaluates after this outer step."""
-        loop = self.resumption.loop
-        return loop is not None and loop.evaluates_after(step)
-
-    def failure_of(self, result: HyperGradientResult) -> NonFiniteError | None:
-        """What of the outer step under way is NaN or infinite, or None."""
-        return failure_of(self.problem, result, self.state.step + 1)
-
-    def unrolled_value(self, x: Sequence[np.ndarray]) -> float:
-        """F(x, y_K(x)) on the batches of the outer step under way, averaged over its pairs; nothing changes.
-
-        Args:
-            x: one array per entry of ``ul_var``.
-
-        Raises:
-            ValueError: if there is no lower loop: with DM or a first-order method.
-        """
-        if not self.has_lower_loop:
-            raise ValueError(f"there is no F(x, y_K(x)) with {self.problem.finisher}, which has no lower loop")
-        return method.unrolled_value(self, [checkpoint.as_var(array) for array in x])
-
-    @property
-    def has_lower_loop(self) -> bool:
-        """Whether an outer step runs K lower steps: not with DM, nor with a first-order method."""
-        return self.problem.has_lower_loop
-
-    def lower_gradient_norm(self, y: Sequence[jt.Var]) -> float:
-        """The Euclidean norm of the lower problem's gradient at y, for the last batches drawn; nothing changes.
-
-        The lower problem is f with the lower optimizer's coupled weight decay and, in implicit MAML, the proximal term,
-        but without GDA's share of F: it vanishes where y is the lower solution.
-
-        Args:
-            y: one Var per entry of ``ll_var``, such as ``result.ll_parameters``.
-        """
-        return method.lower_gradient_norm(self, y)
-
-    def next_initial(self) -> list[jt.Var]:
-        """y_0 of the next lower loop."""
-        plan = self.problem.plan
-        if plan.initializer is not None:
-            return self.ul_var
-        if self.initialization is not None and (plan.start_learner is not None or not self.warm_start):
-            return self.initialization
-        return self.ll_var
-
-    def run_pass(self, pair: Pair, events: Events, task: int = 0) -> HyperGradientResult:
-        """Lower loop and hypergradient chain for one pair of batches."""
-        return method.run(self, pair, events, task)
+    def _evaluation_metrics(self) -> tuple[str, ...] | None:
+        """What evaluations within ``fit`` give by name; None where an overridden ``evaluation_step`` alone can tell."""
+        if type(self).evaluation_step is not BilevelTrainer.evaluation_step or "evaluation_step" in vars(self):
+            return None
+        return tuple(f"val_{name}" for name in ("ul_loss", *self.metrics))
 
     def _overridden(self, name: str) -> Objective:
         if getattr(type(self), name) is getattr(BilevelTrainer, name):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 import logging
-from typing import TYPE_CHECKING
 
 from jboat import functional, second_order
 from jboat import lower_objective as lower
@@ -14,12 +13,10 @@ from jboat.trainers import seeding
 from jboat.trainers.data.step_batches import Pair
 from jboat.trainers.errors import SecondOrderError
 from jboat.trainers.outer_step import device_memory
-from jboat.trainers.outer_step.chains import Problem
+from jboat.trainers.outer_step.method import OuterMethod, Start
+from jboat.trainers.outer_step.problem import Problem
 from jboat.trajectory import Trajectory
 import jittor as jt
-
-if TYPE_CHECKING:
-    from jboat.trainers.bilevel_trainer import BilevelTrainer
 
 _SEED = 20011
 _logger = logging.getLogger("jboat")
@@ -31,33 +28,33 @@ class SecondOrderCheck:
     def __init__(self) -> None:
         self._seen: tuple[object, ...] = ()
 
-    def is_due(self, problem: Problem) -> bool:
+    def is_due(self, method: OuterMethod) -> bool:
         """Whether the operators need second derivatives of an objective that has not passed yet."""
-        now = _objectives(problem)
+        now = _objectives(method.problem)
         same = len(now) == len(self._seen) and all(a is b for a, b in zip(now, self._seen, strict=True))
-        return not same and _needs_second_derivatives(problem)
+        return not same and method.needs_second_derivatives
 
-    def check(self, trainer: BilevelTrainer, pair: Pair, *, second_order: bool = True) -> None:
-        """Call both objectives once where the trainer stands; see :func:`check_first_batch`.
+    def check(self, method: OuterMethod, pair: Pair, start: Start, *, second_order: bool = True) -> None:
+        """Call both objectives once; see :func:`check_first_batch`.
 
         Args:
-            trainer: the trainer.
+            method: how the outer step is done.
             pair: the lower batch, or K of them, and the upper batch.
+            start: where it starts.
             second_order: whether to look at second derivatives, unless these objectives have passed before.
         """
-        problem = trainer.problem
-        due = second_order and self.is_due(problem)
-        with device_memory.named(problem.finisher, trainer.state.step + 1):
-            check_first_batch(problem, pair, trainer.next_initial(), check_second_order=due)
+        due = second_order and self.is_due(method)
+        with device_memory.named(method.name, start.step):
+            check_first_batch(method, pair, start.y, check_second_order=due)
         if due:
-            self._seen = _objectives(problem)
+            self._seen = _objectives(method.problem)
 
 
 def _objectives(problem: Problem) -> tuple[object, ...]:
     return problem.ll_objective, problem.ul_objective, problem.gda_loss
 
 
-def check_first_batch(problem: Problem, pair: Pair, initial: Sequence[jt.Var], *, check_second_order: bool) -> None:
+def check_first_batch(method: OuterMethod, pair: Pair, initial: Sequence[jt.Var], *, check_second_order: bool) -> None:
     """Call both objectives once, and see whether second derivatives are right where the operators need them.
 
     Unless second derivatives are looked at, the objectives are called without being run, so that nothing is compiled.
@@ -65,7 +62,7 @@ def check_first_batch(problem: Problem, pair: Pair, initial: Sequence[jt.Var], *
     else, as behind the kinks of many ReLUs, a line of level INFO.
 
     Args:
-        problem: the two levels.
+        method: how the outer step is done.
         pair: the first lower batch, or K of them, and the first upper batch.
         initial: y_0.
         check_second_order: whether to look at second derivatives.
@@ -76,8 +73,7 @@ def check_first_batch(problem: Problem, pair: Pair, initial: Sequence[jt.Var], *
         SecondOrderError: if the lower objective uses an operation whose second derivative is wrong; see
             :mod:`jboat.second_order`.
     """
-    watch = check_second_order and _needs_second_derivatives(problem)
-    buffers = [b for model in (problem.ul_model, problem.ll_model) for b in functional.buffers(model)]
+    problem, watch = method.problem, check_second_order and method.needs_second_derivatives
     trajectory = Trajectory(problem.ll_model, problem.ll_var, problem.ll_optimizer, initial=initial)
     y = trajectory.parameters()
     start = functional.detached(y)  # apart from y: what is pulled towards the start is differentiated by y alone
@@ -87,7 +83,7 @@ def check_first_batch(problem: Problem, pair: Pair, initial: Sequence[jt.Var], *
         jt.set_seed(_SEED)  # every call draws the same dropout mask
         return trajectory.evaluate(lambda model: phi(model, problem.ll_var, 0, pair[0], pair[1], start), parameters)
 
-    with functional.preserved(buffers):
+    with functional.preserved(problem.statistics()):
         feeds = lower.batch_of_step(pair[0], 0), pair[1]
         found = second_order.HandWritten()
         for objective, feed in zip((problem.ll_objective, problem.ul_objective), feeds, strict=True):
@@ -99,7 +95,7 @@ def check_first_batch(problem: Problem, pair: Pair, initial: Sequence[jt.Var], *
         if found.fatal:
             raise SecondOrderError(
                 f"check_second_order: differentiating {', '.join(found.fatal)} twice ends the process, and "
-                f"{problem.finisher} needs second derivatives of the lower objective. Use other operations there, or "
+                f"{method.name} needs second derivatives of the lower objective. Use other operations there, or "
                 "pass check_second_order=False if no variable passes through it."
             )
         wrong, unsettled = second_order.examined(value, y, suspicious=bool(found.names))
@@ -126,7 +122,7 @@ def check_first_batch(problem: Problem, pair: Pair, initial: Sequence[jt.Var], *
         )
         raise SecondOrderError(
             "check_second_order: a Hessian-vector product of the lower objective differs from a central difference of "
-            f"its gradient in {differing}, and {problem.finisher} needs second derivatives. {suspects} "
+            f"its gradient in {differing}, and {method.name} needs second derivatives. {suspects} "
             "If the product is right all the same, pass check_second_order=False."
         )
 
@@ -145,9 +141,3 @@ def _through(problem: Problem, wrong: Collection[int]) -> str:
     }
     modules = dict.fromkeys(owners[id(problem.ll_var[i])] for i in wrong if id(problem.ll_var[i]) in owners)
     return f"through {', '.join(modules)}" if modules else "from ll_var to the objective"
-
-
-def _needs_second_derivatives(problem: Problem) -> bool:
-    if problem.fo_op is not None:
-        return bool(problem.method.needs_second_derivatives())
-    return problem.plan.needs_second_derivatives

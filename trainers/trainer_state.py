@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+import enum
 
 from jboat.stop_reason import StopReason
 
-PHASES = ("start", "next", "step", "step evaluated", "epoch", "epoch evaluated", "epoch end")
+
+class Phase(str, enum.Enum):
+    """What was done last of a pass through the loop of ``fit``; a checkpoint keeps the value."""
+
+    START = "start"
+    NEXT = "next"
+    STEP = "step"
+    STEP_EVALUATED = "step evaluated"
+    EPOCH = "epoch"
+    EPOCH_EVALUATED = "epoch evaluated"
+    EPOCH_END = "epoch end"
+
+    @property
+    def between_epochs(self) -> bool:
+        """Whether an epoch is to begin, or the run to end."""
+        return self in (Phase.START, Phase.EPOCH_END)
+
+    @property
+    def in_pass(self) -> bool:
+        """Whether the pass over the lower loader goes on."""
+        return self in (Phase.NEXT, Phase.STEP, Phase.STEP_EVALUATED)
 
 
 @dataclass
@@ -17,7 +38,7 @@ class TrainerState:
         step: outer steps finished since the trainer was made.
         epoch: epochs finished since the trainer was made.
         inner_step: the lower step just finished, counted from 1.
-        phase: what was done last of a pass through the loop: ``"start"``, ``"next"`` (an outer step is due),
+        phase: what was done last of a pass through the loop, by name: ``"start"``, ``"next"`` (an outer step is due),
             ``"step"``, ``"step evaluated"``, ``"epoch"``, ``"epoch evaluated"``, ``"epoch end"``; a resumed run goes on
             from there.
         metrics: plain floats by name: those of the step just finished and of the last evaluation.
@@ -39,7 +60,7 @@ class TrainerState:
     step: int = 0
     epoch: int = 0
     inner_step: int = 0
-    phase: str = "start"
+    phase: Phase = Phase.START
     metrics: dict[str, float] = field(default_factory=dict)
     validation: dict[str, float] = field(default_factory=dict)
     step_metrics: dict[str, float] = field(default_factory=dict)
@@ -66,7 +87,7 @@ class TrainerState:
         """Set the limits of a ``fit``: counted from where it starts or, resumed, from where the saved one started."""
         if not resumed:
             self.first_step, self.first_epoch, self.elapsed = self.step, self.epoch, 0.0
-            self.phase = "start"
+            self.phase = Phase.START
             self.stop_reason = None
         self.max_steps = None if max_steps is None else self.first_step + max_steps
         self.max_epochs = None if max_epochs is None else self.first_epoch + max_epochs

@@ -36,4 +36,5 @@ class ALTO(FirstOrder):
             upper_loss=float(upper.loss.item()),
             lower_loss=float(here.loss.item()),
             upper_loss_after_step=True,
+            value=lambda: self.upper_value(y_new, ul_feed_dict),
         )

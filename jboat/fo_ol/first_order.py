@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from jboat import autodiff, functional, registry, running_statistics
 from jboat import lower_objective as lower
 from jboat.lower_objective import Batch, Objective
 from jboat.optim import OptimizerState, UpdateRule
+from jboat.outer_step import OuterStep
 from jboat.step_graphs import JoinedSteps, is_small
 from jboat.warn_once import WarnOnce
 import jittor as jt
@@ -19,11 +20,10 @@ Auxiliary: TypeAlias = "dict[str, list[jt.Var]]"
 Value: TypeAlias = "Callable[[Sequence[jt.Var]], jt.Var]"
 
 
-@dataclass
-class FirstOrderStep:
+class FirstOrderStep(OuterStep):
     """What one step of a first-order method yields; nothing has been moved yet.
 
-    Attributes:
+    Args:
         gradients: the direction in which the upper optimizer moves x, one Var per entry of ``ul_var``.
         ll_parameters: y after the step, one Var per entry of ``ll_var``.
         ll_state: the lower optimizer's state after the step.
@@ -32,16 +32,33 @@ class FirstOrderStep:
         auxiliary: what the method keeps for its next step.
         diagnostics: numbers by name.
         upper_loss_after_step: whether ``upper_loss`` is F at ``ll_parameters`` rather than at y before the step.
+        value: gives what ``gradients`` are the derivative of, with its graph, at the x that ``ul_var`` holds when it is
+            called and with everything else held as in this step. HypergradientCheck needs it; None if there is none.
     """
 
-    gradients: list[jt.Var]
-    ll_parameters: list[jt.Var]
-    ll_state: OptimizerState
-    upper_loss: float
-    lower_loss: float
-    auxiliary: Auxiliary = field(default_factory=dict)
-    diagnostics: dict[str, float] = field(default_factory=dict)
-    upper_loss_after_step: bool = False
+    def __init__(
+        self,
+        gradients: list[jt.Var],
+        ll_parameters: list[jt.Var],
+        ll_state: OptimizerState,
+        upper_loss: float,
+        lower_loss: float,
+        auxiliary: Auxiliary | None = None,
+        diagnostics: dict[str, float] | None = None,
+        upper_loss_after_step: bool = False,
+        value: Callable[[], jt.Var] | None = None,
+    ) -> None:
+        super().__init__(
+            gradients,
+            upper_loss,
+            lower_loss,
+            ll_parameters=ll_parameters,
+            ll_state=ll_state,
+            auxiliary=auxiliary or {},
+            diagnostics=diagnostics or {},
+            value=value,
+        )
+        self.upper_loss_after_step = upper_loss_after_step
 
 
 @dataclass
@@ -200,15 +217,22 @@ class FirstOrder:
         joined.settle()
         return current
 
-    def value_gap(self, y: Sequence[jt.Var], feed: Batch, *, lr: float) -> tuple[Gradients, Gradients]:
-        """Both ends of ``phi(x, y) - phi(x, y_hat)``, y_hat ``lower_loop`` steps from y, where only x matters."""
+    def value_gap(
+        self, y: Sequence[jt.Var], feed: Batch, *, lr: float
+    ) -> tuple[Gradients, Gradients, Callable[[], jt.Var]]:
+        """Both ends of ``phi(x, y) - phi(x, y_hat)``, y_hat ``lower_loop`` steps from y, where only x matters.
+
+        Returns:
+            The gradients at y and at y_hat, and what gives the difference at another x, y and y_hat held.
+        """
 
         def value(v: Sequence[jt.Var]) -> jt.Var:
             return self.lower_value(v, feed)
 
         here = self.lower_gradients(y, feed)
         y_hat = self.descend(value, y, lr=lr, steps=self.lower_loop, first=here.by_y)
-        return here, self.lower_gradients(y_hat, feed, by_y=False)
+        there = self.lower_gradients(y_hat, feed, by_y=False)
+        return here, there, lambda: value(y) - value(y_hat)
 
     def lower_step(
         self,

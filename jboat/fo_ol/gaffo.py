@@ -80,6 +80,10 @@ class GAFFO(FirstOrder):
         theta = functional.axpy(-options.eta, functional.axpy(1.0 / options.gamma, pull, by_theta), theta)
         theta = functional.cut(_projected(theta, options))
 
+        def value() -> jt.Var:
+            gap = self.lower_value(y, ll_feed_dict) - self.lower_value(theta, ll_feed_dict)
+            return scale * self.upper_value(y, ul_feed_dict) + gap
+
         upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y)
         here = self.lower_gradients(y, ll_feed_dict)
         at_theta = autodiff.grad(self.lower_value(theta, ll_feed_dict), self.ul_var)
@@ -97,6 +101,7 @@ class GAFFO(FirstOrder):
             lower_loss=float(here.loss.item()),
             auxiliary={"theta": theta},
             diagnostics={"gaffo_penalty": 1.0 / scale},
+            value=value,
         )
 
 

@@ -8,6 +8,7 @@ from jboat import autodiff, functional
 from jboat.fo_ol.first_order import Auxiliary, FirstOrder, FirstOrderStep
 from jboat.lower_objective import Batch
 from jboat.registry import register_operator
+import jittor as jt
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class MESO(FirstOrder):
         by_y = functional.axpy(-options.gamma_1, push, functional.axpy(scale, upper.by_y, lower.by_y))
         y_new, state = self.lower_step(y, by_y, together_with=[upper.loss, lower.loss])
 
+        def value() -> jt.Var:
+            gap = self.lower_value(y_new, ll_feed_dict) - self.lower_value(theta, ll_feed_dict)
+            return scale * self.upper_value(y_new, ul_feed_dict) + gap
+
         # only gradients are taken at the new y, since the losses themselves may need more than these do
         upper_by_x = autodiff.grad(self.upper_value(y_new, ul_feed_dict), self.ul_var)
         lower_by_x = autodiff.grad(self.lower_value(y_new, ll_feed_dict), self.ul_var)
@@ -81,4 +86,5 @@ class MESO(FirstOrder):
             lower_loss=float(lower.loss.item()),
             auxiliary={"theta": theta},
             diagnostics={"meso_penalty": 1.0 / scale},
+            value=value,
         )

@@ -81,7 +81,7 @@ class PGDO(FirstOrder):
         y = self.start()
         upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y)
         if options.penalty == "value":
-            here, there = self.value_gap(y, ll_feed_dict, lr=options.y_hat_lr)
+            here, there, penalty_again = self.value_gap(y, ll_feed_dict, lr=options.y_hat_lr)
             penalty, lower_loss = here.value - there.value, here.loss
             penalty_by_x, penalty_by_y = functional.axpy(-1.0, there.by_x, here.by_x), here.by_y
         else:
@@ -91,7 +91,7 @@ class PGDO(FirstOrder):
                 gradient = autodiff.grad(self.lower_value(v, ll_feed_dict), v)
                 return functional.dot(gradient, gradient)
 
-            found = self.gradients(squared, y)
+            found, penalty_again = self.gradients(squared, y), lambda: squared(y)
             penalty, penalty_by_x, penalty_by_y = found.loss, found.by_x, found.by_y
         by_x = functional.detached(functional.axpy(gamma, penalty_by_x, upper.by_x))
         others = [*by_x, upper.loss, lower_loss, penalty]
@@ -103,4 +103,5 @@ class PGDO(FirstOrder):
             upper_loss=float(upper.loss.item()),
             lower_loss=float(lower_loss.item()),
             diagnostics={"pgdo_gamma": gamma, "pgdo_penalty": float(penalty.item())},
+            value=lambda: self.upper_value(y, ul_feed_dict) + gamma * penalty_again(),
         )

@@ -59,7 +59,7 @@ class VFO(FirstOrder):
         options = self.options
         y = self.start()
         upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y)
-        here, there = self.value_gap(y, ll_feed_dict, lr=options.y_hat_lr)
+        here, there, gap = self.value_gap(y, ll_feed_dict, lr=options.y_hat_lr)
         q = here.value - there.value
         q_by_x = functional.axpy(-1.0, there.by_x, here.by_x)
         grad_f, grad_q = [*upper.by_x, *upper.by_y], [*q_by_x, *here.by_y]
@@ -85,6 +85,7 @@ class VFO(FirstOrder):
             upper_loss=float(upper.loss.item()),
             lower_loss=float(here.loss.item()),
             diagnostics={"vfo_gap": float(q.item()), "vfo_weight": barrier},
+            value=lambda: self.upper_value(y, ul_feed_dict) + barrier * gap(),
         )
 
 

@@ -94,9 +94,12 @@ class VSO(FirstOrder):
         f_val = bound.value + options.slack * decay
         tau = options.ul_ln_reg * decay
 
-        def value(v: Sequence[jt.Var]) -> jt.Var:
+        def surrogate(v: Sequence[jt.Var], bound: jt.Var) -> jt.Var:
             upper = self.upper_value(v, ul_feed_dict) + 0.5 * options.ul_l2_reg * decay * functional.dot(v, v)
-            return upper + tau * _barrier(f_val - self.lower_value(v, ll_feed_dict), options.boundary)
+            return upper + tau * _barrier(bound - self.lower_value(v, ll_feed_dict), options.boundary)
+
+        def value(v: Sequence[jt.Var]) -> jt.Var:
+            return surrogate(v, f_val)
 
         y, state = self.start() if options.warm_start and auxiliary else z, self.rule.load()
         for _ in range(self.lower_loop):
@@ -114,6 +117,7 @@ class VSO(FirstOrder):
             auxiliary={"z": z},
             upper_loss_after_step=True,
             diagnostics={"vso_gap": float(gap.item()), "vso_tau": tau},
+            value=lambda: surrogate(y, regularised(z) + options.slack * decay),
         )
 
 

@@ -125,7 +125,7 @@ class DM(LowerLevelOperator):
         Returns:
             ``hyper_gradient`` (the direction of x), ``ul_learning_rate``, ``ll_parameters`` and ``ll_state`` (y and the
             lower optimizer's state after the step), ``multiplier`` (v after it), ``upper_loss``, ``lower_loss`` and
-            ``diagnostics``.
+            ``diagnostics``; ``value`` gives what the direction of x is the derivative of, y and v held.
 
         Raises:
             AssertionError: if another operator should follow.
@@ -142,15 +142,22 @@ class DM(LowerLevelOperator):
         ul_rate = self._step_sizes(options, current_iter, mu, rates[0])[1]
 
         noted = auxiliary_model.upper_statistics
-        with functional.preserved(self.upper_statistics):
-            upper = auxiliary_model.evaluate(
+
+        def upper_value() -> jt.Var:
+            return auxiliary_model.evaluate(
                 lambda model: lower.call(self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=variables)
             )
+
+        def lower_value() -> jt.Var:
+            return functional.called_with(y, variables, psi.weighted, model, variables, mu, ll_feed_dict, ul_feed_dict)
+
+        with functional.preserved(self.upper_statistics):
+            upper = upper_value()
             noted["upper"] = running_statistics.noted(self.upper_statistics)
         upper_gradients = functional.detached(autodiff.grad(upper, [*ul_var, *y]))
         upper_by_x, upper_by_y = upper_gradients[: len(ul_var)], upper_gradients[len(ul_var) :]
         with functional.preserved(self.upper_statistics):
-            value = functional.called_with(y, variables, psi.weighted, model, variables, mu, ll_feed_dict, ul_feed_dict)
+            value = lower_value()
             noted["lower"] = running_statistics.noted(self.upper_statistics)
         phi = lower.with_weight_decay(value, y, rule, operator=type(self).__name__, warn=self.warn)
         gradient = autodiff.grad(phi, y)
@@ -185,6 +192,11 @@ class DM(LowerLevelOperator):
             if flat:
                 self.warn("DM: the lower objective has no positive curvature, and its multiplier takes gradient steps")
                 v_new = functional.cut(_moved(v, residual, etas))
+
+        def lagrangian() -> jt.Var:
+            gradient = autodiff.grad(lower.with_weight_decay(lower_value(), y, rule), y)
+            return upper_value() - functional.dot(gradient, v)
+
         return {
             "hyper_gradient": direction,
             "ul_learning_rate": ul_rate,
@@ -194,6 +206,7 @@ class DM(LowerLevelOperator):
             "upper_loss": float(upper.item()),
             "lower_loss": float(value.item()),
             "diagnostics": diagnostics,
+            "value": lagrangian,
         }
 
     def _step_sizes(self, options: DMOptions, k: int, mu: float, lr_y: float) -> tuple[float, float]:

@@ -1,17 +1,18 @@
-"""HypergradientCheck: three outcomes, what it looks at, and what it refuses."""
+"""HypergradientCheck: three outcomes, what it looks at, methods without a lower loop, and what it refuses."""
 
 import logging
 
-from jboat import BilevelTrainer
+from jboat import BilevelTrainer, register_operator
 from jboat.callbacks import GradientClipping, HypergradientCheck, LambdaCallback
 from jboat.callbacks.hypergradient_check import compared
+from jboat.fo_ol import FirstOrder, FirstOrderStep
 import jittor as jt
 import numpy as np
 from problems import Point, Quadratic
 import pytest
 
 
-def make(*callbacks, problem=None, ul_lr=0.1, **kwargs):
+def make(*callbacks, problem=None, ul_lr=0.1, ll_lr=0.1, **kwargs):
     problem = problem or Quadratic()
     ul_model, ll_model = problem.models()
     return BilevelTrainer(
@@ -19,7 +20,7 @@ def make(*callbacks, problem=None, ul_lr=0.1, **kwargs):
         ul_model,
         problem.f,
         problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
+        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), ll_lr),
         ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), ul_lr),
         **{"lower_iters": 3, **kwargs},
         callbacks=callbacks,
@@ -117,21 +118,70 @@ def test_it_sees_gradients_before_they_are_clipped(caplog, order):
     assert np.linalg.norm(trainer.ul_var[0].numpy() - before) == pytest.approx(0.1 * 1e-3, rel=1e-3)  # clipped it was
 
 
-@pytest.mark.parametrize(
-    ("kwargs", "name"),
-    [
-        ({"gm_op": ["DM"]}, "DM"),
-        ({"gm_op": ["GDA", "DM"], "na_op": ["CG"]}, "DM"),
-        *(({"fo_op": name}, name) for name in ("VFO", "MESO", "PGDO", "GAFFO", "VSO", "ALTO")),
-    ],
-)
-def test_methods_without_a_lower_loop_are_refused_before_training(kwargs, name):
-    trainer = make(HypergradientCheck(1), **kwargs)
-    with pytest.raises(ValueError, match=f"HypergradientCheck cannot check {name}: .*DM and the first-order methods"):
+WITHOUT_A_LOOP = [
+    {"gm_op": ["DM"]},
+    {"gm_op": ["GDA", "DM"], "na_op": ["CG"]},
+    *({"fo_op": name} for name in ("VFO", "MESO", "PGDO", "GAFFO", "ALTO")),
+    {"fo_op": "VSO", "ll_lr": 0.002},
+    {"fo_op": "VSO", "solver_config": {"VSO": {"boundary": 20.0}}},  # within the parabola
+    {"fo_op": "PGDO", "solver_config": {"PGDO": {"penalty": "gradient"}}},
+    {"fo_op": "VFO", "solver_config": {"VFO": {"u1": 50.0}}},
+    {"fo_op": "GAFFO", "accumulate": 2},
+]
+
+
+def name_of(kwargs):
+    return kwargs.get("fo_op", "DM")
+
+
+@pytest.mark.parametrize("kwargs", WITHOUT_A_LOOP, ids=str)
+def test_methods_without_a_lower_loop_are_compared_with_their_own_value(kwargs):
+    history = make(HypergradientCheck(1), **kwargs).fit({}, {}, max_steps=3)
+    assert history["hypergradient_verdict"] == [1.0] * 3
+    assert max(history["hypergradient_error"]) < 2e-3
+
+
+@pytest.mark.parametrize("kwargs", WITHOUT_A_LOOP, ids=str)
+def test_a_check_without_a_lower_loop_changes_nothing(kwargs):
+    checked_run, plain = make(HypergradientCheck(1), **kwargs), make(**kwargs)
+    for trainer in (checked_run, plain):
+        trainer.fit({}, {}, max_steps=3)
+    np.testing.assert_equal(checked_run.values(), plain.values())
+
+
+@pytest.mark.parametrize("kwargs", WITHOUT_A_LOOP, ids=str)
+def test_a_wrong_direction_without_a_lower_loop(kwargs):
+    def spoil(trainer, state, result):
+        result.gradients = [g + 0.2 * abs(g).max() for g in result.gradients]
+
+    history = make(LambdaCallback(on_before_upper_step=spoil), HypergradientCheck(1), **kwargs).fit({}, {}, max_steps=2)
+    assert history["hypergradient_verdict"] == [-1.0] * 2
+
+
+@pytest.mark.parametrize("kwargs", WITHOUT_A_LOOP[:3], ids=str)
+def test_without_a_lower_loop_there_is_no_unrolled_value(kwargs):
+    trainer = make(**kwargs)
+    with pytest.raises(ValueError, match=f"no F\\(x, y_K\\(x\\)\\) with {name_of(kwargs)}"):
+        trainer.current_run.unrolled_value([v.numpy() for v in trainer.ul_var])
+
+
+def test_a_method_that_tells_no_value_is_refused_at_its_first_step(own_registry):
+    @register_operator("fo")
+    class Silent(FirstOrder):
+        """The direct gradient, y standing still."""
+
+        def optimize(self, ll_feed_dict, ul_feed_dict, current_iter, auxiliary=None):
+            y = self.start()
+            upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y, by_y=False)
+            loss = float(upper.loss.item())
+            return FirstOrderStep(upper.by_x, y, self.rule.load(), loss, loss)
+
+    trainer = make(HypergradientCheck(), fo_op="Silent")
+    before = trainer.values()
+    with pytest.raises(ValueError, match=r"HypergradientCheck cannot check Silent: .*FirstOrderStep\.value"):
         trainer.fit({}, {}, max_steps=1)
     assert trainer.state.step == 0
-    with pytest.raises(ValueError, match=f"no F\\(x, y_K\\(x\\)\\) with {name}"):
-        trainer.unrolled_value([v.numpy() for v in trainer.ul_var])
+    np.testing.assert_equal(trainer.values(), before)
 
 
 @pytest.mark.parametrize("arguments", [{"radius": 0.0}, {"tolerance": 0.0}, {"tolerance": float("nan")}])

@@ -160,7 +160,7 @@ def test_other_params_stand_for_the_variables_in_the_one_call():
         return twice - Classifier.F(batch, ul_model, ll_model)
 
     trainer = make(plain, problem, F=Classifier.F)
-    trainer.problem.ul_objective = doubled
+    trainer.current_run.problem.ul_objective = doubled
     value = [problem._loss_and_gradient([s * p for p in problem.start], problem.val, np.ones(24)) for s in (2.0, 1.0)]
     assert trainer.evaluate(upper)["ul_loss"] == pytest.approx(value[0][0] - value[1][0], abs=1e-6)
     loss = lower_objective.call(doubled, upper, trainer.ul_model, trainer.ll_model, parameters=trainer.ll_var)
@@ -168,7 +168,7 @@ def test_other_params_stand_for_the_variables_in_the_one_call():
     for got, wanted in zip(jt.grad(loss, trainer.ll_var), exact, strict=True):
         np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-4, atol=1e-6)
 
-    trainer.problem.ul_objective = lambda batch, ul, ll, params: ll(batch["data"], params=params[:1]).sum()
+    trainer.current_run.problem.ul_objective = lambda batch, ul, ll, params: ll(batch["data"], params=params[:1]).sum()
     with pytest.raises(ValueError, match="params must hold 2 Vars, one a variable, got 1"):
         trainer.evaluate(upper)
     assert "execute" not in vars(trainer.ll_model)
@@ -190,7 +190,7 @@ def test_a_copy_made_in_an_objective_is_a_model_of_its_own():
         return F(batch, ul_model, ll_model)
 
     trainer = make(plain, problem, F=Classifier.F)
-    trainer.problem.ul_objective = without_params
+    trainer.current_run.problem.ul_objective = without_params
     exact = problem._loss_and_gradient([2.0 * p for p in problem.start], problem.val, np.ones(24))[0]
     assert trainer.evaluate(upper)["ul_loss"] == pytest.approx(exact, rel=1e-5)
     np.testing.assert_allclose(trainer.ll_model.weight.numpy(), problem.start[0], rtol=1e-6)
@@ -265,7 +265,7 @@ class Unhashable:
 def test_objectives_need_no_hash():
     problem = Classifier()
     trainer = make(plain, problem, F=Classifier.F)
-    trainer.problem.ul_objective = Unhashable(3.0)
+    trainer.current_run.problem.ul_objective = Unhashable(3.0)
     exact = problem._loss_and_gradient(problem.start, problem.val, np.ones(24))[0]
     assert trainer.evaluate(problem.batches()[1])["ul_loss"] == pytest.approx(3.0 * exact, rel=1e-5)
 

@@ -156,7 +156,9 @@ def test_a_section_is_read_once_and_again_only_when_it_has_changed(gm_op, na_op,
     assert not made
     it.solver_config["GDA"] = {"alpha_init": 0.25}
     it.fit({}, {}, max_steps=3)
-    assert made == ({"GDAOptions": 1} if "GDA" in gm_op and it.has_lower_loop else {})  # DM has a weight of its own
+    assert made == (
+        {"GDAOptions": 1} if "GDA" in gm_op and it.current_run.method.has_lower_loop else {}
+    )  # DM has a weight of its own
 
 
 def test_what_changes_within_an_outer_step_counts_from_the_next():
@@ -229,7 +231,7 @@ def test_an_operator_that_could_not_do_what_its_place_asks_for(
 
 def test_with_a_first_order_method_the_chains_ask_for_nothing():
     it = trainer(fo_op="ALTO", gm_op=["DI", "NGD"], na_op=["RGT", "RAD"])
-    assert it.problem.plan.operators == ()
+    assert it.current_run.problem.plan.operators == ()
     x = it.ul_var[0].numpy().copy()
     it.fit({}, {}, max_steps=2)
     assert np.abs(it.ul_var[0].numpy() - x).max() > 0

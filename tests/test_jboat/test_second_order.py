@@ -205,7 +205,7 @@ def test_the_upper_objective_counts_where_gda_mixes_it_in():
         return (Square.apply(ll_model.head.weight)).sum()
 
     trainer = make(nn.Pool(2, 2, op="mean"), gm_op=["GDA", "NGD"])
-    trainer.problem.ul_objective = upper
+    trainer.current_run.problem.ul_objective = upper
     with pytest.raises(SecondOrderError, match=r"head\.weight.*Square"):
         trainer.fit(FEED, FEED)
 
@@ -329,5 +329,5 @@ def test_objectives_are_looked_at_once():
     assert count(lambda: trainer.fit(FEED, FEED, max_steps=1)) == count(
         lambda: unchecked.fit(FEED, FEED, max_steps=1, check_second_order=False)
     )
-    trainer.problem.ll_objective = lambda *args: lower(*args)
+    trainer.current_run.problem.ll_objective = lambda *args: lower(*args)
     assert count(lambda: trainer.hypergradient(FEED, FEED)) > alone

@@ -230,7 +230,7 @@ def test_boats_files_are_accepted(tmp_path, caplog):
         )
     assert (trainer.gm_op, trainer.na_op, trainer.lower_iters) == (("DI", "NGD"), ("RGT", "RAD"), 4)
     assert trainer.solver_config == {"RGT": {"truncate_iter": 2}, "DI": {"lr": 0.1}}
-    assert trainer.problem.ul_objective.keywords == {"shift": 2.0}
+    assert trainer.current_run.problem.ul_objective.keywords == {"shift": 2.0}
     for note in ("return_grad is ignored", "copy_last_param = True became warm_start"):
         assert note in caplog.text
     exact = problem.reference(("RGT", "RAD"), K=4, lr=0.1, M=2)[0]

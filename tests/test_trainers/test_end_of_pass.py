@@ -88,7 +88,9 @@ def test_looking_for_the_end_leaves_the_position(tmp_path):
     def run(folder, max_steps):
         seen = []
         saver = ModelCheckpoint(tmp_path / folder, every_n_steps=1)
-        note = LambdaCallback(on_step_start=lambda trainer, state: seen.append(trainer.pairs[0][0]["scale"]))
+        note = LambdaCallback(
+            on_step_start=lambda trainer, state: seen.append(trainer.current_run.pairs[0][0]["scale"])
+        )
         trainer = make(note, saver, seed=3)
         trainer.fit(shuffled, {}, max_steps=max_steps, resume_from="last")
         trainer.save_checkpoint(tmp_path / folder / "after.npz")
@@ -96,7 +98,7 @@ def test_looking_for_the_end_leaves_the_position(tmp_path):
 
     whole, _ = run("whole", 8)
     first, trainer = run("parts", 3)
-    position = trainer.loader_positions()["ll"]["position"]
+    position = trainer.current_run.resumption.positions()["ll"]["position"]
     second, _ = run("parts", 8)
     assert first + second == whole
     assert position == 3

@@ -113,7 +113,7 @@ def test_no_trial_moves_them():
     def try_things(trainer, state):
         trainer.hypergradient({"x": VALID}, {"x": TRAIN})
         trainer.evaluate({"x": VALID})
-        trainer.unrolled_value([v.numpy() for v in trainer.ul_var])
+        trainer.current_run.unrolled_value([v.numpy() for v in trainer.ul_var])
 
     callbacks = [
         LambdaCallback(on_step_end=try_things),

@@ -1,44 +1,55 @@
-"""One step of a first-order method."""
+"""An outer step by a first-order method."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
+import functools
 
-from jboat.fo_ol.first_order import Auxiliary
+from jboat import registry
+from jboat.fo_ol.first_order import FirstOrder
 from jboat.lower_objective import batch_of_step
+from jboat.outer_step import OuterStep
 from jboat.trainers.data.step_batches import Pair
-from jboat.trainers.outer_step.chains import Events, Problem, lower_failure
-from jboat.trainers.outer_step.result import HyperGradientResult
+from jboat.trainers.outer_step.finiteness import lower_failure
+from jboat.trainers.outer_step.method import Events, OuterMethod, Start
 
 
-def first_order_pass(
-    problem: Problem, pair: Pair, *, step: int, auxiliary: Auxiliary | None, events: Events
-) -> HyperGradientResult:
-    """Run the method; nothing of the user's is changed but running statistics.
+class FirstOrderMethod(OuterMethod):
+    """One step of the method that ``fo_op`` names, in place of both chains."""
 
-    Args:
-        problem: the two levels.
-        pair: the lower and the upper batch.
-        step: the outer step under way, counted from 1.
-        auxiliary: what the method kept from the step before.
-        events: called before and after; there are no lower steps to tell of.
-    """
-    assert problem.fo_op is not None
-    events.call("on_hypergradient_start")
-    begun = time.perf_counter()
-    with problem.method.advancing_statistics():
-        found = problem.method.optimize(batch_of_step(pair[0], 0), pair[1], step - 1, auxiliary)
-    events.seconds["hypergradient"] += time.perf_counter() - begun
-    result = HyperGradientResult(
-        gradients=found.gradients,
-        upper_loss=found.upper_loss,
-        lower_loss=found.lower_loss,
-        diagnostics=found.diagnostics,
-        ll_parameters=found.ll_parameters,
-        upper_loss_at=[] if found.upper_loss_after_step else problem.ll_var,
-        ll_state=found.ll_state,
-        auxiliary=found.auxiliary,
-        failure=lower_failure(problem.fo_op, step, 1, found.lower_loss, found.ll_parameters),
-    )
-    events.call("on_hypergradient_end", result)
-    return result
+    @property
+    def name(self) -> str:
+        """See :class:`OuterMethod`."""
+        assert self.problem.fo_op is not None
+        return self.problem.fo_op
+
+    @property
+    def keeps(self) -> Sequence[str] | None:
+        """See :class:`OuterMethod`."""
+        keeps: Sequence[str] | None = getattr(registry.operators("fo")[self.name].cls, "keeps", None)
+        return keeps
+
+    @property
+    def needs_second_derivatives(self) -> bool:
+        """See :class:`OuterMethod`."""
+        return bool(self._operator.needs_second_derivatives())
+
+    def step(self, pair: Pair, start: Start, events: Events) -> OuterStep:
+        """See :class:`OuterMethod`."""
+        operator = self._operator
+        auxiliary = dict(start.auxiliary) or None
+        events.call("on_hypergradient_start")
+        with events.timed("hypergradient"), operator.advancing_statistics():
+            found = operator.optimize(batch_of_step(pair[0], 0), pair[1], start.step - 1, auxiliary)
+        found.upper_loss_at = [] if found.upper_loss_after_step else self.problem.ll_var
+        found.failure = lower_failure(self.name, start.step, 1, found.lower_loss, found.ll_parameters)
+        events.call("on_hypergradient_end", found)
+        return found
+
+    @functools.cached_property
+    def _operator(self) -> FirstOrder:
+        problem = self.problem
+        operator: FirstOrder = registry.operators("fo")[self.name].cls(
+            **problem.levels(), ll_var=problem.ll_var, ul_var=problem.ul_var, lower_loop=problem.lower_iters
+        )
+        return operator

@@ -1,84 +1,136 @@
-"""One pass of a trainer's method, from where the trainer stands."""
+"""What every kind of outer step has in common."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+import time
+from typing import ClassVar
 
-from jboat import functional
-from jboat.trainers import seeding
+from jboat import autodiff, functional, lower_objective
+from jboat.optim import OptimizerState
+from jboat.outer_step import OuterStep
 from jboat.trainers.data.step_batches import Pair
-from jboat.trainers.outer_step import chains, device_memory
-from jboat.trainers.outer_step.chains import Events
-from jboat.trainers.outer_step.dual_multiplier import dual_multiplier_pass
-from jboat.trainers.outer_step.first_order import first_order_pass
-from jboat.trainers.outer_step.result import HyperGradientResult
+from jboat.trainers.outer_step.problem import Problem
+from jboat.trajectory import Trajectory
 import jittor as jt
 
-if TYPE_CHECKING:
-    from jboat.trainers.bilevel_trainer import BilevelTrainer
+
+@dataclass(frozen=True)
+class Start:
+    """Where an outer step starts.
+
+    Attributes:
+        step: the outer step under way, counted from 1.
+        y: y_0, one Var per lower-level variable.
+        ll_state: gives the lower optimizer's state before the step; None for a fresh one.
+        reseed: seeds Jittor's generator for a lower step, or None.
+        auxiliary: what the method kept from the step before, by name; empty at the first one.
+    """
+
+    step: int
+    y: Sequence[jt.Var]
+    ll_state: Callable[[], OptimizerState | None]
+    reseed: Callable[[int], None] | None
+    auxiliary: Mapping[str, list[jt.Var]]
 
 
-def run(trainer: BilevelTrainer, pair: Pair, events: Events, task: int) -> HyperGradientResult:
-    """Lower loop and hypergradient chain, the dual multiplier method or a first-order method.
+@dataclass
+class Events:
+    """What the trainer does between the phases of an outer step, what it wants to know, and the seconds of each."""
+
+    call: Callable[..., None] = lambda hook, *extra: None
+    on_lower_step: Callable[[int, Trajectory], None] | None = None
+    lower_losses: bool = False
+    seconds: dict[str, float] = field(default_factory=lambda: {"lower": 0.0, "hypergradient": 0.0})
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the seconds of the block to those of a phase."""
+        begun = time.perf_counter()
+        yield
+        self.seconds[phase] += time.perf_counter() - begun
+
+
+class OuterMethod(ABC):
+    """How an outer step moves y and finds the direction of x.
 
     Args:
-        trainer: whose outer step it is.
-        pair: the batches.
-        events: called on the way.
-        task: which of the outer step's pairs it is, from 0.
+        problem: the two levels and their operators.
+
+    Attributes:
+        has_lower_loop: whether a step runs K lower steps, which lead from x to y_K.
     """
-    problem, step = trainer.problem, trainer.state.step + 1
-    with device_memory.named(problem.finisher, step):
-        if trainer.fo_op is not None:
-            return first_order_pass(problem, pair, step=step, auxiliary=trainer.auxiliary or None, events=events)
-        if not problem.has_lower_loop:
-            multiplier = trainer.auxiliary.get("multiplier")
-            return dual_multiplier_pass(
-                problem, pair, step=step, ll_state=_carried(trainer), multiplier=multiplier, events=events
-            )
-        return chains.bilevel_pass(problem, pair, step=step, events=events, **_start(trainer, task))
 
+    has_lower_loop: ClassVar[bool] = False
 
-def unrolled_value(trainer: BilevelTrainer, x: Sequence[jt.Var]) -> float:
-    """F(x, y_K(x)) on the batches of the outer step under way, averaged over its pairs; nothing changes.
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
 
-    Args:
-        trainer: whose outer step it is; it must have a lower loop.
-        x: one Var per entry of ``ul_var``.
-    """
-    buffers = [b for model in (trainer.ul_model, trainer.ll_model) for b in functional.buffers(model)]
-    values = []
-    for task, pair in enumerate(trainer.pairs):
-        start, moved = _start(trainer, task), trainer.ul_var
-        if trainer.problem.plan.initializer is not None:  # x is the initialisation alone
-            start["initial"], moved = x, []
-        with functional.preserved(buffers), functional.substituted(moved, x[: len(moved)]):
-            values.append(chains.unrolled_value(trainer.problem, pair, **start))
-    return sum(values) / len(values)
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The operator that gives the direction of x."""
 
+    @property
+    @abstractmethod
+    def keeps(self) -> Sequence[str] | None:
+        """The names of ``OuterStep.auxiliary``; None where the method does not tell."""
 
-def lower_gradient_norm(trainer: BilevelTrainer, y: Sequence[jt.Var]) -> float:
-    """The Euclidean norm of the lower problem's gradient at y, for the last batches drawn; nothing changes."""
-    task = len(trainer.pairs) - 1
-    reseed = _start(trainer, task)["reseed"]
-    return chains.lower_gradient_norm(trainer.problem, trainer.pairs[task], y, reseed=reseed)
+    @property
+    @abstractmethod
+    def needs_second_derivatives(self) -> bool:
+        """Whether, with its present options, it differentiates a gradient of the lower objective."""
 
+    @abstractmethod
+    def step(self, pair: Pair, start: Start, events: Events) -> OuterStep:
+        """Take one step; nothing of the user's is changed but running statistics.
 
-def _start(trainer: BilevelTrainer, task: int) -> dict[str, Any]:
-    """Where a lower loop of the present outer step starts."""
-    seeds = seeding.derived_seeds(trainer.draw_random_seed(), trainer.state.step, task)
+        Args:
+            pair: the lower batch, or K of them, and the upper batch.
+            start: where it starts.
+            events: called between the phases.
 
-    def reseed(inner_step: int) -> None:
-        jt.set_seed(seeds(inner_step))
+        Returns:
+            The step; its ``failure`` tells of a lower loss, or a y, that is NaN or infinite.
+        """
 
-    return {
-        "initial": trainer.next_initial(),
-        "ll_state": _carried(trainer),
-        "reseed": reseed if trainer.deterministic else None,
-    }
+    def unfinished(self, auxiliary: Mapping[str, list[jt.Var]]) -> bool:
+        """Whether a direction of zero tells nothing yet, by what the method kept from the step before."""
+        return False
 
+    def unrolled_value(self, pairs: Sequence[Pair], starts: Sequence[Start], x: Sequence[jt.Var]) -> float:
+        """F(x, y_K(x)) by running the lower loop, averaged over pairs of batches; nothing changes.
 
-def _carried(trainer: BilevelTrainer) -> Any:
-    """The lower optimizer's state that the last loop left, where it goes on with it."""
-    return trainer.rule.load() if trainer.ll_optimizer_state == "carry" else None
+        Args:
+            pairs: the lower batch, or K of them, and the upper batch of each.
+            starts: where the loop of each starts.
+            x: one Var per upper-level variable.
+
+        Raises:
+            ValueError: if there is no lower loop.
+        """
+        raise ValueError(f"there is no F(x, y_K(x)) with {self.name}, which has no lower loop")
+
+    def lower_gradient_norm(self, pair: Pair, start: Start, y: Sequence[jt.Var]) -> float:
+        """The norm of the lower problem's gradient by y on the batch of the last lower step; nothing changes.
+
+        The lower problem is f with the lower optimizer's coupled weight decay and implicit MAML's proximal term, but
+        without GDA's share of F, so that a y off the lower solution shows whatever the lower steps minimised.
+        """
+        problem = self.problem
+        last = problem.lower_iters - 1 if self.has_lower_loop else 0
+        lower = lower_objective.LowerObjective(
+            problem.ll_objective, problem.ul_objective, problem.ul_model, problem.config, aggregated=False
+        )
+        view = Trajectory(problem.ll_model, problem.ll_var, problem.ll_optimizer, initial=y)
+        parameters = view.parameters()
+        anchor = functional.detached(problem.ul_var)
+        if start.reseed:
+            start.reseed(last)
+        with functional.preserved(functional.buffers(problem.ul_model)):
+            loss = view.evaluate(lambda model: lower(model, problem.ll_var, last, pair[0], pair[1], anchor), parameters)
+        loss = lower_objective.with_weight_decay(loss, parameters, view.update_rule)
+        return functional.norm(functional.detached(autodiff.grad(loss, parameters)))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import logging
-from typing import TYPE_CHECKING
 
 from jboat import registry
-from jboat.trainers.outer_step.result import HyperGradientResult
-
-if TYPE_CHECKING:
-    from jboat.trainers.bilevel_trainer import BilevelTrainer
+from jboat.outer_step import OuterStep
+from jboat.trainers.outer_step.method import OuterMethod
+import jittor as jt
 
 logger = logging.getLogger("jboat")
 
@@ -25,24 +24,26 @@ class ZeroWatch:
         self._warned = False
         self.settled = False
 
-    def look_at(self, trainer: BilevelTrainer, result: HyperGradientResult, norm: float) -> None:
+    def look_at(
+        self, found: OuterStep, method: OuterMethod, *, step: int, auxiliary: Mapping[str, list[jt.Var]]
+    ) -> None:
         """Warn if every entry is zero.
 
         Args:
-            trainer: whose hypergradient it is.
-            result: the hypergradient.
-            norm: its norm, which is zero, too, where small entries vanish when squared.
+            found: what the outer step yields.
+            method: how it was done.
+            step: the outer step, counted from 1.
+            auxiliary: what the method kept from the step before.
         """
-        if norm != 0.0 or self._warned:
+        if found.norm != 0.0 or self._warned:
             self.settled = True
             return
-        if trainer.problem.plan.multiplier_mover is not None and "multiplier" not in trainer.auxiliary:
-            return  # the multiplier starts at zero, and grad_x F alone is left
-        if any(g.numpy().any() for g in result.gradients):
+        if method.unfinished(auxiliary):
+            return
+        if any(g.numpy().any() for g in found.gradients):  # small entries vanish when squared
             return
         self._warned = self.settled = True
-        names = [trainer.fo_op] if trainer.fo_op else [*trainer.gm_op, *trainer.na_op]
-        causes = [cause for name in names if (cause := registry.zero_because(name))]
+        causes = [cause for name in method.problem.operators if (cause := registry.zero_because(name))]
         causes += [
             "the objectives use no variable of ul_model, or a copy (detach, deepcopy, a Var made from its numbers)",
             "detach, stop_grad, no_grad, item or numpy on the way from ul_var to the objectives",
@@ -50,6 +51,6 @@ class ZeroWatch:
         ]
         logger.warning(
             "the hypergradient of outer step %d is exactly zero, so that x does not move. Likely causes: %s.",
-            trainer.state.step + 1,
+            step,
             "; ".join(causes),
         )

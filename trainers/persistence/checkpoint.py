@@ -48,8 +48,8 @@ def save(trainer: BilevelTrainer, path: str | os.PathLike[str], *, measured: boo
         OSError: if the file cannot be written.
     """
     tree = snapshot(trainer)
-    if measured and trainer.measured is not None:
-        moved = {id(variable): value for variable, value in trainer.measured}
+    if measured and trainer.current_run.measured is not None:
+        moved = {id(variable): value for variable, value in trainer.current_run.measured}
         tree["measured"] = {name: moved[id(v)].numpy() for name, v in variables(trainer).items() if id(v) in moved}
     archive.write(path, tree)
 
@@ -83,7 +83,7 @@ def load(trainer: BilevelTrainer, path: str | os.PathLike[str], *, measured: boo
         what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise CheckpointError(f"{path} does not fit this trainer: {what}") from error
     _restore(trainer, contents, named, measured=measured)
-    trainer.loaded_from = Path(path)
+    trainer.current_run.loaded_from = Path(path)
 
 
 def variables(trainer: BilevelTrainer) -> dict[str, jt.Var]:
@@ -99,21 +99,22 @@ def variables(trainer: BilevelTrainer) -> dict[str, jt.Var]:
 
 def snapshot(trainer: BilevelTrainer) -> dict[str, Any]:
     """The trainer as a tree of arrays and plain values."""
-    state = trainer.state
+    state, run = trainer.state, trainer.current_run
+    initial = run.initialization
     return {
         "configuration": trainer.configuration(),
         "variables": {name: v.numpy() for name, v in variables(trainer).items()},
         "ll_optimizer": optimizer_state(trainer.ll_optimizer),
         "ul_optimizer": optimizer_state(trainer.ul_optimizer),
-        "initialization": None if trainer.initialization is None else [v.numpy() for v in trainer.initialization],
-        "auxiliary": {name: [v.numpy() for v in values] for name, values in trainer.auxiliary.items()},
+        "initialization": None if initial is None else [v.numpy() for v in initial],
+        "auxiliary": {name: [v.numpy() for v in values] for name, values in run.auxiliary.items()},
         "solver_config": trainer.solver_config,
-        "random_seed": trainer.random_seed,
+        "random_seed": run.random_seed,
         "generators": packed_states(random.getstate(), np.random.get_state()),
         "state": {
             "step": state.step,
             "epoch": state.epoch,
-            "phase": state.phase,
+            "phase": state.phase.value,
             "metrics": state.metrics,
             "validation": state.validation,
             "elapsed": state.elapsed,
@@ -123,7 +124,7 @@ def snapshot(trainer: BilevelTrainer) -> dict[str, Any]:
         },
         "history": trainer.history.state_dict(),
         "callbacks": {key: callback.state_dict() for key, callback in trainer.callbacks.by_key().items()},
-        "loaders": trainer.loader_positions(),
+        "loaders": run.resumption.positions(),
     }
 
 
@@ -135,18 +136,18 @@ def _restore(trainer: BilevelTrainer, contents: Contents, named: Mapping[str, jt
     jt.sync(list(named.values()))
     _restore_optimizer(trainer.ll_optimizer, contents.tree["ll_optimizer"])
     _restore_optimizer(trainer.ul_optimizer, contents.tree["ul_optimizer"])
-    trainer.initialization = contents.initialization
-    trainer.auxiliary = contents.auxiliary
+    trainer.current_run.initialization = contents.initialization
+    trainer.current_run.auxiliary = contents.auxiliary
     for name, section in contents.sections.items():
         trainer.solver_config.setdefault(name, {}).update(section)
-    trainer.random_seed = contents.tree["random_seed"]
+    trainer.current_run.random_seed = contents.tree["random_seed"]
     python, numpy = contents.generators
     random.setstate(python)
     np.random.set_state(numpy)
     for name, value in contents.state.items():
         setattr(trainer.state, name, value)
     trainer.history.rows = contents.history.rows
-    trainer.resumption.keep(contents.tree["loaders"], contents.tree["callbacks"])
+    trainer.current_run.resumption.keep(contents.tree["loaders"], contents.tree["callbacks"])
 
 
 def _load_callbacks(trainer: BilevelTrainer, states: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from jboat.trainers import arguments
 from jboat.trainers.data.loader_stream import check_position
 from jboat.trainers.data.random_stream import unpacked_states
 from jboat.trainers.history import History
-from jboat.trainers.trainer_state import PHASES, StopReason
+from jboat.trainers.trainer_state import Phase, StopReason
 import jittor as jt
 import numpy as np
 
@@ -189,8 +189,9 @@ def _state(saved: Any) -> dict[str, Any]:
             raise ValueError(f"state.{name} must be a count, got {_shown(saved[name])}")
     if saved["first_step"] > saved["step"] or saved["first_epoch"] > saved["epoch"]:
         raise ValueError("state began after it ended")
-    if saved["phase"] not in PHASES:
-        raise ValueError(f"state.phase must be one of {', '.join(PHASES)}, got {_shown(saved['phase'])}")
+    phases = [phase.value for phase in Phase]
+    if saved["phase"] not in phases:
+        raise ValueError(f"state.phase must be one of {', '.join(phases)}, got {_shown(saved['phase'])}")
     for name in ("metrics", "validation"):
         for metric, value in _mapping(saved[name], f"state.{name}").items():
             if not isinstance(value, (int, float)):
@@ -201,7 +202,7 @@ def _state(saved: Any) -> dict[str, Any]:
     reason = saved["stop_reason"]
     if reason is not None and reason not in [r.value for r in StopReason.lasting()]:
         raise ValueError(f"state.stop_reason cannot be {_shown(reason)}")
-    return {**saved, "stop_reason": None if reason is None else StopReason(reason)}
+    return {**saved, "phase": Phase(saved["phase"]), "stop_reason": None if reason is None else StopReason(reason)}
 
 
 def _measured(trainer: BilevelTrainer, saved: Any, named: Mapping[str, jt.Var]) -> dict[str, jt.Var]:
@@ -214,20 +215,13 @@ def _measured(trainer: BilevelTrainer, saved: Any, named: Mapping[str, jt.Var]) 
 
 
 def _auxiliary(trainer: BilevelTrainer, saved: Any) -> dict[str, list[jt.Var]]:
-    kept = _kept_names(trainer)
+    kept = trainer.current_run.method.keeps
     names = list(_mapping(saved, "auxiliary"))
     if kept is None:  # a method of the user's, which knows
         return {name: _vars(arrays, None, f"auxiliary.{name}") for name, arrays in saved.items()}
     if names and sorted(names) != sorted(kept):
         raise ValueError(f"auxiliary has {_shown(names)}, where there can be {', '.join(kept) or 'nothing'}")
     return {name: _vars(arrays, trainer.ll_var, f"auxiliary.{name}") for name, arrays in saved.items()}
-
-
-def _kept_names(trainer: BilevelTrainer) -> Sequence[str] | None:
-    """What the trainer's method keeps from step to step; None where it does not tell."""
-    if trainer.fo_op is not None:
-        return getattr(registry.operators("fo")[trainer.fo_op].cls, "keeps", None)
-    return ("multiplier",) if trainer.problem.plan.multiplier_mover is not None else ()
 
 
 def _sections(trainer: BilevelTrainer, saved: Any) -> dict[str, dict[str, Any]]:
@@ -240,7 +234,7 @@ def _sections(trainer: BilevelTrainer, saved: Any) -> dict[str, dict[str, Any]]:
                 raise ValueError(f"solver_config.{name}.{key} cannot be {_shown(value)}: it is {live!r} here")
         merged.setdefault(name, {}).update(section)
     registry.check_sections(merged)
-    arguments.chain_options(trainer.problem.plan, merged, trainer.lower_iters)
+    arguments.chain_options(trainer.current_run.problem.plan, merged, trainer.lower_iters)
     return merged
 
 

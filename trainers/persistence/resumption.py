@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from jboat.trainers.callback_list import CallbackList
+from jboat.trainers.persistence.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
     from jboat.trainers.fit_loop import FitLoop
@@ -25,7 +26,7 @@ class Resumption:
 
     def positions(self) -> dict[str, Any] | None:
         """Where the loaders stand, for a checkpoint; None before the first ``fit``."""
-        return self._positions if self.loop is None else self.loop.positions()
+        return self._positions if self.loop is None else self.loop.streams.positions()
 
     def keep(self, positions: dict[str, Any] | None, callback_states: Mapping[str, Any]) -> None:
         """Keep what a checkpoint holds for the next ``fit``."""
@@ -44,5 +45,8 @@ class Resumption:
                 callback.load_state_dict(states[key])
         if positions is None:
             return False
-        loop.take_positions(positions)
+        try:
+            loop.streams.take_positions(positions)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
         return True

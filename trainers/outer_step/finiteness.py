@@ -1,0 +1,67 @@
+"""What of an outer step is NaN or infinite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import math
+
+from jboat import functional
+from jboat.outer_step import OuterStep
+from jboat.trainers.errors import NonFiniteError
+from jboat.trajectory import Trajectory
+import jittor as jt
+import numpy as np
+
+
+def failure_of(found: OuterStep, operator: str, step: int) -> ArithmeticError | None:
+    """What of an outer step is NaN or infinite: a lower loss, y, the upper loss or a gradient.
+
+    Args:
+        found: what the step yields.
+        operator: the operator that gave the direction of x.
+        step: the outer step, counted from 1.
+    """
+    if found.failure is not None:
+        return found.failure
+    if not math.isfinite(found.upper_loss):
+        return NonFiniteError(f"the upper loss is {found.upper_loss}", operator=operator, step=step)
+    if not math.isfinite(found.norm) and not finite(found.gradients):
+        return NonFiniteError("the hypergradient is not finite", operator=operator, step=step)
+    if found.ll_init_gradient is not None and not finite(found.ll_init_gradient):
+        return NonFiniteError("the gradient by y_0 is not finite", operator=operator, step=step)
+    return None
+
+
+def lower_loop_failure(operator: str, step: int, lower_loss: float, trajectory: Trajectory) -> NonFiniteError | None:
+    """What of a lower loop is NaN or infinite, and since when."""
+    last = len(trajectory)
+    failure = lower_failure(operator, step, last, lower_loss, trajectory.parameters(last))
+    if failure is None:
+        return None
+    inner_step = next((k for k in range(1, last) if not finite(trajectory.parameters(k))), last)
+    return failure if inner_step == last else _not_finite(operator, step, inner_step)
+
+
+def lower_failure(
+    operator: str, step: int, inner_step: int, loss: float, after: Sequence[jt.Var]
+) -> NonFiniteError | None:
+    """What is NaN or infinite of the loss before a lower step, and of the variables after it."""
+    if not math.isfinite(loss):
+        return NonFiniteError(f"the lower loss is {loss}", operator=operator, step=step, inner_step=inner_step)
+    return None if finite(after) else _not_finite(operator, step, inner_step)
+
+
+def _not_finite(operator: str, step: int, inner_step: int) -> NonFiniteError:
+    what = "the lower-level variables are not finite"
+    return NonFiniteError(what, operator=operator, step=step, inner_step=inner_step)
+
+
+def finite(variables: Sequence[jt.Var]) -> bool:
+    """Whether every entry is finite.
+
+    Jittor's own ``isfinite`` is compiled with fast-math, and wrong. One number from the device, the sum of squares,
+    tells of finite entries; where it is not finite, it may have overflowed, and numpy looks at every entry.
+    """
+    if math.isfinite(functional.dot(variables, variables).item()):
+        return True
+    return all(np.isfinite(v.numpy()).all() for v in variables)

@@ -1,0 +1,226 @@
+"""What is behind a trainer: the problem, the method of its outer steps, and where these stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jboat import functional
+from jboat.optim import OptimizerState, UpdateRule
+from jboat.outer_step import OuterStep
+from jboat.trainers import seeding
+from jboat.trainers.data.step_batches import Pair
+from jboat.trainers.first_batch import SecondOrderCheck
+from jboat.trainers.outer_step import device_memory
+from jboat.trainers.outer_step.choice import chosen
+from jboat.trainers.outer_step.finiteness import failure_of
+from jboat.trainers.outer_step.method import Events, Start
+from jboat.trainers.outer_step.problem import Problem
+from jboat.trainers.outer_step.upper_step import learning_rate, upper_step
+from jboat.trainers.outer_step.zero_hypergradient import ZeroWatch
+from jboat.trainers.persistence import checkpoint
+from jboat.trainers.persistence.resumption import Resumption
+import jittor as jt
+import numpy as np
+
+if TYPE_CHECKING:
+    from jboat.trainers.bilevel_trainer import BilevelTrainer
+
+
+class Run:
+    """A trainer's run.
+
+    Callbacks may read ``pairs``, ``loaded_from`` and the name of the ``method``, and call :meth:`failure_of`,
+    :meth:`value`, :meth:`unrolled_value`, :meth:`lower_gradient_norm`, :meth:`measured_values` and
+    :meth:`evaluates_after`. The rest is the trainer's own.
+
+    Args:
+        trainer: whose run it is.
+        problem: the two levels and their operators.
+        rule: the rule of the lower optimizer.
+
+    Attributes:
+        pairs: the batches of the outer step under way, one (lower, upper) pair per hypergradient.
+        loaded_from: the checkpoint that was taken back last, or None.
+        method: how an outer step is done; ``method.name`` is the operator that gives the direction of x.
+        problem: the two levels and their operators.
+        rule: the rule of the lower optimizer.
+        initialization: y_0 of DI and of a cold start; None until ``fit`` has started.
+        auxiliary: what the method keeps from step to step, by name.
+        measured: where a callback wants it, the variables of both levels, each with the value at which the step's own
+            metrics, such as ``ul_loss``, were measured.
+        random_seed: what random numbers derive from; the trainer's ``seed``, or one drawn when the first step needs it.
+        resumption: what the next ``fit`` takes up from a checkpoint.
+        zero_watch: whether a hypergradient of zero was told of.
+        second_order: whether second derivatives were looked at.
+    """
+
+    def __init__(self, trainer: BilevelTrainer, problem: Problem, rule: UpdateRule) -> None:
+        self._trainer = trainer
+        self.problem = problem
+        self.method = chosen(problem)
+        self.rule = rule
+        self.pairs: list[Pair] = []
+        self.loaded_from: Path | None = None
+        self.initialization: list[jt.Var] | None = None
+        self.auxiliary: dict[str, list[jt.Var]] = {}
+        self.measured: list[tuple[jt.Var, jt.Var]] | None = None
+        self.random_seed: int | None = None
+        self.resumption = Resumption()
+        self.zero_watch = ZeroWatch()
+        self.second_order = SecondOrderCheck()
+
+    def failure_of(self, found: OuterStep) -> ArithmeticError | None:
+        """What of the outer step under way is NaN or infinite, or None."""
+        return failure_of(found, self.method.name, self._trainer.state.step + 1)
+
+    def unrolled_value(self, x: Sequence[np.ndarray]) -> float:
+        """F(x, y_K(x)) on the batches of the outer step under way, averaged over its pairs; nothing changes.
+
+        Args:
+            x: one array per entry of ``ul_var``.
+
+        Raises:
+            ValueError: if there is no lower loop: with DM or a first-order method.
+        """
+        starts = [self.start(task) for task in range(len(self.pairs))]
+        return self.method.unrolled_value(self.pairs, starts, [checkpoint.as_var(array) for array in x])
+
+    def value(self, x: Sequence[np.ndarray], found: OuterStep) -> float:
+        """What the direction of the outer step under way is held to be the derivative of, at x; nothing changes.
+
+        With a lower loop that is :meth:`unrolled_value`. Without one it is the method's own value, as DM's
+        ``F - <grad_y psi, v>``, in which x alone varies: y, the multiplier and all else are as they were in the step.
+
+        Args:
+            x: one array per entry of ``ul_var``.
+            found: the outer step under way.
+
+        Raises:
+            ValueError: if a method without a lower loop does not tell its value.
+        """
+        if self.method.has_lower_loop:
+            return self.unrolled_value(x)
+        if found.value is None:
+            raise ValueError(
+                f"{self.method.name} has no lower loop, and does not tell what its direction of x descends"
+            )
+        start = self.start(0)
+        if start.reseed:
+            start.reseed(0)
+        point = [checkpoint.as_var(array) for array in x]
+        problem = self.problem
+        with functional.preserved(problem.statistics()), functional.substituted(problem.ul_var, point):
+            return float(found.value().item())
+
+    def lower_gradient_norm(self, y: Sequence[jt.Var]) -> float:
+        """The Euclidean norm of the lower problem's gradient at y, for the last batches drawn; nothing changes.
+
+        The lower problem is f with the lower optimizer's coupled weight decay and, in implicit MAML, the proximal term,
+        but without GDA's share of F: it vanishes where y is the lower solution.
+
+        Args:
+            y: one Var per entry of ``ll_var``, such as ``result.ll_parameters``.
+        """
+        task = len(self.pairs) - 1
+        return self.method.lower_gradient_norm(self.pairs[task], self.start(task), y)
+
+    def measured_values(self) -> dict[str, np.ndarray]:
+        """The trainer's ``values()``, with both levels' variables as when the step's own metrics were measured.
+
+        They differ from the present ones by the last upper step and, in methods that move y from where they measure F,
+        by the last lower one. Without a callback that wants them there is no difference.
+        """
+        values = {id(variable): value for variable, value in self.measured or []}
+        named = checkpoint.variables(self._trainer).items()
+        return {name: values.get(id(v), v).numpy().copy() for name, v in named}
+
+    def evaluates_after(self, step: int) -> bool:
+        """Whether the running ``fit`` evaluates after this outer step."""
+        loop = self.resumption.loop
+        return loop is not None and loop.evaluates_after(step)
+
+    def draw_random_seed(self) -> int:
+        """What this run's random numbers derive from: the trainer's ``seed``, or a number drawn once."""
+        if self.random_seed is None:
+            seed = self._trainer.seed
+            self.random_seed = seeding.drawn_seed() if seed is None else seed
+        return self.random_seed
+
+    def next_initial(self) -> list[jt.Var]:
+        """y_0 of the next lower loop."""
+        problem, learned = self.problem, self.initialization
+        if problem.plan.initializer is not None:
+            return problem.ul_var
+        if learned is not None and (problem.plan.start_learner is not None or not self._trainer.warm_start):
+            return learned
+        return problem.ll_var
+
+    def start(self, task: int) -> Start:
+        """Where the present outer step starts.
+
+        Args:
+            task: for which of the step's pairs, from 0.
+        """
+        trainer = self._trainer
+
+        @functools.cache
+        def seeds() -> Callable[[int], int]:
+            return seeding.derived_seeds(self.draw_random_seed(), trainer.state.step, task)
+
+        def reseed(inner_step: int) -> None:
+            jt.set_seed(seeds()(inner_step))
+
+        return Start(
+            step=trainer.state.step + 1,
+            y=self.next_initial(),
+            ll_state=self._carried,
+            reseed=reseed if trainer.deterministic else None,
+            auxiliary=self.auxiliary,
+        )
+
+    def check_first_batch(self, pair: Pair, *, second_order: bool = True) -> None:
+        """Look at the objectives before the first step; see :func:`first_batch.check_first_batch`."""
+        self.problem.begin_step()
+        self.second_order.check(self.method, pair, self.start(0), second_order=second_order)
+
+    def step(self, pairs: Sequence[Pair], events: Events) -> list[OuterStep]:
+        """What one outer step yields for each of its pairs of batches."""
+        self.problem.begin_step()
+        found = []
+        for task, pair in enumerate(pairs):
+            start = self.start(task)
+            with device_memory.named(self.method.name, start.step):
+                found.append(self.method.step(pair, start, events))
+        return found
+
+    def look_for_zero(self, found: OuterStep) -> None:
+        """Warn where a hypergradient of zero says so for the first time."""
+        self.zero_watch.look_at(found, self.method, step=self._trainer.state.step + 1, auxiliary=self.auxiliary)
+
+    def move(self, found: OuterStep) -> None:
+        """Move both levels, and take what the method keeps."""
+        problem = self.problem
+        for variable, value in zip(problem.ll_var, found.ll_parameters, strict=True):
+            variable.update(value.detach())
+        if self._trainer.ll_optimizer_state == "carry" and found.ll_state is not None:
+            self.rule.store(found.ll_state)
+        if found.ll_init_gradient is not None and self.initialization is not None:
+            next_start = problem.options.next_start
+            self.initialization = functional.cut(next_start(self.initialization, found.ll_init_gradient))
+        self.auxiliary = found.auxiliary
+        with learning_rate(problem.ul_optimizer, found.ul_learning_rate):
+            upper_step(problem.ul_optimizer, problem.ul_var, found.gradients)
+
+    def measured_at(self, found: OuterStep) -> list[tuple[jt.Var, jt.Var]]:
+        """The variables of both levels with the values at which the step's own metrics were measured."""
+        problem = self.problem
+        y = found.upper_loss_at or found.ll_parameters
+        pairs = [*zip(problem.ll_var, y, strict=True), *zip(problem.ul_var, problem.ul_var, strict=True)]
+        return [(variable, value.detach()) for variable, value in pairs]
+
+    def _carried(self) -> OptimizerState | None:
+        """The lower optimizer's state that the last step left, where it goes on with it."""
+        return self.rule.load() if self._trainer.ll_optimizer_state == "carry" else None
