@@ -7,12 +7,13 @@ import sys
 import jittor as jt
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from certification import TOLERANCE, certify
 from certified_models import CASES
 import certify_models
+
+ROOT = Path(__file__).parents[2]
 
 
 class Doubled(jt.Function):
