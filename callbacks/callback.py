@@ -34,6 +34,9 @@ HOOKS = (
 class Callback:
     """Something that happens while a trainer runs; override the hooks you need.
 
+    Besides what users have, ``trainer.current_run`` answers a hook: the batches of the step, whether it is finite, the
+    value at another x, the lower gradient's norm; see :class:`jboat.trainers.run.Run`.
+
     Attributes:
         rank: callbacks of a lower rank run first: 0 for those that change or add something, 1 for those that read
             metrics, such as loggers and early stopping, 2 for checkpoints.

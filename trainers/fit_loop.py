@@ -118,6 +118,8 @@ class FitLoop:
             seeding.seed_everything(trainer.seed)
         if self._run.initialization is None:
             self._run.initialization = functional.cut(trainer.ll_var)
+        if resumed and trainer.state.phase is Phase.NEXT:
+            self.streams.ll.wrapped = False  # what was saved within an epoch's first step is that of the epoch before
 
     def _train(self) -> None:
         """Epochs of outer steps.

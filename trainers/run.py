@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,13 +164,13 @@ class Run:
             task: for which of the step's pairs, from 0.
         """
         trainer = self._trainer
-
-        @functools.cache
-        def seeds() -> Callable[[int], int]:
-            return seeding.derived_seeds(self.draw_random_seed(), trainer.state.step, task)
+        seeds: Callable[[int], int] | None = None
 
         def reseed(inner_step: int) -> None:
-            jt.set_seed(seeds()(inner_step))
+            nonlocal seeds
+            if seeds is None:  # only now, since a method without a lower loop asks for none
+                seeds = seeding.derived_seeds(self.draw_random_seed(), trainer.state.step, task)
+            jt.set_seed(seeds(inner_step))
 
         return Start(
             step=trainer.state.step + 1,

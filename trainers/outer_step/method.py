@@ -18,7 +18,7 @@ from jboat.trajectory import Trajectory
 import jittor as jt
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Start:
     """Where an outer step starts.
 
