@@ -117,7 +117,7 @@ def test_rgt_with_an_option_of_ones_own(na_op):
     close(hypergradient(chain, sections, same_dims="IAD" in na_op).gradients[0], exact)
     alone = solve(problem, ["NGD"], chain, lower_iters=K, lr=LR, sections={**SECTIONS, **sections})
     close(alone["hyper_gradient"][0], exact)
-    kept = [graph is not None for graph in alone["trajectory"]._kept]
+    kept = [graph is not None for graph in alone["trajectory"]._graphs._kept]
     assert kept == [na_op[-1] != "CG" and step >= M for step in range(K)]
     with pytest.raises(ValueError, match=r"Forget must take between 1 and 9 \(lower_iters - 1\) .* got 10"):
         hypergradient(chain, {"Forget": {"steps": K}}, same_dims="IAD" in na_op)
@@ -211,7 +211,7 @@ def test_rad_of_ones_own(every, before):
     sections = {"RAD": {"remat_every": every}, "RGT": {"truncate_iter": M}}
     close(hypergradient([*before, "Regularised"], sections).gradients[0], exact)
     alone = solve(problem, ["NGD"], [*before, "Regularised"], lower_iters=K, lr=LR, sections={**SECTIONS, **sections})
-    kept = sum(graph is not None for graph in alone["trajectory"]._kept)
+    kept = sum(graph is not None for graph in alone["trajectory"]._graphs._kept)
     assert kept == (0 if every else K - M if before else K)
 
 
