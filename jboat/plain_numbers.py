@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 
+_PYTHONS = (float, int, bool)
+
 
 def plain(value: Any) -> Any:
     """``value`` with Python's numbers in place of numpy's: of a scalar, an array of one entry, or a tuple of these."""
+    if type(value) in _PYTHONS:
+        return value
     if isinstance(value, (np.generic, np.ndarray)):
         return value.item() if value.size == 1 else value
     return tuple(map(plain, value)) if type(value) is tuple else value

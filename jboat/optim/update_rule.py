@@ -56,7 +56,9 @@ class UpdateRule:
         return 0.0 if self._rule.couples_weight_decay else max(self._weight_decay(), default=0.0)
 
     def _weight_decay(self) -> list[float]:
-        return [float(h.get("weight_decay", 0.0)) for h in self.hyperparameters()]
+        if "weight_decay" not in self._rule.hyperparameters:
+            return [0.0] * len(self._places)
+        return [float(group.get("weight_decay", self._optimizer.weight_decay)) for group, _ in self._places]
 
     @property
     def optimizer_name(self) -> str:

@@ -114,8 +114,9 @@ def _open() -> tuple[_Block, ...]:
 
 def _running(place: Place, original: Function) -> Function:
     for block in reversed(_blocks.get(())):
-        if place in block.functions and not block.has_ended:
-            return block.functions[place]
+        found = block.functions.get(place)
+        if found is not None and not block.has_ended:
+            return found
     return original
 
 
