@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import contextlib
-import itertools
 from typing import Any
 from unittest import mock
 
@@ -26,7 +25,6 @@ STEPS = {"RAD": 2, "CG": 10}
 RADIUS, SMALLER = 0.2, 4.0
 TOLERANCE = 0.02
 CONTRACTION = 0.5  # how much shorter a lower step is than the one before, at least; half of that at most
-SHORT = 0.05  # of the first step
 TRIES = 15
 VERDICTS = {1: "right", 0: "inconclusive", -1: "wrong"}
 
@@ -93,15 +91,14 @@ def smoothed(wanted: bool) -> Any:
         yield
 
 
-def _contraction(lengths: list[float]) -> float:
-    """How much shorter a step is than the one before, at most, among the long ones.
+def _last_contraction(lengths: list[float]) -> float:
+    """How much shorter the last step is than the one before."""
+    return lengths[-1] / lengths[-2] if np.isfinite(lengths[-1]) and lengths[-2] else 100.0
 
-    Short ones may be rounding, or lead back and forth over a kink of max pooling.
-    """
-    if not np.isfinite(lengths).all():
-        return 100.0
-    long = SHORT * lengths[0]
-    return max(after / before for before, after in itertools.pairwise(lengths) if before > long)
+
+def _average_contraction(lengths: list[float]) -> float:
+    """How much shorter each step is than the one before, on average: single ones may lead back over a kink."""
+    return float((lengths[-1] / lengths[0]) ** (1.0 / (len(lengths) - 1))) if np.isfinite(lengths).all() else 100.0
 
 
 class PlainLoop:
@@ -138,12 +135,15 @@ class PlainLoop:
         Raises:
             NoPullError: if no c is found with which they do.
         """
-        for _ in range(TRIES):
-            lengths = self.steps(x, 4)
-            ratio = _contraction(lengths)
-            if 0.5 * CONTRACTION <= ratio <= CONTRACTION:
-                return
-            self.lower.c *= min(max(ratio / (0.75 * CONTRACTION), 0.1), 10.0)
+        start = self.lower.c
+        for contraction in (_last_contraction, _average_contraction):
+            self.lower.c = start
+            for _ in range(TRIES):
+                lengths = self.steps(x, 4)
+                ratio = contraction(lengths)
+                if 0.5 * CONTRACTION <= ratio <= CONTRACTION:
+                    return
+                self.lower.c *= min(max(ratio / (0.75 * CONTRACTION), 0.1), 10.0)
         raise NoPullError(f"no pull makes the lower steps shorter as wanted; with c = {self.lower.c}: {lengths}")
 
     def put_back(self) -> None:

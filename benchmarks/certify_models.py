@@ -59,7 +59,11 @@ def table(rows: list[dict[str, Any]], tolerance: float) -> str:
             verdict = found["verdict"] if found["verdict"] != "wrong" else "**wrong**"
             cells += [f"{found['error']:.1e}", f"{found['difference_error']:.1e}", verdict]
         lines.append(f"| {' | '.join(cells)} |\n")
-    return HEADING.format(tolerance=tolerance) + "".join(lines)
+    from certified_models import CASES
+
+    absent = [name for name in CASES if name not in {row["model"] for row in rows}]
+    end = f"\nNot run: {', '.join(absent)}.\n" if absent else ""
+    return HEADING.format(tolerance=tolerance) + "".join(lines) + end
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 from importlib.metadata import version
+from pathlib import PurePath
+import sys
 from typing import TYPE_CHECKING, Any
 
-from jboat.backend.start import start_when_used
+from jboat.backend.start import start, start_when_used
 
 if TYPE_CHECKING:
     from jboat.registry import register_operator as register_operator
@@ -36,7 +38,18 @@ _HOMES = {
 }
 __all__ = ["__version__", *_HOMES]
 
-start_when_used()
+
+def _is_the_program() -> bool:
+    """Whether Python runs ``jboat`` or ``-m jboat``, whatever options of its own stand before."""
+    of_python = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    as_module = sys.argv[:1] == ["-m"] and of_python[-1].endswith("jboat")
+    return as_module or PurePath(sys.argv[0] if sys.argv else "").name == "jboat"
+
+
+if _is_the_program():  # of which many commands need no Jittor, and the doctor tells why it does not start
+    start_when_used()
+else:
+    start()
 
 
 def __getattr__(name: str) -> Any:

@@ -14,8 +14,8 @@ import jittor as jt
 def fast_gradients() -> Iterator[None]:
     """Let operations of Jittor build graphs whose gradients are fast, inside the block.
 
-    ``fit``, ``hypergradient`` and ``evaluate`` of the trainer run in such a block, which may be nested. On a CPU it
-    does nothing for other types than float32, or for products of other than matrices. On a GPU other operations are
+    ``fit``, ``hypergradient`` and ``evaluate`` of the trainer run in such a block, which may be nested. The
+    operations in C++ take float32 alone, and products of matrices alone; on a GPU other operations are
     replaced; :mod:`jboat.backend.replacements` has them all. Several threads may run such blocks at once; other
     threads keep Jittor's operations. A function that was put in the place of one of Jittor's is used.
     """

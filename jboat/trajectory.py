@@ -98,11 +98,6 @@ class Trajectory:
         return self._first
 
     @property
-    def constant_gradients(self) -> bool:
-        """Whether inner gradients count as constants, so that the last iterate moves one to one with the first."""
-        return self._constant_gradients
-
-    @property
     def module(self) -> jt.Module:
         """The lower-level model itself."""
         return self._module

@@ -2,7 +2,8 @@
 
 The source of ``jt.code`` may ask for one: ``@python.jittor.auto_parallel(1)`` before a function, as in ``jt.isnan``.
 Jittor runs it in the thread that compiles, which is none of Python's and does not hold its lock: Python 3.12 ends the
-process there, and older ones only do not by luck.
+process there, and older ones only do not by luck. Importing this module lets ``jt.code`` run them, for
+functions at the beginning of ``cpu_src`` and ``cuda_src`` and in headers, where Jittor's own sources have them.
 """
 
 from __future__ import annotations
@@ -15,11 +16,6 @@ from typing import Any
 import jittor as jt
 
 _PASS = re.compile(r"\s*(__inline_static__\s*)?@python\.([\w.]+)\(")
-
-
-def use() -> None:
-    """Let ``jt.code`` run the passes."""
-    jt.code = _running_passes(jt.code)
 
 
 def _running_passes(code: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,3 +62,6 @@ def _end_of_function(source: str, start: int) -> int:
         if depth == 0 and source[place] in "};":
             return place + 1
     raise ValueError(f"braces are not matched in the source of a kernel: {source}")
+
+
+jt.code = _running_passes(jt.code)

@@ -1,17 +1,18 @@
-"""Start Jittor offline and quietly, when it is first used.
+"""Start Jittor offline and quietly.
 
 Jittor decides at import time which compiler, which CUDA and which oneDNN it uses, and fails or downloads when it
 decides badly. :func:`start` settles those decisions through Jittor's own environment variables and then imports it.
 A variable the user has set is never changed.
 
-``import jboat`` calls :func:`start_when_used`, which makes ``jittor`` a module whose first attribute starts it, so that
-what needs no Jittor, such as ``python -m jboat --help``, does not wait for it.
+``import jboat`` starts Jittor, but in the program ``jboat`` (``python -m jboat``): many of its commands need none, and
+the doctor examines machines on which it does not start. There ``jittor`` is a module that starts when it is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 import contextlib
+import importlib
 from importlib import metadata
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
@@ -20,11 +21,9 @@ import logging
 import os
 from pathlib import Path
 import platform
-import queue
 import random
 import ssl
 import sys
-import threading
 from types import ModuleType
 from typing import Any
 
@@ -41,17 +40,13 @@ _CHOSEN = "JBOAT_CHOSE"
 _NEEDS_NO_START = frozenset({"__class__", "__dict__", "__spec__", "__name__", "__path__"})
 """What Python's own import asks a module for."""
 
-_lock = threading.RLock()
-_starter: int | None = None  # the thread in which Jittor is being imported
-
 
 class _NotStarted(ModuleType):
-    """``jittor`` before its first use; another thread that comes while it starts waits."""
+    """``jittor`` before its first use."""
 
     def __getattribute__(self, name: str) -> Any:
-        if name not in _NEEDS_NO_START and threading.get_ident() != _starter:
-            with _lock:
-                _start(self)
+        if name not in _NEEDS_NO_START and type(self) is _NotStarted:
+            _start_in_place(self)
         return ModuleType.__getattribute__(self, name)
 
 
@@ -61,11 +56,9 @@ class _FirstSubmodule:
     Python asks a package for its ``__path__`` after it has looked for the module, and would import it a second time.
     """
 
-    _its_spec: ModuleSpec | None = None
-
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """A spec whose module is the one that the start of Jittor has imported."""
-        if not name.startswith("jittor.") or threading.get_ident() == _starter:
+        if not name.startswith("jittor.") or type(sys.modules["jittor"]) is not _NotStarted:
             return None
         start()
         if name not in sys.modules:
@@ -83,125 +76,76 @@ class _FirstSubmodule:
         module.__spec__ = self._its_spec
 
 
-_first_submodule = _FirstSubmodule()
-
-
 def start_when_used() -> None:
-    """Let ``import jittor`` give a module that starts when it is used; does nothing where Jittor is imported."""
+    """Let ``import jittor`` give a module that starts when it is used, by the only thread of a program."""
     if "jittor" in sys.modules:
-        if type(sys.modules["jittor"]) is not _NotStarted:
-            _put_dispatchers()
         return
     spec = find_spec("jittor")
-    if spec is None:
-        raise ModuleNotFoundError("jboat needs Jittor: pip install 'jittor>=1.3.11,<1.3.12'", name="jittor")
-    module = module_from_spec(spec)
-    module.__class__ = _NotStarted
-    sys.modules["jittor"] = module
-    sys.meta_path.insert(0, _first_submodule)
+    if spec is not None:
+        sys.modules["jittor"] = module = module_from_spec(spec)
+        module.__class__ = _NotStarted
+        sys.meta_path.insert(0, _FirstSubmodule())
 
 
 def start() -> None:
-    """Start Jittor now; does nothing where it is started already.
+    """Start Jittor; does nothing where it is started already.
 
     Raises:
         RuntimeError: if Jittor's home cannot be written, Python's headers are missing, or Jittor does not compile.
     """
-    start_when_used()
-    with _lock:
-        _start(sys.modules["jittor"])
-
-
-def _start(module: ModuleType) -> None:
-    if type(module) is not _NotStarted:
-        return
-    if threading.current_thread() is threading.main_thread():
-        _import_and_prepare(module)
+    found = sys.modules.get("jittor")
+    if found is None:
+        _start(lambda: importlib.import_module("jittor"))
+    elif type(found) is _NotStarted:
+        _start_in_place(found)
     else:
-        _in_a_thread_that_stays(lambda: _import_and_prepare(module))
+        _put_dispatchers()
 
 
-def _in_a_thread_that_stays(work: Callable[[], None]) -> None:
-    """Linux ends Jittor's compiler processes with the thread that started them, and Jittor then ends the program."""
-    done: queue.Queue[BaseException | None] = queue.Queue()
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            done.put(error)
-        else:
-            done.put(None)
-            threading.Event().wait()
-
-    threading.Thread(target=run, name="jittor", daemon=True).start()
-    error = done.get()
-    if error is not None:
-        raise error
-
-
-def _import_and_prepare(module: ModuleType) -> None:
-    global _starter
+def _start_in_place(module: ModuleType) -> None:
+    """Let the module that others have imported become Jittor."""
     before = dict(module.__dict__)
-    _starter = threading.get_ident()
+
+    def execute() -> None:
+        module.__dict__.clear()
+        module.__dict__.update(before)
+        sys.modules["jittor"] = module
+        before["__spec__"].loader.exec_module(module)
+
+    module.__class__ = ModuleType
     try:
-        with _side_effects_undone():
-            try:
-                _import(module)
-            except BaseException:
-                _empty(module, before)
-                raise
-            try:
-                _prepare(module)
-            finally:
-                module.__class__ = ModuleType
-                sys.meta_path.remove(_first_submodule)
-    finally:
-        _starter = None
+        _start(execute)
+    except BaseException:
+        module.__dict__.clear()
+        module.__dict__.update(before)
+        module.__class__ = _NotStarted
+        raise
 
 
-def _empty(module: ModuleType, contents: Mapping[str, Any]) -> None:
-    """Make ``jittor`` what it was before an import that failed."""
-    for name in [name for name in sys.modules if name.startswith("jittor.")]:
-        del sys.modules[name]
-    module.__dict__.clear()
-    module.__dict__.update(contents)
-    sys.modules["jittor"] = module
-
-
-def _import(module: ModuleType) -> None:
-    before = dict(module.__dict__)
+def _start(import_jittor: Callable[[], object]) -> None:
     home = _with_settings()
-    with where_jittor_can_write(home):
-        import jittor_utils
-    core_build.leave_downloaded_cuda_alone()
-    beginning = core_build.Start(Path(jittor_utils.cache_path), metadata.version("jittor"))
-    beginning.compile_what_is_missing()
-    loader = before["__spec__"].loader
-    try:
-        loader.exec_module(module)
-    except SystemExit:  # its own files have changed, and it has rebuilt a library that it had loaded
-        core_build.forget_the_import()
-        _empty(module, before)
-        loader.exec_module(module)
-    beginning.write_down()
+    with _side_effects_undone():
+        with where_jittor_can_write(home):
+            import jittor_utils
+        core_build.leave_downloaded_cuda_alone()
+        beginning = core_build.Start(Path(jittor_utils.cache_path), metadata.version("jittor"))
+        beginning.compile_what_is_missing()
+        try:
+            import_jittor()
+        except SystemExit:  # its own files have changed, and it has rebuilt a library that it had loaded
+            core_build.forget_the_import()
+            import_jittor()
+        beginning.write_down()
+        precompiled_headers.use(sys.modules["jittor"])
+        cuda_kernels.use(sys.modules["jittor"])
+        _put_dispatchers()
+        from jboat.backend.cpu_ops import load  # it needs Jittor
 
-
-def _prepare(module: ModuleType) -> None:
-    """What jboat adds to Jittor once it is imported."""
-    precompiled_headers.use(module)
-    cuda_kernels.use(module)
-    _put_dispatchers()
-    from jboat.backend.cpu_ops import load  # it needs Jittor
-
-    load()  # now, since Jittor's compiler processes cannot be reached from a forked process
+        load()  # now, since Jittor's compiler processes cannot be reached from a forked process
 
 
 def _put_dispatchers() -> None:
     """Put dispatchers in the place of Jittor's functions before anybody imports one of these from Jittor."""
-    from jboat.backend import python_passes
-
-    python_passes.use()
     import jboat.backend.replacements.by_device  # noqa: F401
 
 

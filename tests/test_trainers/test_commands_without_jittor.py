@@ -7,24 +7,16 @@ import sys
 
 import pytest
 
-RUN = """
-import sys
-from jboat.__main__ import main
-try:
-    status = main(sys.argv[1:])
-except SystemExit as end:
-    status = end.code
-print(status, 'jittor_core' in sys.modules)
-"""
 
-
-def run(tmp_path, users_environment, *arguments):
-    """The last line that a command prints, and its errors, in a home where Jittor was never started."""
+def run(tmp_path, users_environment, *arguments, status=0):
+    """What a command prints, in a home where Jittor was never started, and is not."""
     home = tmp_path / "home"
     home.mkdir(exist_ok=True)
     environment = {**users_environment, "HOME": str(home)}
-    command = [sys.executable, "-c", RUN, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True)
+    environment.pop("JITTOR_HOME", None)
+    command = [sys.executable, "-m", "jboat", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert done.returncode == status, done.stderr
     assert list(home.iterdir()) == []
     return done.stdout, done.stderr
 
@@ -45,17 +37,15 @@ def run(tmp_path, users_environment, *arguments):
 def test_commands_that_only_tell(arguments, said, tmp_path, users_environment):
     printed, _ = run(tmp_path, users_environment, *arguments)
     assert said in printed
-    assert printed.split()[-2:] == ["0", "False"]
 
 
 def test_validate_of_a_file_that_names_no_object(tmp_path, users_environment):
     """BOAT's files name none, nor do the settings that a program adds its objects to."""
     config = {"lower_iters": 0, "na_op": ["RADD"], "solver_config": {"CG": {"k": 0}}, "devise": "cpu"}
     (tmp_path / "run.json").write_text(json.dumps(config))
-    printed, errors = run(tmp_path, users_environment, "validate", "run.json")
+    _, errors = run(tmp_path, users_environment, "validate", "run.json", status=2)
     for fault in ("lower_iters", "RADD", "'k' of CG", "unknown key 'devise'", "'ll_model' is missing"):
         assert fault.replace("'k' of CG", "k of CG") in errors
-    assert printed.split()[-2:] == ["2", "False"]
 
 
 def test_the_trainer_does_not_import_tensorboardx(users_environment):

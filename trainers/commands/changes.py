@@ -12,7 +12,7 @@ _PREFACE = """# What jboat changes in a process
 
 Made by `python -m jboat changes`; do not edit.
 
-`import jboat` lets Jittor start when it is first used. Variables that you have set are left alone, and a function that
+`import jboat` starts Jittor. Variables that you have set are left alone, and a function that
 you put in the place of one of Jittor's is used, inside of a trainer's block and after it.
 """
 

@@ -21,9 +21,9 @@ def on_cpu() -> dict[Place, Function]:
 
 
 def _by_bytes(operation: Function) -> Function:
-    def conditional(condition: Any, *values: Any) -> jt.Var:
+    def conditional(condition: Any, *values: Any, **options: Any) -> jt.Var:
         if values and isinstance(condition, jt.Var) and condition.dtype == "bool":
             condition = condition.uint8()
-        return operation(condition, *values)
+        return operation(condition, *values, **options)
 
     return conditional

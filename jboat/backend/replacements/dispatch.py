@@ -89,13 +89,17 @@ def is_replaceable(owner: Any, name: str) -> bool:
 def replaced(functions: Mapping[Place, Function]) -> Iterator[None]:
     """Let calls of Jittor's functions run others inside the block.
 
-    Where blocks that replace the same function are nested, the innermost counts.
+    Where blocks that replace the same function are nested, the innermost counts. A generator that is suspended inside a
+    block shares it with its caller until it goes on.
 
     Args:
         functions: what runs instead, by place; a dispatcher must have been installed there. It reaches what it
             replaces by what :func:`install` or :func:`current` have returned before the block.
+
+    Raises:
+        KeyError: for a place without a dispatcher.
     """
-    block = _Block(functions)
+    block = _Block({place: functions[place] for place in functions if _installed[place]})
     _blocks.set((*_open(), block))
     try:
         yield
@@ -124,5 +128,6 @@ def _dispatcher(place: Place, found: Function) -> Function:
 
 
 def _is_jittors(function: Function) -> bool:
-    module = getattr(function, "__module__", None)  # functions of C++ have none
-    return not module or module.partition(".")[0].startswith("jittor")
+    """Whether a function is Jittor's own, or what jboat has made of one; a decorated one only says that it is."""
+    home = getattr(function, "__globals__", {}).get("__name__") or getattr(function, "__module__", None)
+    return not home or home.partition(".")[0].startswith("jittor") or home.startswith("jboat.backend")

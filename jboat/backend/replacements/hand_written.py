@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jboat.backend import python_passes  # noqa: F401  (first, so that it lies below the dispatcher)
 from jboat.backend.replacements.dispatch import install
 import jittor as jt
 

@@ -24,6 +24,12 @@ def on_cpu(operations: Operations | None) -> dict[Place, Function]:
     return {(jt.nn, "relu"): relu, (jt.nn.ReLU, "execute"): lambda layer, x: relu(x)}
 
 
+def on_cuda() -> dict[Place, Function]:
+    """The functions that run inside a block on CUDA, by place."""
+    relu = _keeping_nan(_JITTORS)
+    return {(jt.nn, "relu"): relu, (jt.nn.ReLU, "execute"): lambda layer, x: relu(x)}
+
+
 def _keeping_nan(relu: Function) -> Function:
     """``relu`` with NaN for NaN, in its derivatives as well."""
 

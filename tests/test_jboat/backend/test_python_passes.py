@@ -24,7 +24,7 @@ def test_two_that_are_compiled_at_once():
     np.testing.assert_array_equal(both.numpy(), np.isnan(X))
 
 
-def test_none_is_left_to_the_compiler(monkeypatch):
+def test_none_of_a_beginning_or_a_header_is_left_to_the_compiler(monkeypatch):
     seen = {}
     code = python_passes._running_passes(lambda *args, **kwargs: seen.update(kwargs))
     function = "\n__inline_static__\n@python.jittor.auto_parallel(1)\nvoid f(int n0, int i0, float* x) { if (x) { } }\n"
