@@ -110,7 +110,7 @@ ZOO = {
     "vgg11": _zoo("vgg11", 224, 2, num_classes=CLASSES),
     "resnet18": _zoo("resnet18", 48, num_classes=CLASSES),
     "wide_resnet50_2": _zoo("wide_resnet50_2", 48, num_classes=CLASSES),
-    "googlenet": _zoo("googlenet", 96, num_classes=CLASSES, aux_logits=False),
+    "googlenet": _zoo("googlenet", 128, 2, num_classes=CLASSES, aux_logits=False),
     "inception_v3": _zoo("inception_v3", 96, num_classes=CLASSES, aux_logits=False),
     "densenet121": _zoo("densenet121", 64, num_classes=CLASSES),
     "squeezenet1_1": _zoo("squeezenet1_1", 64, num_classes=CLASSES),
