@@ -84,8 +84,11 @@ class _Places:
         self._level = level
         self._variables = list(variables)
         self._names = _names(model, variables, level)
-        found = {id(v): (vars(m), name) for m in model.modules() for name, v in vars(m).items()}
-        self._places = [found.get(id(v)) for v in variables]
+        found: dict[int, list[tuple[dict[str, object], str]]] = {}
+        for module in model.modules():
+            for name, v in vars(module).items():
+                found.setdefault(id(v), []).append((vars(module), name))  # tied weights have several
+        self._places = [found.get(id(v), []) for v in variables]
 
     def check(self) -> None:
         """Refuse a variable that can have no gradient any more.
@@ -93,13 +96,13 @@ class _Places:
         Raises:
             ValueError: if one is stop_grad, or the model holds another Var in its place.
         """
-        for variable, name, place in zip(self._variables, self._names, self._places, strict=True):
+        for variable, name, places in zip(self._variables, self._names, self._places, strict=True):
             if variable.is_stop_grad():
                 raise ValueError(
                     f"{name} is stop_grad and cannot be trained. {self._level}_model.eval() leaves parameters so: call "
                     f"{self._level}_model.train(), or start_grad() on it"
                 )
-            if place is not None and place[0].get(place[1]) is not variable:
+            if any(holder.get(key) is not variable for holder, key in places):
                 raise ValueError(
                     f"{name} was replaced by another object after the trainer was made, which trains the one before; "
                     "set its values with assign() instead. Where a hook makes it anew at every call, as weight_norm's "

@@ -92,6 +92,22 @@ def test_a_parameter_that_was_replaced():
     trainer.fit({}, {}, max_steps=1)
 
 
+@pytest.mark.parametrize("place", ["first", "second"])
+def test_one_of_tied_parameters_that_was_replaced(place):
+    """The loss would read a Var that nobody trains, whichever of the two places it stands in."""
+    problem = Quadratic()
+    ul_model, _ = problem.models()
+    tied = jt.Module()
+    tied.first, tied.second = Point(problem.y0), Point(problem.y0)
+    tied.second.value = tied.first.value
+    tied.execute = lambda: 0.5 * (tied.first() + tied.second())
+    trainer = make(problem=problem, ll_model=tied, ul_model=ul_model)
+    trainer.fit({}, {}, max_steps=1)
+    getattr(tied, place).value = jt.array(problem.y0)
+    with pytest.raises(ValueError, match=r"ll_model's parameter '.*value' was replaced"):
+        trainer.fit({}, {}, max_steps=1)
+
+
 def group_with(model, **numbers):
     return [{"params": list(model.parameters()), **numbers}]
 
