@@ -143,13 +143,29 @@ def run_steps(
     return passed
 
 
+def _seconds(text: str) -> float:
+    """A time limit of the command line."""
+    seconds = float(text)
+    if not 0.0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text}")
+    return seconds
+
+
+def _folder(text: str) -> Path:
+    """A folder of the command line, which need not be there yet."""
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a folder, and {text} is a file")
+    return path
+
+
 def main() -> int:
     """Run the steps; returns 0 if all passed."""
     names = [step.name for step in all_steps(RESULTS, "", "cuda")]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", nargs="+", metavar="STEP", choices=[*names, *GROUPS], help=", ".join(names))
-    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for all steps (default: %(default)s)")
-    parser.add_argument("--output", type=Path, help="folder of the table and the logs (default: benchmarks/results)")
+    parser.add_argument("--limit", type=_seconds, default=LIMIT, help="seconds for all steps (default: %(default)s)")
+    parser.add_argument("--output", type=_folder, help="folder of the table and the logs (default: benchmarks/results)")
     parser.add_argument("--torch-python", default=default_torch_python(), help="which has PyTorch (%(default)s)")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="cpu: rehearse without a GPU")
     args = parser.parse_args()
@@ -176,10 +192,12 @@ def main() -> int:
 def heading(card: GraphicsCard | None, variables: Mapping[str, str]) -> list[str]:
     """What the machine is, and how its GPU computes, in Markdown."""
     if card is None:
-        return ["A rehearsal on the CPU."]
+        return ["# A rehearsal on the CPU"]
     override = variables["NVIDIA_TF32_OVERRIDE"]
     precision = "never in TF32" if override == "0" else "in TF32 where a library chooses to"
     return [
+        "# What ran on a GPU",
+        "",
         f"{card.name}, {card.memory or 'memory unknown'}, driver {card.driver}, {os.cpu_count()} processor cores.",
         f"`NVIDIA_TF32_OVERRIDE={override}` for every library: float32 is computed {precision}.",
     ]

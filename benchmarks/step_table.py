@@ -62,7 +62,7 @@ class StepTable:
     def text(self) -> str:
         """All of it in Markdown."""
         records = [self._records[name] for name in self._names()]
-        lines = ["# What ran on a GPU", "", *self._heading, ""]
+        lines = [*self._heading, ""]
         lines += ["| step | result | seconds | begun | last line |", "| --- | --- | --- | --- | --- |"]
         for r in records:
             lines.append(f"| {r.name} | {r.result} | {r.seconds:.0f} | {r.begun} | {_cell(r.last)} |")

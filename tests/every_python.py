@@ -18,7 +18,6 @@ VERSIONS = ("3.10", "3.11", "3.12")
 TESTS = (
     "tests/test_jboat/na_ol",
     "tests/test_jboat/test_optim.py",
-    "tests/test_jboat/backend/cpu_ops",
     "tests/test_jboat/backend",
     "tests/test_trainers/test_fit.py",
     "tests/test_trainers/test_resume.py",

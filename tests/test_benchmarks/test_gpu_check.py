@@ -260,6 +260,25 @@ def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("limit", ["nan", "inf", "0", "-1", "soon"])
+def test_a_limit_has_to_be_a_number_of_seconds(limit):
+    done = check("--limit", limit)
+    assert done.returncode == 2
+    assert "--limit" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_output_has_to_be_a_folder(tmp_path):
+    (tmp_path / "gpu.md").write_text("")
+    done = check("--output", str(tmp_path / "gpu.md"))
+    assert done.returncode == 2
+    assert "must be a folder" in done.stderr
+
+
+def test_a_rehearsal_is_called_one():
+    assert gpu_check.heading(None, {}) == ["# A rehearsal on the CPU"]
+
+
 def test_the_card_is_named_by_nvidia_smi(tmp_path, monkeypatch):
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 580.65.06, 81559 MiB'\n")
@@ -273,8 +292,8 @@ def test_the_card_is_named_by_nvidia_smi(tmp_path, monkeypatch):
 @pytest.mark.parametrize("override", ["0", "1"])
 def test_the_heading_tells_of_tf32(override):
     lines = gpu_check.heading(GraphicsCard("H100", "580", ""), {"NVIDIA_TF32_OVERRIDE": override})
-    assert f"`NVIDIA_TF32_OVERRIDE={override}`" in lines[1]
-    assert ("never in TF32" in lines[1]) == (override == "0")
+    assert f"`NVIDIA_TF32_OVERRIDE={override}`" in lines[-1]
+    assert ("never in TF32" in lines[-1]) == (override == "0")
 
 
 def test_the_environment_of_the_steps(monkeypatch):
