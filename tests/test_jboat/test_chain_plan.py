@@ -277,3 +277,13 @@ from jboat import registry
 assert registry.plan(["Mine"], []).start_learner.section_options.__name__ == "DIOptions"
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("needed", [False, True])
+def test_an_operator_of_ones_own_says_whether_it_differentiates_twice(needed, own_registry):
+    @register_operator("na", like="FD")
+    class Mine(HyperGradientOperator):
+        capabilities = UpperCapabilities(second_derivatives=needed)
+
+    plan, _ = registry.plan_and_options({"gm_op": ["NGD"], "na_op": ["Mine"]})
+    assert plan.needs_second_derivatives == needed
