@@ -1,9 +1,10 @@
 """Callbacks that act: stopping, clipping, guarding, schedules, timing, checking. One test a promise."""
 
+from functools import partial
 import json
 import math
 
-from jboat import BilevelTrainer, StopReason
+from jboat import StopReason
 from jboat.callbacks import (
     Callback,
     CSVLogger,
@@ -25,24 +26,9 @@ import jittor as jt
 import numpy as np
 from problems import Quadratic
 import pytest
+import small_trainers
 
-
-def make(*callbacks, problem=None, ll_lr=0.1, ul_lr=0.1, **kwargs):
-    problem = problem or Quadratic(same_dims="IAD" in kwargs.get("na_op", ()))
-    ul_model, ll_model = problem.models()
-    parts = {
-        "ll_optimizer": kwargs.pop("ll_optimizer", None) or jt.optim.SGD(list(ll_model.parameters()), ll_lr),
-        "ul_optimizer": kwargs.pop("ul_optimizer", None) or jt.optim.SGD(list(ul_model.parameters()), ul_lr),
-    }
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        lower_iters=3,
-        callbacks=callbacks,
-        **{**parts, **kwargs},
-    )
+make = partial(small_trainers.make, lower_iters=3)
 
 
 class Scripted(Callback):
@@ -288,18 +274,10 @@ def test_a_schedule_without_its_operator_is_refused(callback, operator):
 
 
 def test_lr_schedule_by_a_function_keeps_the_groups_ratios():
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
-    groups = [{"params": list(ll_model.parameters()), "lr": 0.05}]
-    lower = jt.optim.SGD(groups, 0.1)
-    trainer = BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=lower,
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
-        callbacks=[LRSchedule(schedules.exponential(0.2, 0.5), level="lower"), LRSchedule(lambda s: 1.0 / (s + 1))],
+    trainer = make(
+        LRSchedule(schedules.exponential(0.2, 0.5), level="lower"),
+        LRSchedule(lambda s: 1.0 / (s + 1)),
+        ll_optimizer=lambda params: jt.optim.SGD([{"params": params, "lr": 0.05}], 0.1),
     )
     history = trainer.fit({}, {}, max_steps=3)
     assert history["ll_lr"] == pytest.approx([0.1, 0.05, 0.025])

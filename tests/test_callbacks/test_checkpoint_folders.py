@@ -5,12 +5,10 @@ import logging
 import os
 import stat
 
-from jboat import BilevelTrainer
 from jboat.callbacks import Callback, CSVLogger, CurvePlotter, JSONLLogger, ModelCheckpoint, TensorBoardLogger
 from jboat.trainers.persistence import archive
-import jittor as jt
-from problems import Quadratic
 import pytest
+from small_trainers import make
 
 
 class Scores(Callback):
@@ -21,22 +19,6 @@ class Scores(Callback):
 
     def on_step_end(self, trainer, state):
         state.metrics["score"] = self._values[state.step - 1]
-
-
-def make(*callbacks, **arguments):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
-        lower_iters=2,
-        callbacks=callbacks,
-        **arguments,
-    )
 
 
 def names(folder):

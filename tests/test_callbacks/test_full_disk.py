@@ -5,27 +5,9 @@ import io
 import os
 import pathlib
 
-from jboat import BilevelTrainer
 from jboat.callbacks import CSVLogger, CurvePlotter, JSONLLogger, TensorBoardLogger
-import jittor as jt
-from problems import Quadratic
 import pytest
-
-
-def make(*callbacks, **arguments):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
-        lower_iters=2,
-        callbacks=callbacks,
-        **arguments,
-    )
+from small_trainers import make
 
 
 class FullFile(io.StringIO):

@@ -1,10 +1,10 @@
 """The hooks of a callback: their sequence, arguments, and what happens when one fails."""
 
-from jboat import BilevelTrainer
 from jboat.callbacks import HOOKS, Callback
 import jittor as jt
 from problems import Quadratic
 import pytest
+from small_trainers import make
 
 
 class Recorder(Callback):
@@ -30,18 +30,7 @@ for _hook in HOOKS:
 
 
 def fit(*callbacks, **limits):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
-    trainer = BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
-        lower_iters=2,
-        callbacks=callbacks,
-    )
+    trainer = make(*callbacks)
     trainer.fit([{}, {}], {}, val_loader={}, **limits)
     return trainer
 

@@ -1,30 +1,18 @@
 """HypergradientCheck: three outcomes, what it looks at, methods without a lower loop, and what it refuses."""
 
+from functools import partial
 import logging
 
-from jboat import BilevelTrainer, register_operator
+from jboat import register_operator
 from jboat.callbacks import GradientClipping, HypergradientCheck, LambdaCallback
 from jboat.callbacks.hypergradient_check import compared
 from jboat.fo_ol import FirstOrder, FirstOrderStep
-import jittor as jt
 import numpy as np
 from problems import Point, Quadratic
 import pytest
+import small_trainers
 
-
-def make(*callbacks, problem=None, ul_lr=0.1, ll_lr=0.1, **kwargs):
-    problem = problem or Quadratic()
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), ll_lr),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), ul_lr),
-        **{"lower_iters": 3, **kwargs},
-        callbacks=callbacks,
-    )
+make = partial(small_trainers.make, lower_iters=3)
 
 
 def checked(caplog, trainer):

@@ -4,27 +4,9 @@ import csv
 import io
 import json
 
-from jboat import BilevelTrainer
 from jboat.callbacks import Callback, CSVLogger, ProgressBar, TensorBoardLogger
-import jittor as jt
-from problems import Quadratic
 import pytest
-
-
-def make(callbacks, **kwargs):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
-        lower_iters=2,
-        callbacks=callbacks,
-        **kwargs,
-    )
+from small_trainers import make
 
 
 def read(path):
@@ -33,31 +15,31 @@ def read(path):
 
 
 def test_csv_holds_the_history(tmp_path):
-    trainer = make([CSVLogger(tmp_path)])
+    trainer = make(CSVLogger(tmp_path))
     history = trainer.fit({}, {}, max_steps=5, val_loader={}, val_every=2)
     assert read(tmp_path / "metrics.csv") == history.rows
     assert "val_ul_loss" in read(tmp_path / "metrics.csv")[1]
 
 
 def test_csv_goes_on_in_a_second_fit_and_starts_anew_in_a_second_run(tmp_path):
-    trainer = make([CSVLogger(tmp_path)])
+    trainer = make(CSVLogger(tmp_path))
     trainer.fit({}, {}, max_steps=2)
     trainer.fit({}, {}, max_steps=2, val_loader={})
     assert read(tmp_path / "metrics.csv") == trainer.history.rows
-    make([CSVLogger(tmp_path)]).fit({}, {}, max_steps=1)
+    make(CSVLogger(tmp_path)).fit({}, {}, max_steps=1)
     assert [row["step"] for row in read(tmp_path / "metrics.csv")] == [1]
 
 
 def test_csv_without_times_is_the_same_in_two_runs(tmp_path):
     for name in "ab":
-        make([CSVLogger(tmp_path / name, times=False)], seed=1).fit({}, {}, max_steps=3)
+        make(CSVLogger(tmp_path / name, times=False), seed=1).fit({}, {}, max_steps=3)
     first, second = ((tmp_path / name / "metrics.csv").read_text() for name in "ab")
     assert first == second
     assert "time_" not in first
 
 
 def test_csv_has_the_rows_that_a_killed_run_had_not_written(tmp_path):
-    trainer = make([CSVLogger(tmp_path)])
+    trainer = make(CSVLogger(tmp_path))
     trainer.fit({}, {}, max_steps=3)
     lines = (tmp_path / "metrics.csv").read_text().splitlines(keepends=True)
     (tmp_path / "metrics.csv").write_text("".join(lines[:2]))
@@ -72,14 +54,14 @@ def test_csv_is_closed_and_complete_after_an_exception(tmp_path):
                 raise LookupError
 
     with pytest.raises(LookupError):
-        make([CSVLogger(tmp_path), Fail()]).fit({}, {}, max_steps=5)
+        make(CSVLogger(tmp_path), Fail()).fit({}, {}, max_steps=5)
     assert [row["step"] for row in read(tmp_path / "metrics.csv")] == [1, 2]
 
 
 def test_tensorboard_holds_the_metrics_the_configuration_and_histograms(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    trainer = make([TensorBoardLogger(tmp_path, histograms=2)], gm_op=["GDA", "NGD"], na_op=["PTT", "CG"])
+    trainer = make(TensorBoardLogger(tmp_path, histograms=2), gm_op=["GDA", "NGD"], na_op=["PTT", "CG"])
     history = trainer.fit({}, {}, max_steps=4, val_loader={}, val_every=2)
     events = EventAccumulator(str(tmp_path), size_guidance={"histograms": 0}).Reload()
     tags = events.Tags()
@@ -102,12 +84,12 @@ def test_tensorboard_holds_the_metrics_the_configuration_and_histograms(tmp_path
 def test_tensorboard_logs_one_step_in_n(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    make([TensorBoardLogger(tmp_path, every_n_steps=3)]).fit({}, {}, max_steps=7)
+    make(TensorBoardLogger(tmp_path, every_n_steps=3)).fit({}, {}, max_steps=7)
     assert [e.step for e in EventAccumulator(str(tmp_path)).Reload().Scalars("train/ul_loss")] == [3, 6]
 
 
 def test_a_logger_dir_alone_gets_both_logs(tmp_path):
-    make([], logger_dir=tmp_path).fit({}, {}, max_steps=1)
+    make(logger_dir=tmp_path).fit({}, {}, max_steps=1)
     assert (tmp_path / "metrics.csv").exists()
     assert list(tmp_path.glob("events.out.tfevents*"))
 
@@ -115,7 +97,7 @@ def test_a_logger_dir_alone_gets_both_logs(tmp_path):
 def test_every_fit_keeps_its_events(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    trainer = make([TensorBoardLogger(tmp_path)])
+    trainer = make(TensorBoardLogger(tmp_path))
     for _ in range(2):  # both within one second, the resolution of an event file's name
         trainer.fit({}, {}, max_steps=2)
     files = [EventAccumulator(str(path)).Reload() for path in tmp_path.glob("events.out.tfevents*")]
@@ -130,7 +112,7 @@ def test_tensorboard_draws_the_lower_losses_of_a_step(tmp_path):
             self.losses = result.ll_losses
 
     keep = Keep()
-    make([TensorBoardLogger(tmp_path, lower_curves=2), keep]).fit({}, {}, max_steps=2)
+    make(TensorBoardLogger(tmp_path, lower_curves=2), keep).fit({}, {}, max_steps=2)
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [tag for tag in events.Tags()["scalars"] if tag.startswith("lower_loop")] == ["lower_loop/step_2"]
     curve = events.Scalars("lower_loop/step_2")
@@ -150,14 +132,14 @@ def test_tensorboard_writes_while_the_run_goes_on(tmp_path):
             tags = EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"]
             seen.append("train/ul_loss" in tags)
 
-    make([TensorBoardLogger(tmp_path, flush_seconds=0.0), Look()]).fit({}, {}, max_steps=2)
+    make(TensorBoardLogger(tmp_path, flush_seconds=0.0), Look()).fit({}, {}, max_steps=2)
     assert seen == [True, True]
 
 
 @pytest.mark.parametrize("logger", [CSVLogger, TensorBoardLogger])
 def test_a_logger_without_a_folder_says_so(logger):
     with pytest.raises(ValueError, match=f"{logger.__name__} does not know where to write: give it a folder"):
-        make([logger()]).fit({}, {}, max_steps=1)
+        make(logger()).fit({}, {}, max_steps=1)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +152,7 @@ def test_tensorboard_arguments(arguments):
 
 def test_progress_bar_shows_losses_and_is_silent_where_there_is_no_terminal():
     shown = io.StringIO()
-    trainer = make([ProgressBar(shown, disable=False)])
+    trainer = make(ProgressBar(shown, disable=False))
     trainer.fit({}, {}, max_steps=3)
     first, last = (shown.getvalue().split("\r")[i] for i in (2, -1))
     assert "compiles" in first  # nobody shall think that the first step hangs
@@ -178,5 +160,5 @@ def test_progress_bar_shows_losses_and_is_silent_where_there_is_no_terminal():
     assert "3/3" in last
     assert f"ul_loss={trainer.state.metrics['ul_loss']:.4g}" in last
     quiet = io.StringIO()
-    make([ProgressBar(quiet)]).fit({}, {}, max_steps=3)
+    make(ProgressBar(quiet)).fit({}, {}, max_steps=3)
     assert quiet.getvalue() == ""

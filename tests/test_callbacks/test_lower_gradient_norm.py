@@ -1,28 +1,26 @@
 """The metric lower_gradient_norm against the closed form of the quadratic's lower gradient."""
 
+from functools import partial
+
 from jboat import BilevelTrainer
 from jboat.callbacks import HypergradientCheck, LowerGradientNorm
 import jittor as jt
 import numpy as np
 from problems import Quadratic
 import pytest
+from small_trainers import make
 
 WD = 0.3
 
 
-def run(callback, steps=1, lower_iters=3, ll_lr=0.1, wd=WD, **kwargs):
+def run(callback, steps=1, wd=WD, ll_lr=0.1, **kwargs):
     problem = Quadratic(same_dims="IAD" in kwargs.get("na_op", ()))
-    ul_model, ll_model = problem.models()
-    trainer = BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), ll_lr, weight_decay=wd),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.01),
-        lower_iters=lower_iters,
-        callbacks=[callback] if callback else [],
-        **kwargs,
+    trainer = make(
+        *([callback] if callback else []),
+        problem=problem,
+        ll_optimizer=partial(jt.optim.SGD, lr=ll_lr, weight_decay=wd),
+        ul_lr=0.01,
+        **{"lower_iters": 3, **kwargs},
     )
     return problem, trainer, trainer.fit({}, {}, max_steps=steps)
 

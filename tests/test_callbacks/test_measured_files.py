@@ -2,6 +2,7 @@
 
 import copy
 import errno
+from functools import partial
 import logging
 import math
 import os
@@ -15,24 +16,12 @@ import jittor as jt
 import numpy as np
 from problems import Quadratic
 import pytest
+import small_trainers
 
 UL_LR = 0.3  # the upper loss rises to its second step and falls from there
 
 
-def make(*callbacks, **arguments):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), UL_LR),
-        lower_iters=3,
-        callbacks=callbacks,
-        **arguments,
-    )
+make = partial(small_trainers.make, lower_iters=3, ul_lr=UL_LR)
 
 
 def measuring(folder, **arguments):

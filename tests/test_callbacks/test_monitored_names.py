@@ -13,24 +13,7 @@ import jittor as jt
 import numpy as np
 from problems import Quadratic
 import pytest
-
-
-def make(*callbacks, trainer_class=BilevelTrainer, ul_optimizer=None, **kwargs):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
-    if ul_optimizer is None:
-        ul_optimizer = jt.optim.SGD(list(ul_model.parameters()), 0.1)
-    return trainer_class(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=ul_optimizer,
-        lower_iters=2,
-        callbacks=callbacks,
-        **kwargs,
-    )
+from small_trainers import make
 
 
 def plateau(trainer_or_optimizer, **kwargs):
@@ -47,19 +30,10 @@ FOLLOWERS = {
 def build(follower, name, folder, *others, **kwargs):
     if follower != "LRSchedule":
         return make(FOLLOWERS[follower](name, folder), *others, **kwargs)
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
+    ul_model, _ = Quadratic().models()
     optimizer = jt.optim.SGD(list(ul_model.parameters()), 0.1)
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=optimizer,
-        lower_iters=2,
-        callbacks=[LRSchedule(plateau(optimizer), monitor=name), *others],
-        **kwargs,
+    return make(
+        LRSchedule(plateau(optimizer), monitor=name), *others, ul_model=ul_model, ul_optimizer=optimizer, **kwargs
     )
 
 
@@ -141,18 +115,12 @@ def test_what_a_users_callback_may_add_is_waited_for(name, caplog):
 def rates(per, monitor="val_score", scores=(5.0, 5.0, 5.0), **limits):
     """ul_lr of every step under a plateau schedule that halves at each value that is no better."""
     numbers = iter(scores)
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
+    ul_model, _ = Quadratic().models()
     optimizer = jt.optim.SGD(list(ul_model.parameters()), 0.1)
-    trainer = BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
+    trainer = make(
+        LRSchedule(plateau(optimizer, factor=0.5), per=per, monitor=monitor),
+        ul_model=ul_model,
         ul_optimizer=optimizer,
-        lower_iters=2,
-        callbacks=[LRSchedule(plateau(optimizer, factor=0.5), per=per, monitor=monitor)],
         metrics={"score": lambda batch, ul_model, ll_model: next(numbers)},
     )
     return trainer.fit([{}, {}], {}, val_loader={}, **limits)["ul_lr"]

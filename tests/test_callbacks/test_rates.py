@@ -2,29 +2,19 @@
 
 import math
 
-from jboat import BilevelTrainer
 from jboat.callbacks import DISchedule, LRSchedule, schedules
 import jittor as jt
 import numpy as np
 from problems import Quadratic
 import pytest
+import small_trainers
 
 
-def make(*callbacks, ul_params=None, ul_lr=0.1, **kwargs):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
-    params = list(ul_model.parameters())
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(ul_params(params) if ul_params else params, ul_lr),
-        lower_iters=2,
-        callbacks=callbacks,
-        **kwargs,
-    )
+def make(*callbacks, ul_params=list, ul_lr=0.1, **kwargs):
+    def upper(params):
+        return jt.optim.SGD(ul_params(params), ul_lr)
+
+    return small_trainers.make(*callbacks, ul_optimizer=upper, **kwargs)
 
 
 def test_a_cosine_to_zero_stops_x_and_not_the_run():
@@ -40,7 +30,7 @@ def test_a_cosine_to_zero_stops_x_and_not_the_run():
 @pytest.mark.parametrize("ul_lr", [0.0, 0.1])
 @pytest.mark.parametrize("own", [{}, {"lr": 0.0}])
 def test_a_warm_up_from_zero(ul_lr, own):
-    groups = (lambda params: [{"params": params, **own}]) if own and ul_lr == 0.0 else None
+    groups = (lambda params: [{"params": params, **own}]) if own and ul_lr == 0.0 else list
     trainer = make(LRSchedule(schedules.linear(0.0, 0.2, steps=2)), ul_lr=ul_lr, ul_params=groups)
     start = trainer.ul_var[0].numpy().copy()
     trainer.fit({}, {}, max_steps=1)

@@ -1,32 +1,19 @@
 """A score belongs to the parameters it was measured at; NaN, absent and stale ones are told apart."""
 
+from functools import partial
 import math
 
-from jboat import BilevelTrainer
 from jboat.callbacks import Callback, EarlyStopping, LambdaCallback, ModelCheckpoint
-import jittor as jt
 import numpy as np
 from problems import Quadratic
 import pytest
+import small_trainers
 
 K, LR = 3, 0.1
 NAN = math.nan
 
 
-def make(*callbacks, ul_lr=0.1, **kwargs):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), LR),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), ul_lr),
-        lower_iters=K,
-        callbacks=callbacks,
-        **kwargs,
-    )
+make = partial(small_trainers.make, ll_lr=LR, lower_iters=K)
 
 
 def upper_loss(trainer):

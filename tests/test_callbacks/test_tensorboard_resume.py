@@ -1,30 +1,14 @@
 """TensorBoard shows every step once, read back by its own reader."""
 
-from jboat import BilevelTrainer
 from jboat.callbacks import Callback, LambdaCallback, ModelCheckpoint, TensorBoardLogger
-import jittor as jt
-from problems import Quadratic
 import pytest
+import small_trainers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 
 def make(folder, *callbacks, every=1, **logger):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
-        lower_iters=2,
-        callbacks=[
-            TensorBoardLogger(folder, **logger),
-            ModelCheckpoint(folder / "m", every_n_steps=every, save_top_k=-1),
-            *callbacks,
-        ],
-    )
+    saver = ModelCheckpoint(folder / "m", every_n_steps=every, save_top_k=-1)
+    return small_trainers.make(TensorBoardLogger(folder, **logger), saver, *callbacks)
 
 
 def scalars(folder, tag="train/ul_loss"):

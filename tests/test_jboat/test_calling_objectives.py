@@ -12,6 +12,7 @@ from jittor import nn
 import numpy as np
 from problems import Classifier, Point
 import pytest
+import small_trainers
 
 K, LR, UL_LR = 2, 0.5, 0.1
 
@@ -45,14 +46,12 @@ def plain(call):
 
 
 def make(form, problem, f=Classifier.f, F=Classifier.F, **kwargs):
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        form(f),
-        form(F),
-        ll_optimizer=jt.optim.SGD(ll_model.parameters(), LR),
-        ul_optimizer=jt.optim.SGD(ul_model.parameters(), UL_LR),
+    return small_trainers.make(
+        problem=problem,
+        ll_objective=form(f),
+        ul_objective=form(F),
+        ll_lr=LR,
+        ul_lr=UL_LR,
         lower_iters=K,
         **kwargs,
     )

@@ -3,21 +3,22 @@
 import ast
 from collections import Counter
 import dataclasses
+from functools import partial
 from pathlib import Path
 import subprocess
 import sys
 
-from jboat import BilevelTrainer, register_operator, registry
+from jboat import register_operator, registry
 from jboat.callbacks import Callback
 from jboat.capabilities import LowerCapabilities, UpperCapabilities
 from jboat.gm_ol import GDA, LowerLevelOperator
 from jboat.na_ol import CG, NS, RAD, HyperGradientOperator
 from jboat.na_ol.modifier import Modifier
 from jboat.registry import DynamicalSystemRules, HyperGradientRules
-import jittor as jt
 import numpy as np
 from problems import Quadratic
 import pytest
+from small_trainers import make
 
 ROOT = Path(__file__).parents[2]
 ROLES = {name for rules in (DynamicalSystemRules, HyperGradientRules) for g in rules.gradient_order for name in g}
@@ -105,20 +106,7 @@ def test_a_plan_cannot_be_changed():
         plan.implicit = True
 
 
-def trainer(callbacks=(), **kwargs):
-    problem = Quadratic(same_dims="IAD" in kwargs.get("na_op", ()))
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.05),
-        lower_iters=5,
-        callbacks=callbacks,
-        **kwargs,
-    )
+trainer = partial(make, ul_lr=0.05, lower_iters=5)
 
 
 CHAINS = [

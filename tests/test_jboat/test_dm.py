@@ -1,32 +1,30 @@
 """DM: every chain with it against its formulas in float64, and where it converges to."""
 
+from functools import partial
 import itertools
 
-from jboat import BilevelTrainer, registry
+from jboat import registry
 from jboat.callbacks import ModelCheckpoint
 import jittor as jt
 import numpy as np
 from problems import DIM_X, Quadratic
 import pytest
+import small_trainers
 
 LR_Y, LR_X = 0.1, 0.4
 OPTIONS = {"tau": 0.3, "p": 2.0, "mu0": 0.6, "eta0": 0.8}
 
 
-def make(gm_op, na_op, *, problem=None, callbacks=(), upper=jt.optim.SGD, ll_lr=LR_Y, ul_lr=LR_X, **options):
-    problem = problem or Quadratic()
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), ll_lr),
-        ul_optimizer=upper(list(ul_model.parameters()), ul_lr),
+def make(gm_op, na_op, *, problem=None, callbacks=(), ll_lr=LR_Y, ul_lr=LR_X, ul_optimizer=None, **options):
+    return small_trainers.make(
+        *callbacks,
+        problem=problem,
+        ll_lr=ll_lr,
+        ul_lr=ul_lr,
+        ul_optimizer=ul_optimizer,
         gm_op=gm_op,
         na_op=na_op,
         solver_config={"DM": {**OPTIONS, **options}},
-        callbacks=callbacks,
     )
 
 
@@ -88,7 +86,7 @@ def test_the_first_multiplier_step_with_a_rate_of_its_own():
 
 
 def test_the_upper_optimizers_type_is_honoured():
-    trainer = make(["DM"], ["RAD"], upper=jt.optim.Adam)
+    trainer = make(["DM"], ["RAD"], ul_optimizer=partial(jt.optim.Adam, lr=LR_X))
     x = trainer.ul_var[0].numpy().copy()
     gradient = trainer.hypergradient({}, {}).gradients[0].numpy()
     trainer.fit({}, {}, max_steps=1)

@@ -7,7 +7,7 @@ operator has run.
 from dataclasses import dataclass
 
 from chains import solve
-from jboat import BilevelTrainer, functional, register_operator, registry
+from jboat import functional, register_operator, registry
 from jboat.callbacks import DISchedule, GDASchedule, ModelCheckpoint
 from jboat.capabilities import LowerCapabilities
 from jboat.gm_ol import LowerLevelOperator
@@ -16,6 +16,7 @@ import jittor as jt
 import numpy as np
 from problems import DIM_Y, Quadratic
 import pytest
+import small_trainers
 
 K, LR = 10, 0.1
 TERMINALS = ["RAD", "CG", "NS", "FD", "IGA"]
@@ -23,22 +24,8 @@ SECTIONS = {"CG": {"k": 40, "tolerance": 1e-7}, "NS": {"k": 10, "tolerance": 0.0
 pytestmark = pytest.mark.usefixtures("own_registry")
 
 
-def make(problem, *, gm_op, na_op=("RAD",), sections=None, callbacks=(), ul_lr=0.05, **kwargs):
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), LR),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), ul_lr),
-        lower_iters=K,
-        gm_op=gm_op,
-        na_op=na_op,
-        solver_config=sections,
-        callbacks=callbacks,
-        **kwargs,
-    )
+def make(problem, *, sections=None, ul_lr=0.05, **kwargs):
+    return small_trainers.make(problem=problem, ll_lr=LR, ul_lr=ul_lr, lower_iters=K, solver_config=sections, **kwargs)
 
 
 def close(got, exact, limit=1e-4):

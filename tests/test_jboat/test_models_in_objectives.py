@@ -3,12 +3,13 @@
 import threading
 
 from chains import solve
-from jboat import BilevelTrainer, functional, lower_objective
+from jboat import functional, lower_objective
 import jittor as jt
 from jittor import nn
 import numpy as np
 from problems import Classifier, Point
 import pytest
+import small_trainers
 
 K, LR, UL_LR = 2, 0.5, 0.1
 
@@ -80,13 +81,8 @@ class Layered(Classifier):
 
 
 def make(ul_model, ll_model, f, F, lr=LR, **kwargs):
-    return BilevelTrainer(
-        ll_model, ul_model, f, F,
-        ll_optimizer=jt.optim.SGD(ll_model.parameters(), lr),
-        ul_optimizer=jt.optim.SGD(ul_model.parameters(), UL_LR),
-        lower_iters=K,
-        **kwargs,
-    )  # fmt: skip
+    parts = {"ll_model": ll_model, "ul_model": ul_model, "ll_objective": f, "ul_objective": F}
+    return small_trainers.make(**parts, ll_lr=lr, ul_lr=UL_LR, lower_iters=K, **kwargs)
 
 
 WAYS = [by_index, by_slice, by_loop, by_length, by_names, by_parameters, by_modules]

@@ -3,13 +3,14 @@
 import math
 
 from chains import solve
-from jboat import BilevelTrainer, functional
+from jboat import functional
 from jboat.callbacks import GradientClipping
 from jboat.trainers.outer_step.result import HyperGradientResult
 import jittor as jt
 import numpy as np
 from problems import Quadratic
 import pytest
+from small_trainers import make
 
 
 def variables(*arrays):
@@ -92,14 +93,11 @@ def test_the_barrier_of_vfo_and_the_line_search_of_dm():
     for kwargs in ({"fo_op": "VFO"}, {"gm_op": ["DM"], "na_op": ["CG"]}):
         found = []
         for problem in (Quadratic(), Scaled(1e20)):
-            ul_model, ll_model = problem.models()
-            trainer = BilevelTrainer(
-                ll_model,
-                ul_model,
-                problem.f if "gm_op" in kwargs else problem.F,
-                problem.F,
-                ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.01),
-                ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.01),
+            trainer = make(
+                problem=problem,
+                ll_objective=problem.f if "gm_op" in kwargs else problem.F,
+                ll_lr=0.01,
+                ul_lr=0.01,
                 lower_iters=1,
                 solver_config={"VFO": {"y_hat_lr": 1e-24, "u1": 0.5}},
                 **kwargs,

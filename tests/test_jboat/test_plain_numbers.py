@@ -7,14 +7,12 @@ import jittor as jt
 import numpy as np
 from problems import Quadratic
 import pytest
+from small_trainers import make
 
 KINDS = [np.float64, np.float32, np.array]
 
 
 def run(kind, optimizer=jt.optim.SGD, upper=jt.optim.SGD, options=None, callbacks=(), steps=2, **kwargs):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
-
     def numbers(values):
         return {
             name: tuple(map(kind, v)) if isinstance(v, tuple) else v if isinstance(v, bool) else kind(v)
@@ -26,16 +24,11 @@ def run(kind, optimizer=jt.optim.SGD, upper=jt.optim.SGD, options=None, callback
         jt.optim.RMSprop: {"alpha": 0.5, "eps": 0.125},
         jt.optim.Adan: {"betas": (0.5, 0.75, 0.875), "eps": 0.125, "weight_decay": 0.25},
     }.get(optimizer, {"betas": (0.5, 0.75), "eps": 0.125, "weight_decay": 0.25})
-    trainer = BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=optimizer(list(ll_model.parameters()), lr=kind(0.0625), **numbers(arguments)),
-        ul_optimizer=upper(list(ul_model.parameters()), lr=kind(0.0625)),
-        lower_iters=2,
+    trainer = make(
+        *callbacks,
+        ll_optimizer=lambda params: optimizer(params, lr=kind(0.0625), **numbers(arguments)),
+        ul_optimizer=lambda params: upper(params, lr=kind(0.0625)),
         solver_config={name: numbers(section) for name, section in (options or {}).items()},
-        callbacks=callbacks,
         **kwargs,
     )
     trainer.fit({}, {}, max_steps=steps)

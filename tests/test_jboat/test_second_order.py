@@ -10,6 +10,7 @@ from jittor import nn
 import numpy as np
 from problems import Point
 import pytest
+import small_trainers
 
 RNG = np.random.default_rng(0)
 FEED = {
@@ -39,17 +40,8 @@ def F(batch, ul_model, ll_model):
 
 def make(pool, *, activation=jt.tanh, lower=f, **kwargs):
     jt.set_global_seed(0)
-    ll_model, ul_model = Network(pool, activation), Point([0.1])
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        lower,
-        F,
-        ll_optimizer=jt.optim.SGD(ll_model.parameters(), 0.1),
-        ul_optimizer=jt.optim.SGD(ul_model.parameters(), 0.1),
-        lower_iters=2,
-        **kwargs,
-    )
+    levels = {"ll_model": Network(pool, activation), "ul_model": Point([0.1]), "ll_objective": lower, "ul_objective": F}
+    return small_trainers.make(**levels, **kwargs)
 
 
 class Square(jt.Function):

@@ -1,11 +1,12 @@
 """When steps are cut and computed, and that what is cut has no history."""
 
-from jboat import BilevelTrainer, functional, step_graphs
+from jboat import functional, step_graphs
 from jboat.step_graphs import JOINED_STEPS, JoinedSteps, StepGraphs
 import jittor as jt
 import numpy as np
 from problems import Classifier
 import pytest
+from small_trainers import make
 
 
 @pytest.fixture
@@ -104,13 +105,9 @@ def test_first_order_methods_have_the_same_policy(fo_op, monkeypatch, computed):
     for most in (step_graphs.MOST_VARIABLES_TO_JOIN, 1):
         monkeypatch.setattr(step_graphs, "MOST_VARIABLES_TO_JOIN", most)
         problem = Classifier()
-        ul_model, ll_model = problem.models()
-        trainer = BilevelTrainer(
-            ll_model, ul_model, problem.f, problem.F,
-            ll_optimizer=jt.optim.SGD(ll_model.parameters(), 0.1),
-            ul_optimizer=jt.optim.SGD(ul_model.parameters(), 0.1),
-            fo_op=fo_op, lower_iters={"VFO": 12, "VSO": 1}[fo_op], solver_config={fo_op: section},
-        )  # fmt: skip
+        trainer = make(
+            problem=problem, fo_op=fo_op, lower_iters={"VFO": 12, "VSO": 1}[fo_op], solver_config={fo_op: section}
+        )
         computed.clear()
         result = trainer.hypergradient(*problem.batches())
         runs.append(len(computed))

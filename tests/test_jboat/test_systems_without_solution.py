@@ -2,11 +2,12 @@
 
 import logging
 
-from jboat import BilevelTrainer, linear_solvers
+from jboat import linear_solvers
 import jittor as jt
 import numpy as np
 from problems import Point
 import pytest
+from small_trainers import make
 
 
 def product_with(matrix):
@@ -111,7 +112,6 @@ def test_a_growing_series_says_so():
 
 def unseen_variable(k):
     """f = (y_0 - x)^2 / 2 does not see y_1, F = ((y_0 - 1)^2 + (y_1 - 2)^2) / 2 does; at x = 3 dF/dx is 2."""
-    ll_model, ul_model = Point([0.0, 0.0]), Point([3.0])
 
     def f(batch, ul, ll):
         return 0.5 * ((ll()[:1] - ul()) ** 2).sum()
@@ -119,13 +119,12 @@ def unseen_variable(k):
     def F(batch, ul, ll):
         return 0.5 * ((ll() - jt.array([1.0, 2.0])) ** 2).sum()
 
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        f,
-        F,
-        ll_optimizer=jt.optim.SGD(ll_model.parameters(), 0.5),
-        ul_optimizer=jt.optim.SGD(ul_model.parameters(), 0.1),
+    return make(
+        ll_model=Point([0.0, 0.0]),
+        ul_model=Point([3.0]),
+        ll_objective=f,
+        ul_objective=F,
+        ll_lr=0.5,
         lower_iters=50,
         na_op=["CG"],
         solver_config={"CG": {"k": k}},

@@ -6,7 +6,7 @@ Each derives from a general base class, and does something that the built-in doe
 from dataclasses import dataclass
 
 from chains import solve
-from jboat import BilevelTrainer, functional, register_operator, registry
+from jboat import functional, register_operator, registry
 from jboat.capabilities import UpperCapabilities
 from jboat.linear_solvers import Solution
 from jboat.na_ol import HyperGradientOperator, ImplicitHyperGradient, Terminal
@@ -15,6 +15,7 @@ import jittor as jt
 import numpy as np
 from problems import DIM_Y, Quadratic
 import pytest
+from small_trainers import make
 
 K, LR, M = 10, 0.1, 4
 SECTIONS = {"CG": {"k": 40, "tolerance": 1e-7}, "NS": {"k": 10, "tolerance": 0.0}, "FD": {"r": 0.1}}
@@ -24,16 +25,14 @@ pytestmark = pytest.mark.usefixtures("own_registry")
 
 def hypergradient(na_op, sections=None, *, gm_op=("NGD",), same_dims=False):
     problem = PROBLEMS[same_dims]
-    ul_model, ll_model = problem.models()
+    _, ll_model = problem.models()
     if same_dims:  # where the lower level stands must not matter
         ll_model.value.assign(jt.array(np.zeros(DIM_Y, dtype="float32")))
-    trainer = BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), LR),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.05),
+    trainer = make(
+        problem=problem,
+        ll_model=ll_model,
+        ll_lr=LR,
+        ul_lr=0.05,
         lower_iters=K,
         gm_op=gm_op,
         na_op=na_op,

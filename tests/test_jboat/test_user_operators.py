@@ -4,16 +4,16 @@ from pathlib import Path
 import re
 
 from chains import solve
-from jboat import BilevelTrainer, register_operator, registry
+from jboat import register_operator, registry
 from jboat.callbacks import ModelCheckpoint
 from jboat.fo_ol import FirstOrder, FirstOrderStep
 from jboat.gm_ol import NGD
 from jboat.trainers.commands import ops
 from jboat.trainers.persistence.checkpoint import CheckpointError
-import jittor as jt
 import numpy as np
 from problems import DIM_Y, Quadratic
 import pytest
+from small_trainers import make
 
 PAGE = Path(__file__).parents[2] / "docs" / "custom-operators.md"
 
@@ -27,17 +27,7 @@ def nystrom(own_registry):
 
 
 def trainer(problem, **kwargs):
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.05),
-        lower_iters=3,
-        **kwargs,
-    )
+    return make(problem=problem, ul_lr=0.05, lower_iters=3, **kwargs)
 
 
 def test_with_all_columns_it_solves_the_damped_system(nystrom):

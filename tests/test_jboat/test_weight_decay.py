@@ -7,11 +7,11 @@ y is held in two variables, each in a group with a learning rate and a weight de
 import logging
 
 from chains import solve
-from jboat import BilevelTrainer
 import jittor as jt
 import numpy as np
 from problems import DIM_Y, Quadratic
 import pytest
+from small_trainers import make
 
 HEAD = 3
 RATES, DECAYS = (0.1, 0.06), (0.9, 0.25)
@@ -114,16 +114,7 @@ def test_at_the_solution_cg_equals_the_unrolled_derivative():
 
 
 def trainer(problem, optimizer=jt.optim.SGD, **kwargs):
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=groups(optimizer)(list(ll_model.parameters())),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.4),
-        **kwargs,
-    )
+    return make(problem=problem, ll_optimizer=groups(optimizer), ul_lr=0.4, **{"lower_iters": 10, **kwargs})
 
 
 @pytest.mark.parametrize("na_op", ["RAD", "CG"])

@@ -9,14 +9,12 @@ import struct
 import tracemalloc
 import zipfile
 
-from jboat import BilevelTrainer
 from jboat.callbacks import LambdaCallback, ModelCheckpoint
 from jboat.trainers.persistence import archive
 from jboat.trainers.persistence.checkpoint import CheckpointError, DamagedCheckpointError
-import jittor as jt
 import numpy as np
-from problems import Quadratic
 import pytest
+import small_trainers
 
 TREE = {
     "numbers": [1, 2.5, -1e300, True, None, float("inf")],
@@ -27,19 +25,8 @@ TREE = {
 
 
 def make(folder, *, lr=0.1, lower_iters=2, callbacks=(), **checkpoint):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
     saver = ModelCheckpoint(folder, **{"every_n_steps": 1, **checkpoint})
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), lr),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
-        lower_iters=lower_iters,
-        callbacks=[*callbacks, saver],
-    )
+    return small_trainers.make(*callbacks, saver, ll_lr=lr, lower_iters=lower_iters)
 
 
 def test_a_tree_comes_back_as_it_was_and_numpy_reads_it(tmp_path):

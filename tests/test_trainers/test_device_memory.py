@@ -3,12 +3,13 @@
 The memory is never short here: objectives raise what Jittor raises then.
 """
 
-from jboat import BilevelTrainer, DeviceMemoryError
+from jboat import DeviceMemoryError
 from jboat.trainers.outer_step import device_memory
 import jittor as jt
 import numpy as np
 from problems import Quadratic
 import pytest
+import small_trainers
 
 PROBLEM = Quadratic()
 SAID = "Unable to alloc cuda device memory for size34359738368"
@@ -42,17 +43,7 @@ class Failing:
 
 
 def make(f, F, **options):
-    ul_model, ll_model = PROBLEM.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        f,
-        F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
-        lower_iters=4,
-        **options,
-    )
+    return small_trainers.make(problem=PROBLEM, ll_objective=f, ul_objective=F, lower_iters=4, **options)
 
 
 def parameters(trainer):

@@ -1,27 +1,10 @@
 """The end of a pass is the same whether a loader tells its length or not."""
 
-from jboat import BilevelTrainer, StopReason
+from jboat import StopReason
 from jboat.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint
-import jittor as jt
 import numpy as np
-from problems import Quadratic
 import pytest
-
-
-def make(*callbacks, **kwargs):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
-        lower_iters=2,
-        callbacks=callbacks,
-        **kwargs,
-    )
+from small_trainers import make
 
 
 class Unsized:

@@ -7,6 +7,7 @@ from jittor import nn
 import numpy as np
 from problems import Point
 import pytest
+import small_trainers
 
 DATA = np.arange(12, dtype="float32").reshape(6, 2)
 TARGET = np.array([0, 1, 0, 1, 1, 0], dtype="int32")
@@ -20,17 +21,14 @@ def share_of_ones(batch, ul_model, ll_model):
     return float((batch["target"].numpy() == 1).mean())
 
 
-def make(ll_model=None, **kwargs):
-    ll_model = ll_model or nn.Linear(2, 2)
-    ul_model = Point([0.0, 1.0])
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        loss,
-        loss,
-        ll_optimizer=jt.optim.SGD(kwargs.pop("ll_params", ll_model.parameters()), 0.01),
-        ul_optimizer=jt.optim.SGD(ul_model.parameters(), 0.01),
-        lower_iters=2,
+def make(ll_model=None, *, ll_params=None, **kwargs):
+    return small_trainers.make(
+        ll_model=ll_model or nn.Linear(2, 2),
+        ul_model=Point([0.0, 1.0]),
+        ll_objective=loss,
+        ul_objective=loss,
+        ll_optimizer=lambda params: jt.optim.SGD(ll_params or params, 0.01),
+        ul_lr=0.01,
         **kwargs,
     )
 

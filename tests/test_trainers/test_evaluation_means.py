@@ -4,24 +4,12 @@ from jboat import BilevelTrainer
 from jboat.callbacks import LambdaCallback
 import jittor as jt
 import numpy as np
-from problems import Quadratic
 import pytest
+import small_trainers
 
 
-def make(metric=None, trainer_class=BilevelTrainer, callbacks=()):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
-    return trainer_class(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
-        lower_iters=2,
-        metrics={} if metric is None else {"mine": metric},
-        callbacks=callbacks,
-    )
+def make(metric=None, **kwargs):
+    return small_trainers.make(metrics={} if metric is None else {"mine": metric}, **kwargs)
 
 
 def share(batch, ul_model, ll_model):
@@ -61,7 +49,7 @@ def test_the_size_can_be_given_in_the_batch_or_by_a_method(caplog):
         def evaluation_batch_size(self, batch):
             return len(batch["ok"])
 
-    assert make(share, Mine).evaluate(GRAPHS)["mine"] == pytest.approx(3 / 4)
+    assert make(share, trainer_class=Mine).evaluate(GRAPHS)["mine"] == pytest.approx(3 / 4)
     assert caplog.records == []
     for bad in (0, 2.5, "3", True):
         with pytest.raises(ValueError, match=f"entry 'batch_size' of a batch must be an integer >= 1, got {bad!r}"):
@@ -73,7 +61,7 @@ def test_a_metric_that_some_batches_lack_is_the_mean_of_the_others():
         def evaluation_step(self, batch):
             return {"all": 1.0, **({"rare": 5.0} if "rare" in batch else {})}
 
-    assert make(None, Mine).evaluate([{}, {"rare": True}, {}]) == {"all": 1.0, "rare": 5.0}
+    assert make(None, trainer_class=Mine).evaluate([{}, {"rare": True}, {}]) == {"all": 1.0, "rare": 5.0}
 
 
 def test_means_are_those_of_float64():

@@ -1,6 +1,7 @@
 """What a user sees of the trainer, what callbacks may ask of its run, and where outer steps differ by method."""
 
 import ast
+from functools import partial
 import inspect
 from pathlib import Path
 
@@ -10,9 +11,8 @@ from jboat.trainers.outer_step.method import OuterMethod
 from jboat.trainers.persistence import archive
 from jboat.trainers.run import Run
 from jboat.trainers.trainer_state import Phase
-import jittor as jt
-from problems import Quadratic
 import pytest
+import small_trainers
 
 ROOT = Path(__file__).parents[2]
 FOR_USERS = {
@@ -26,19 +26,7 @@ FOR_CALLBACKS = {
 }
 
 
-def make(callbacks=(), **kwargs):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
-        **{"lower_iters": 3, **kwargs},
-        callbacks=callbacks,
-    )
+make = partial(small_trainers.make, lower_iters=3)
 
 
 def test_the_trainer_has_methods_for_users_alone():
@@ -98,13 +86,13 @@ def test_phases_are_kept_under_the_names_they_always_had(tmp_path):
         seen[path] = state.phase
 
     hooks = ("on_step_start", "on_step_end", "on_evaluate_end", "on_epoch_start", "on_epoch_end")
-    trainer = make([LambdaCallback(**dict.fromkeys(hooks, save))])
+    trainer = make(LambdaCallback(**dict.fromkeys(hooks, save)))
     trainer.fit([{}, {}], {}, max_epochs=2, val_loader=[{}], val_every=2)
     assert {*seen.values()} == {Phase.START, Phase.NEXT, Phase.STEP, Phase.STEP_EVALUATED, Phase.EPOCH_END}
     for path, phase in seen.items():
         saved = archive.read(path)["state"]["phase"]
         assert type(saved) is str
         assert saved == phase.value
-        again = make([LambdaCallback(**dict.fromkeys(hooks, save))])
+        again = make(LambdaCallback(**dict.fromkeys(hooks, save)))
         again.load_checkpoint(path)
         assert again.state.phase is phase

@@ -5,23 +5,13 @@ import jittor as jt
 import numpy as np
 from problems import Quadratic
 import pytest
+import small_trainers
 
 K, LR = 4, 0.1
 
 
-def make(problem=None, *, ul_optimizer=None, ll_lr=LR, **kwargs):
-    problem = problem or Quadratic(same_dims="IAD" in kwargs.get("na_op", ()))
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=kwargs.pop("ll_optimizer", jt.optim.SGD)(list(ll_model.parameters()), ll_lr),
-        ul_optimizer=(ul_optimizer or (lambda p: jt.optim.SGD(p, 0.1)))(list(ul_model.parameters())),
-        lower_iters=K,
-        **kwargs,
-    )
+def make(problem=None, **kwargs):
+    return small_trainers.make(problem=problem, **{"ll_lr": LR, "lower_iters": K, **kwargs})
 
 
 def values(trainer):
@@ -114,7 +104,7 @@ def _at(problem, x):
 
 def test_hypergradient_twice_gives_the_same_and_changes_nothing():
     problem = Quadratic()
-    trainer = make(problem, gm_op=("GDA", "DI", "NGD"), ll_optimizer=lambda p, lr: jt.optim.SGD(p, lr, momentum=0.9))
+    trainer = make(problem, gm_op=("GDA", "DI", "NGD"), ll_optimizer=lambda p: jt.optim.SGD(p, LR, momentum=0.9))
     trainer.fit({}, {}, max_steps=1)
     batch, before = {"tag": "x"}, values(trainer)
     state = np.random.get_state()[1].copy()
@@ -135,8 +125,8 @@ def test_hypergradient_twice_gives_the_same_and_changes_nothing():
 
 
 def test_optimizer_state_is_reset_or_carried():
-    def momentum(p, lr):
-        return jt.optim.SGD(p, lr, momentum=0.9)
+    def momentum(p):
+        return jt.optim.SGD(p, LR, momentum=0.9)
 
     problem = Quadratic()
     carried = make(

@@ -5,28 +5,11 @@ import gc
 import threading
 import weakref
 
-from jboat import BilevelTrainer
 from jboat.callbacks import LambdaCallback, ModelCheckpoint
-import jittor as jt
 import numpy as np
 from problems import Quadratic
 import pytest
-
-
-def make(*callbacks, f=None, F=None, problem=None, **kwargs):
-    problem = problem or Quadratic()
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        f or problem.f,
-        F or problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
-        lower_iters=2,
-        callbacks=callbacks,
-        **kwargs,
-    )
+from small_trainers import make
 
 
 def test_fit_inside_fit_is_refused_and_the_outer_one_may_go_on():
@@ -143,7 +126,7 @@ def test_objectives_need_not_be_hashable(kind):
     if kind is Objective:
         with pytest.raises(TypeError, match="unhashable"):
             hash(f)
-    trainer = make(f=f, F=F)
+    trainer = make(ll_objective=f, ul_objective=F)
     trainer.fit({}, {}, max_steps=2)
     plain = make()
     plain.fit({}, {}, max_steps=2)
@@ -162,7 +145,7 @@ def test_trainers_and_their_data_are_freed_when_they_go(method):
     def objective(batch, ul_model, ll_model, held=data):
         return problem.f(batch, ul_model, ll_model)
 
-    trainer = make(f=objective, problem=problem, **method)
+    trainer = make(ll_objective=objective, problem=problem, **method)
     trainer.fit([{"x": data}], {}, max_steps=2, val_loader=[{"x": data}])
     trainer.hypergradient({}, {})
     watched = [weakref.ref(thing) for thing in (trainer, objective, data, trainer.ll_model)]

@@ -6,7 +6,7 @@ import math
 import os
 import tracemalloc
 
-from jboat import BilevelTrainer, registry
+from jboat import registry
 from jboat.callbacks import (
     Callback,
     DISchedule,
@@ -23,6 +23,7 @@ import jittor as jt
 import numpy as np
 from problems import Quadratic
 import pytest
+import small_trainers
 
 
 class Numbers(jt.dataset.Dataset):
@@ -46,8 +47,7 @@ def loaders():
 
 
 def make(folder, *, callbacks=None, **arguments):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
+    ul_model, _ = Quadratic().models()
     ul_optimizer = jt.optim.Adam([{"params": list(ul_model.parameters()), "lr": 0.05}], 0.1)
     every = [
         EarlyStopping("val_ul_loss", patience=50, restore_best=True),
@@ -58,16 +58,13 @@ def make(folder, *, callbacks=None, **arguments):
         TensorBoardLogger(folder / "log"),
         ModelCheckpoint(folder, monitor="val_ul_loss", every_n_steps=1, save_top_k=2),
     ]
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD([{"params": list(ll_model.parameters()), "lr": 0.1}], 0.1, momentum=0.5),
+    return small_trainers.make(
+        ll_optimizer=lambda params: jt.optim.SGD([{"params": params, "lr": 0.1}], 0.1, momentum=0.5),
+        ul_model=ul_model,
         ul_optimizer=ul_optimizer,
         callbacks=every if callbacks is None else callbacks,
         seed=3,
-        **{"gm_op": ["GDA", "DI", "NGD"], "lower_iters": 2, "ll_optimizer_state": "carry", **arguments},
+        **{"gm_op": ["GDA", "DI", "NGD"], "ll_optimizer_state": "carry", **arguments},
     )
 
 

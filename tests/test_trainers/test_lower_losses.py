@@ -1,26 +1,10 @@
 """Lower losses are computed where somebody wants them, and only there."""
 
-from jboat import BilevelTrainer
 from jboat.callbacks import Callback
 import jittor as jt
 from problems import Quadratic
 import pytest
-
-
-def make(problem=None, callbacks=(), **kwargs):
-    problem = problem or Quadratic()
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
-        lower_iters=2,
-        callbacks=callbacks,
-        **kwargs,
-    )
+from small_trainers import make
 
 
 def test_lower_losses_are_those_of_every_inner_step_and_change_nothing():
@@ -38,7 +22,7 @@ def test_lower_losses_are_those_of_every_inner_step_and_change_nothing():
 
     watched, left_alone = Compare(True), Compare(False)
     for callback in (watched, left_alone):
-        trainer = make(callbacks=[callback])
+        trainer = make(callback)
         trainer.fit({}, {}, max_steps=3)
     assert left_alone.losses == [[], [], []]
     assert [len(losses) for losses in watched.losses] == 3 * [trainer.lower_iters]
@@ -75,6 +59,6 @@ CHAINS = [
 @pytest.mark.parametrize("chain", CHAINS, ids=str)
 def test_an_outer_step_computes_one_lower_loss(chain):
     problem = Counted()
-    trainer = make(problem, **chain)
+    trainer = make(problem=problem, **chain)
     trainer.hypergradient({}, {}, check_second_order=False)
     assert problem.computed == 1

@@ -10,6 +10,7 @@ from jittor import nn
 import numpy as np
 from problems import Classifier, Point
 import pytest
+from small_trainers import make
 
 PROBLEM = Classifier(hidden=5)
 DATA, TARGET = PROBLEM.train["data"], PROBLEM.train["target"].astype("int32")
@@ -129,7 +130,7 @@ def build(folder, *, lower=sgd, upper=sgd, loaders="list", iad=False, dropout=0.
         **parts,
         **kwargs,
     )
-    return trainer, tuple(make() for make in LOADERS[loaders])
+    return trainer, tuple(new() for new in LOADERS[loaders])
 
 
 class CrashError(Exception):
@@ -297,15 +298,6 @@ def test_best_is_the_best_by_the_monitored_metric(tmp_path):
 
 
 def test_last_or_best_need_a_model_checkpoint():
-    problem = Classifier()
-    ul_model, ll_model = problem.models()
-    trainer = BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=sgd(list(ll_model.parameters())),
-        ul_optimizer=sgd(list(ul_model.parameters())),
-    )
+    trainer = make()
     with pytest.raises(ValueError, match="resume_from='last' needs a ModelCheckpoint among the callbacks"):
         trainer.fit({}, {}, resume_from="last")

@@ -1,11 +1,11 @@
 """A checkpoint saved in any hook of the loop is gone on from exactly, where a step's batches wrap around a pass too."""
 
-from jboat import BilevelTrainer
 from jboat.callbacks import LambdaCallback
 import jittor as jt
 import numpy as np
 from problems import Quadratic
 import pytest
+import small_trainers
 
 BATCHES = 5
 HOOKS = ("on_epoch_start", "on_step_start", "on_before_upper_step", "on_step_end", "on_evaluate_end", "on_epoch_end")
@@ -19,19 +19,15 @@ def shuffled():
 
 def make(accumulate, save=lambda trainer: None, **kwargs):
     problem = Quadratic()
-    ul_model, ll_model = problem.models()
     saver = LambdaCallback(**dict.fromkeys(HOOKS, lambda trainer, state, *result: save(trainer)))
     saver.rank = 2  # after the history has its row, as ModelCheckpoint
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        lambda batch, ul, ll: batch.get("scale", 1.0) * problem.f(batch, ul, ll),
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.Adam(list(ul_model.parameters()), 0.05),
+    return small_trainers.make(
+        saver,
+        problem=problem,
+        ll_objective=lambda batch, ul, ll: batch.get("scale", 1.0) * problem.f(batch, ul, ll),
+        ul_optimizer=lambda params: jt.optim.Adam(params, 0.05),
         **{"lower_iters": 3, **kwargs},
         accumulate=accumulate,
-        callbacks=[saver],
         seed=3,
     )
 

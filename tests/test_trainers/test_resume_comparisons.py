@@ -2,7 +2,6 @@
 
 import os
 
-from jboat import BilevelTrainer
 from jboat.callbacks import LRSchedule, ModelCheckpoint
 from jboat.trainers.persistence import archive
 from jboat.trainers.persistence.checkpoint import CheckpointError
@@ -10,20 +9,18 @@ import jittor as jt
 import numpy as np
 from problems import Quadratic
 import pytest
+import small_trainers
 
 
 def make(*savers, group=None, schedule=None, level="ul"):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
+    ul_model, ll_model = Quadratic().models()
     optimizers = {}
     for name, model in (("ll", ll_model), ("ul", ul_model)):
         params = list(model.parameters())
         own = [{"params": params, **group}] if group and name == level else params
         optimizers[f"{name}_optimizer"] = jt.optim.SGD(own, 0.3 if name == "ul" else 0.1)
     schedules = [] if schedule is None else [LRSchedule(schedule(optimizers["ul_optimizer"]))]
-    return BilevelTrainer(
-        ll_model, ul_model, problem.f, problem.F, lower_iters=2, callbacks=[*savers, *schedules], **optimizers
-    )
+    return small_trainers.make(*savers, *schedules, ll_model=ll_model, ul_model=ul_model, **optimizers)
 
 
 def every_step(folder):

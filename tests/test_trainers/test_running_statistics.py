@@ -1,11 +1,11 @@
 """Running statistics advance once a training step, whatever the method, and in no trial."""
 
-from jboat import BilevelTrainer
 from jboat.callbacks import Callback, HypergradientCheck, LambdaCallback, NaNGuard
 import jittor as jt
 from jittor import nn
 import numpy as np
 import pytest
+import small_trainers
 
 K, STEPS, MOMENTUM = 2, 3, 0.1
 _RNG = np.random.default_rng(0)
@@ -33,22 +33,19 @@ def f_without(batch, ul_model, ll_model):
     return (gap * gap).mean()
 
 
-def variables(model):
-    return [p for p in model.parameters() if not p.is_stop_grad()]
-
-
 def make(*callbacks, f=f_with_upper, F=f_with_upper, **kwargs):
-    ll_model, ul_model = Normalised(), Normalised()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        f,
-        F,
-        ll_optimizer=jt.optim.SGD(variables(ll_model), 0.01),
-        ul_optimizer=jt.optim.SGD(variables(ul_model), 0.01),
-        lower_iters=kwargs.pop("lower_iters", K),
-        callbacks=callbacks,
-        **kwargs,
+    def sgd(params):
+        return jt.optim.SGD([p for p in params if not p.is_stop_grad()], 0.01)
+
+    return small_trainers.make(
+        *callbacks,
+        ll_model=Normalised(),
+        ul_model=Normalised(),
+        ll_objective=f,
+        ul_objective=F,
+        ll_optimizer=sgd,
+        ul_optimizer=sgd,
+        **{"lower_iters": K, **kwargs},
     )
 
 

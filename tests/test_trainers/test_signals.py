@@ -9,29 +9,17 @@ import subprocess
 import sys
 import time
 
-from jboat import BilevelTrainer, StopReason
+from jboat import StopReason
 from jboat.callbacks import Callback, CSVLogger, EarlyStopping, LambdaCallback, ModelCheckpoint
 from jboat.trainers.interrupt import DeferredInterrupt, InterruptedFit
-import jittor as jt
 import numpy as np
-from problems import Quadratic
 import pytest
+import small_trainers
 
 
 def make(*callbacks, folder=None):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
     saver = [] if folder is None else [ModelCheckpoint(folder, every_n_steps=100)]
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
-        lower_iters=3,
-        callbacks=[*callbacks, *saver],
-    )
+    return small_trainers.make(*callbacks, *saver, lower_iters=3)
 
 
 def sending(*numbers, step=1):

@@ -9,13 +9,11 @@ import sys
 import threading
 import time
 
-from jboat import BilevelTrainer
 from jboat.callbacks import LambdaCallback, ModelCheckpoint
 from jboat.trainers.persistence import archive
-import jittor as jt
 import numpy as np
-from problems import Quadratic
 import pytest
+import small_trainers
 
 KILLS = 50
 
@@ -89,18 +87,7 @@ def test_kill_dash_nine_at_random_moments(worker, tmp_path):
 
 
 def make(folder, callbacks=()):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
-        lower_iters=3,
-        callbacks=[*callbacks, ModelCheckpoint(folder, every_n_steps=100)],
-    )
+    return small_trainers.make(*callbacks, ModelCheckpoint(folder, every_n_steps=100), lower_iters=3)
 
 
 def press_ctrl_c(trainer, state):

@@ -2,35 +2,21 @@
 
 import threading
 
-from jboat import BilevelTrainer
 from jboat.backend.replacements import dispatch
 from jboat.callbacks import LambdaCallback
 import jittor as jt
 from jittor import nn
 import numpy as np
 from problems import Classifier
+from small_trainers import make
 
 STEPS = 4
-
-
-def trainer_of(problem, **kwargs):
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(ll_model.parameters(), lr=0.1),
-        ul_optimizer=jt.optim.SGD(ul_model.parameters(), lr=0.1),
-        lower_iters=2,
-        **kwargs,
-    )
 
 
 def test_two_fits_that_overlap():
     """The first ends while the second runs; each step of one is followed by a step of the other."""
     problems = [Classifier(seed=seed) for seed in (0, 1)]
-    alone = [trainer_of(p).fit(*p.batches(), max_steps=STEPS + 2 * i)["ul_loss"] for i, p in enumerate(problems)]
+    alone = [make(problem=p).fit(*p.batches(), max_steps=STEPS + 2 * i)["ul_loss"] for i, p in enumerate(problems)]
     turns = [threading.Semaphore(1), threading.Semaphore(0)]
     together, errors = [None, None], []
 
@@ -41,7 +27,7 @@ def test_two_fits_that_overlap():
         def let_other(trainer, state):
             turns[1 - i].release()
 
-        trainer = trainer_of(problems[i], callbacks=[LambdaCallback(on_step_start=wait, on_step_end=let_other)])
+        trainer = make(LambdaCallback(on_step_start=wait, on_step_end=let_other), problem=problems[i])
         try:
             history = trainer.fit(*problems[i].batches(), max_steps=STEPS + 2 * i)
             together[i] = history["ul_loss"]
@@ -73,17 +59,9 @@ def test_a_users_relu_is_used_by_fit(monkeypatch):
     monkeypatch.setattr(nn, "relu", tanh)
 
     def fit(activation):
-        ul_model, ll_model = problem.models()
+        _, ll_model = problem.models()
         ll_model.layers[1] = activation
-        trainer = BilevelTrainer(
-            ll_model,
-            ul_model,
-            problem.f,
-            problem.F,
-            ll_optimizer=jt.optim.SGD(ll_model.parameters(), lr=0.1),
-            ul_optimizer=jt.optim.SGD(ul_model.parameters(), lr=0.1),
-            lower_iters=2,
-        )
+        trainer = make(problem=problem, ll_model=ll_model)
         return trainer.fit(*problem.batches(), max_steps=2)["ul_loss"]
 
     class Relu(jt.Module):

@@ -1,11 +1,10 @@
 """The batches of ``val_loader`` are those of the run that was never stopped."""
 
-from jboat import BilevelTrainer
 from jboat.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint
 import jittor as jt
 import numpy as np
-from problems import Quadratic
 import pytest
+from small_trainers import make
 
 
 class Numbers(jt.dataset.Dataset):
@@ -41,25 +40,12 @@ class CrashError(Exception):
 
 
 def build(folder, seen, *callbacks, **arguments):
-    problem = Quadratic()
-    ul_model, ll_model = problem.models()
-
     def watch(batch, ul_model, ll_model):
         seen.append(batch["data"].numpy().tolist())
         return 0.0
 
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
-        lower_iters=2,
-        metrics={"watch": watch},
-        callbacks=[*callbacks, ModelCheckpoint(folder, every_n_steps=1, save_top_k=-1)],
-        **{"seed": 3, **arguments},
-    )
+    saver = ModelCheckpoint(folder, every_n_steps=1, save_top_k=-1)
+    return make(*callbacks, saver, metrics={"watch": watch}, **{"seed": 3, **arguments})
 
 
 def crash(hook, step):

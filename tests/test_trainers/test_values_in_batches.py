@@ -1,10 +1,9 @@
 """What numpy has of kinds of numbers reaches the objectives as the numbers that they are."""
 
-from jboat import BilevelTrainer
-import jittor as jt
 import numpy as np
 from problems import Point
 import pytest
+import small_trainers
 
 K, RATE = 3, 0.5
 X = np.array([3.0, -2.0])
@@ -21,19 +20,8 @@ def upper(batch, ul_model, ll_model):
 
 
 def make(**options):
-    ll_model, ul_model = Point(np.zeros(2)), Point(X)
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        lower,
-        upper,
-        **{
-            "ll_optimizer": jt.optim.SGD(ll_model.parameters(), RATE),
-            "ul_optimizer": jt.optim.SGD(ul_model.parameters(), 0.1),
-            "lower_iters": K,
-            **options,
-        },
-    )
+    levels = {"ll_model": Point(np.zeros(2)), "ul_model": Point(X), "ll_objective": lower, "ul_objective": upper}
+    return small_trainers.make(**levels, ll_lr=RATE, **{"lower_iters": K, **options})
 
 
 def exact(scale):

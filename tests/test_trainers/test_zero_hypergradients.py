@@ -1,27 +1,11 @@
 """What makes a hypergradient zero is refused by name where it can be seen, and told of once where it cannot."""
 
-from jboat import BilevelTrainer
 from jboat.callbacks import LambdaCallback, LRSchedule
 import jittor as jt
 import numpy as np
 from problems import Point, Quadratic
 import pytest
-
-
-def make(*, problem=None, f=None, F=None, ll_model=None, ul_model=None, ll_lr=0.1, ul_lr=0.1, **kwargs):
-    problem = problem or Quadratic(same_dims="IAD" in kwargs.get("na_op", ()))
-    made = problem.models()
-    ul_model, ll_model = ul_model or made[0], ll_model or made[1]
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        f or problem.f,
-        F or problem.F,
-        ll_optimizer=kwargs.pop("ll_optimizer", None) or jt.optim.SGD(list(ll_model.parameters()), ll_lr),
-        ul_optimizer=kwargs.pop("ul_optimizer", None) or jt.optim.SGD(list(ul_model.parameters()), ul_lr),
-        lower_iters=2,
-        **kwargs,
-    )
+from small_trainers import make
 
 
 def test_one_module_at_both_levels():
@@ -144,6 +128,13 @@ class Cut(Quadratic):
         return super().F(batch, lambda: ul_model().detach(), ll_model)
 
 
+class OnlyThroughY(Quadratic):
+    """Its upper objective depends on x through y alone."""
+
+    def F(self, batch, ul_model, ll_model):
+        return super().F(batch, lambda: ul_model().detach(), ll_model)
+
+
 def warnings(caplog):
     return [r.getMessage() for r in caplog.records if "exactly zero" in r.getMessage()]
 
@@ -166,10 +157,6 @@ def test_hypergradient_tells_it_too(caplog):
 
 
 def test_a_rate_that_falls_to_zero_is_a_cause(caplog):
-    class OnlyThroughY(Quadratic):
-        def F(self, batch, ul_model, ll_model):
-            return super().F(batch, lambda: ul_model().detach(), ll_model)
-
     schedule = LRSchedule(lambda step: 0.1 if step < 2 else 0.0, level="lower")
     make(problem=OnlyThroughY(), callbacks=[schedule]).fit({}, {}, max_steps=4)
     (message,) = warnings(caplog)
@@ -184,10 +171,6 @@ def test_what_is_small_or_zero_for_a_reason_is_not_told(caplog):
 
     make(callbacks=[LambdaCallback(on_before_upper_step=shrink)]).fit({}, {}, max_steps=1)
 
-    class OnlyThroughY(Quadratic):
-        def F(self, batch, ul_model, ll_model):
-            return super().F(batch, lambda: ul_model().detach(), ll_model)
-
     history = make(problem=OnlyThroughY(), gm_op=["DM"]).fit({}, {}, max_steps=2)  # the multiplier starts at zero
     assert history["hypergradient_norm"][0] == 0.0
     assert history["hypergradient_norm"][1] > 0.0
@@ -195,9 +178,5 @@ def test_what_is_small_or_zero_for_a_reason_is_not_told(caplog):
 
 
 def test_a_method_that_leaves_out_what_is_asked_for_says_so(caplog):
-    class OnlyThroughY(Quadratic):
-        def F(self, batch, ul_model, ll_model):
-            return super().F(batch, lambda: ul_model().detach(), ll_model)
-
     make(problem=OnlyThroughY(), fo_op="ALTO").fit({}, {}, max_steps=1)
     assert "ALTO takes grad_x F alone" in warnings(caplog)[0]

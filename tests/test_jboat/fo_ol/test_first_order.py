@@ -1,5 +1,7 @@
 """First-order methods: one step against its formula in float64, and where each converges to."""
 
+from functools import partial
+
 from jboat import BilevelTrainer
 from jboat.callbacks import LRSchedule, ModelCheckpoint, schedules
 import jittor as jt
@@ -8,6 +10,7 @@ import numpy as np
 from problems import DIM_X, DIM_Y, Quadratic
 import pytest
 from scipy.optimize import lsq_linear, minimize
+import small_trainers
 
 K = 5
 
@@ -19,20 +22,9 @@ def tame(rank=DIM_Y):
     return problem
 
 
-def make(method, problem, *, ll_lr, ul_lr, lower_iters=K, options=None, callbacks=(), upper=jt.optim.SGD, **kwargs):
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), ll_lr, **kwargs),
-        ul_optimizer=upper(list(ul_model.parameters()), ul_lr),
-        fo_op=method,
-        lower_iters=lower_iters,
-        solver_config={method: options} if options else None,
-        callbacks=callbacks,
-    )
+def make(method, problem, *, options=None, lower_iters=K, **kwargs):
+    config = {method: options} if options else None
+    return small_trainers.make(problem=problem, fo_op=method, solver_config=config, lower_iters=lower_iters, **kwargs)
 
 
 def values(trainer):
@@ -222,17 +214,13 @@ def test_a_module_with_layers_gives_what_a_bare_vector_gives(method):
     problem = tame()
     options = {"VSO": {"z_loop": 3, "boundary": 0.5}}.get(method, {})
     plain = make(method, problem, ll_lr=0.02, ul_lr=0.05, options=options)
-    ul_model, ll_model = problem.models()[0], Layered(problem.y0)
-    layered = BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD([ll_model.layer.bias], 0.02),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.05),
-        fo_op=method,
-        lower_iters=K,
-        solver_config={method: options},
+    layered = make(
+        method,
+        problem,
+        ll_model=Layered(problem.y0),
+        ll_optimizer=lambda params: jt.optim.SGD(params[-1:], 0.02),
+        ul_lr=0.05,
+        options=options,
     )
     for trainer in (plain, layered):
         trainer.fit({}, {}, max_steps=3)
@@ -354,7 +342,12 @@ def test_a_resumed_run_is_bit_identical(tmp_path):
         options = {"eta": 0.2}
         saver = ModelCheckpoint(folder, every_n_steps=3)
         return make(
-            "MESO", tame(), ll_lr=0.1, ul_lr=0.1, options=options, callbacks=[saver], upper=jt.optim.Adam, momentum=0.9
+            "MESO",
+            tame(),
+            ll_optimizer=partial(jt.optim.SGD, lr=0.1, momentum=0.9),
+            ul_optimizer=partial(jt.optim.Adam, lr=0.1),
+            options=options,
+            callbacks=[saver],
         )
 
     whole = build(tmp_path / "whole")

@@ -3,10 +3,10 @@
 from collections import Counter
 from functools import partial
 
-from jboat import BilevelTrainer
 import jittor as jt
 from problems import Quadratic
 import pytest
+from small_trainers import make
 
 
 class Counted(Quadratic):
@@ -51,14 +51,10 @@ EXPECTED = {
 @pytest.mark.parametrize("method", EXPECTED)
 def test_every_gradient_of_the_formula_is_taken_once(method):
     problem = Counted()
-    ul_model, ll_model = problem.models()
-    trainer = BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.01),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.01),
+    trainer = make(
+        problem=problem,
+        ll_lr=0.01,
+        ul_lr=0.01,
         fo_op=method,
         lower_iters=LOWER_ITERS,
         solver_config={"VSO": {"z_loop": Z_LOOP}} if method == "VSO" else None,

@@ -1,12 +1,11 @@
 """VSO with y carried over from step to step, as its authors do."""
 
-from jboat import BilevelTrainer
 from jboat.callbacks import ModelCheckpoint
-import jittor as jt
 import numpy as np
 from problems import DIM_X, DIM_Y, Quadratic
 import pytest
 from scipy.optimize import minimize
+import small_trainers
 
 REG, SLACK, TAU = 1e-3, 0.2, 0.2
 OPTIONS = {
@@ -23,18 +22,15 @@ OPTIONS = {
 def make(warm_start, *callbacks, rank=DIM_Y, lower_iters=2, **options):
     problem = Quadratic(coupling=0.3, rank=rank)
     problem.rho = 1.0
-    ul_model, ll_model = problem.models()
-    trainer = BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.02),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.03),
+    section = {**OPTIONS, **options, "warm_start": warm_start}
+    trainer = small_trainers.make(
+        *callbacks,
+        problem=problem,
+        ll_lr=0.02,
+        ul_lr=0.03,
         fo_op="VSO",
         lower_iters=lower_iters,
-        solver_config={"VSO": {**OPTIONS, **options, "warm_start": warm_start}},
-        callbacks=callbacks,
+        solver_config={"VSO": section},
     )
     return problem, trainer
 

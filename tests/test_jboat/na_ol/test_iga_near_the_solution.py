@@ -2,23 +2,20 @@
 
 import logging
 
-from jboat import BilevelTrainer
-import jittor as jt
 import numpy as np
 from problems import Point
 import pytest
+from small_trainers import make
 
 
 def run(K, repeat=1):
     """f = y^2/2 - x y, F = x^2/2 + (y - 3)^2/2 at x = 1, y_0 = 0, lr 0.5, where the hypergradient tends to -1."""
-    ll_model, ul_model = Point([0.0]), Point([1.0])
-    trainer = BilevelTrainer(
-        ll_model,
-        ul_model,
-        lambda b, ul, ll: (0.5 * ll() ** 2 - ul() * ll()).sum(),
-        lambda b, ul, ll: (0.5 * ul() ** 2 + 0.5 * (ll() - 3.0) ** 2).sum(),
-        ll_optimizer=jt.optim.SGD(ll_model.parameters(), 0.5),
-        ul_optimizer=jt.optim.SGD(ul_model.parameters(), 0.1),
+    trainer = make(
+        ll_model=Point([0.0]),
+        ul_model=Point([1.0]),
+        ll_objective=lambda b, ul, ll: (0.5 * ll() ** 2 - ul() * ll()).sum(),
+        ul_objective=lambda b, ul, ll: (0.5 * ul() ** 2 + 0.5 * (ll() - 3.0) ** 2).sum(),
+        ll_lr=0.5,
         lower_iters=K,
         na_op=["IGA"],
     )
