@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jboat.callbacks import scored_files
 from jboat.callbacks.callback import Callback
+from jboat.callbacks.log_folder import log_folder
 from jboat.callbacks.monitor import Mode, Monitor
 from jboat.callbacks.scored_files import ScoredFile
 from jboat.callbacks.scratch_file import remove_leftovers, second_name
@@ -37,7 +38,7 @@ class ModelCheckpoint(Callback):
     Variables that are NaN or infinite are not written: the checkpoint before stays the last.
 
     Args:
-        dirpath: the folder.
+        dirpath: the folder; by default the trainer's ``logger_dir``.
         monitor: the metric that says which checkpoints are best; None to keep the newest. A checkpoint whose step has
             no value of it, or NaN, is worse than any that has one. With a metric of the step itself, such as
             ``ul_loss``, which is measured before x moves, a ``step-...`` file and ``best.npz`` give back, when loaded,
@@ -63,7 +64,7 @@ class ModelCheckpoint(Callback):
 
     def __init__(
         self,
-        dirpath: str | os.PathLike[str],
+        dirpath: str | os.PathLike[str] | None = None,
         monitor: str | None = None,
         mode: Mode = "min",
         save_top_k: int = 1,
@@ -87,7 +88,8 @@ class ModelCheckpoint(Callback):
             raise ValueError(f"on_error must be 'raise' or 'continue', got {on_error!r}")
         if every_n_steps is every_n_epochs is every_n_seconds is None:
             every_n_epochs = 1
-        self.dirpath = Path(dirpath)
+        self._given = None if dirpath is None else Path(dirpath)
+        self._dirpath = self._given
         self._monitor = None if monitor is None else Monitor(monitor, mode)
         self._top_k = save_top_k
         self._save_last = save_last
@@ -106,9 +108,20 @@ class ModelCheckpoint(Callback):
         self.newest_path: Path | None = None
 
     @property
-    def place(self) -> Path:
-        """The folder."""
-        return self.dirpath
+    def dirpath(self) -> Path:
+        """The folder; one that is the trainer's ``logger_dir`` is known when ``fit`` has begun.
+
+        Raises:
+            ValueError: before.
+        """
+        if self._dirpath is None:
+            raise ValueError("ModelCheckpoint was given no folder, and takes the trainer's logger_dir when fit begins")
+        return self._dirpath
+
+    @property
+    def place(self) -> Path | None:
+        """The folder it was given."""
+        return self._given
 
     @property
     def key(self) -> str:
@@ -154,6 +167,7 @@ class ModelCheckpoint(Callback):
 
     def setup(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Make the folder and remove what killed runs left unfinished in it."""
+        self._dirpath = self._folder(trainer)
         self.dirpath.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.dirpath, rf"{scored_files.NAME}|last\.npz|best(-[0-9]+)?\.npz")
         monitored = [c for c in self._sharing(trainer) if c.monitors]
@@ -289,7 +303,11 @@ class ModelCheckpoint(Callback):
     def _sharing(self, trainer: BilevelTrainer) -> list[ModelCheckpoint]:
         """The trainer's checkpoints in this folder, this one among them."""
         found = [c for c in trainer.callbacks.callbacks if isinstance(c, ModelCheckpoint)]
-        return [c for c in found if c is self or c.dirpath.resolve() == self.dirpath.resolve()]
+        mine = self._folder(trainer).resolve()
+        return [c for c in found if c is self or c._folder(trainer).resolve() == mine]
+
+    def _folder(self, trainer: BilevelTrainer) -> Path:
+        return log_folder(self._given, trainer, "ModelCheckpoint")
 
     def _measures(self, state: TrainerState) -> bool:
         """Whether its files give back the parameters from before the step, at which its metric was measured."""

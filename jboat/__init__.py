@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jboat.trainers.errors import SecondOrderError as SecondOrderError
     from jboat.trainers.history import History as History
     from jboat.trainers.outer_step.result import HyperGradientResult as HyperGradientResult
+    from jboat.trainers.persistence.weights import load_weights as load_weights
     from jboat.trainers.trainer_state import TrainerState as TrainerState
     from jboat.trajectory import Trajectory as Trajectory
 
@@ -34,6 +35,7 @@ _HOMES = {
     "StopReason": "jboat.stop_reason",
     "TrainerState": "jboat.trainers.trainer_state",
     "Trajectory": "jboat.trajectory",
+    "load_weights": "jboat.trainers.persistence.weights",
     "register_operator": "jboat.registry",
 }
 __all__ = ["__version__", *_HOMES]

@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ahead.add_argument(
         "--arguments", nargs=argparse.REMAINDER, default=[], help="all that follows is the example's command line"
     )
+    look = commands.add_parser("inspect", help="tell what a checkpoint, or a file of weights, holds")
+    look.add_argument("file", help="an .npz file; nothing in it is executed")
     given = parser.parse_args(arguments)
     return _run(given)
 
@@ -56,6 +58,10 @@ def _run(given: argparse.Namespace) -> int:
         from jboat.trainers.commands import ops
 
         return ops.main(chains=given.chains, markdown=given.markdown)
+    if given.command == "inspect":
+        from jboat.trainers.commands import inspect_file
+
+        return inspect_file.main(given.file)
     if given.command == "warmup":
         from jboat.trainers.commands import warmup
 

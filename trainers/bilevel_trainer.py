@@ -32,7 +32,8 @@ from jboat.trainers.outer_step import device_memory
 from jboat.trainers.outer_step.method import Events
 from jboat.trainers.outer_step.problem import Problem
 from jboat.trainers.outer_step.result import HyperGradientResult
-from jboat.trainers.persistence import checkpoint
+from jboat.trainers.persistence import checkpoint, weights
+from jboat.trainers.persistence.models_of_checkpoint import load_models
 from jboat.trainers.run import Run
 from jboat.trainers.trainer_state import TrainerState
 import jittor as jt
@@ -387,16 +388,40 @@ class BilevelTrainer:
         """
         checkpoint.save(self, path, measured=measured)
 
-    def load_checkpoint(self, path: str | Path) -> None:
+    def load_checkpoint(self, path: str | Path, what: Literal["all", "models"] = "all") -> None:
         """Take a checkpoint back; the next :meth:`fit` goes on where it was saved, in the middle of an epoch too.
 
         One that a ModelCheckpoint kept for a metric of the step itself, such as ``ul_loss``, gives back the variables
         at which that was measured, before the step's update; ``fit(resume_from="last")`` those after it.
 
+        Args:
+            path: the file.
+            what: ``"all"``; or ``"models"`` for the parameters and buffers of both models alone, under whatever
+                settings this trainer has, to fine-tune or to evaluate: each setting that the saved run had otherwise
+                is logged as a warning. Step, history, optimizers and callbacks stay as they are, and the next ``fit``
+                starts from the models: y_0 of DI and of a cold start is the lower model's value.
+
         Raises:
-            CheckpointError: if the file is missing, damaged, of a newer format, or of another configuration.
+            ValueError: for another ``what``.
+            CheckpointError: if the file is missing, damaged, of a newer format, of another configuration, or, with
+                ``"models"``, of models with other names or shapes. Nothing has changed then.
         """
-        checkpoint.load(self, path)
+        arguments.choice("what", what, ("all", "models"))
+        (checkpoint.load if what == "all" else load_models)(self, path)
+
+    def save_weights(self, path: str | Path, level: Literal["ll", "ul"] | None = None) -> None:
+        """Write the parameters and buffers of the models as one flat ``.npz``, for ``jboat.load_weights`` and numpy.
+
+        Args:
+            path: the file, which is there whole or not at all.
+            level: ``"ll"`` or ``"ul"`` for one model, under its parameters' own names; None for both, with
+                ``ll_model.`` and ``ul_model.`` before them.
+
+        Raises:
+            ValueError: for another ``level``.
+            OSError: if the file cannot be written; one that was there before is left as it was.
+        """
+        weights.save(self, path, level)
 
     def configuration(self) -> dict[str, Any]:
         """What this trainer was made with, as JSON can hold it."""

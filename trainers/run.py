@@ -148,6 +148,10 @@ class Run:
             self.random_seed = seeding.drawn_seed() if seed is None else seed
         return self.random_seed
 
+    def forget_starts(self) -> None:
+        """Let the next ``fit`` take y_0, and what the method keeps, from the models, which have changed."""
+        self.initialization, self.auxiliary, self.measured = None, {}, None
+
     def next_initial(self) -> list[jt.Var]:
         """y_0 of the next lower loop."""
         problem, learned = self.problem, self.initialization

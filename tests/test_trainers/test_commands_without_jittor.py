@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 
@@ -46,6 +47,15 @@ def test_validate_of_a_file_that_names_no_object(tmp_path, users_environment):
     _, errors = run(tmp_path, users_environment, "validate", "run.json", status=2)
     for fault in ("lower_iters", "RADD", "'k' of CG", "unknown key 'devise'", "'ll_model' is missing"):
         assert fault.replace("'k' of CG", "k of CG") in errors
+
+
+def test_inspect(tmp_path, users_environment):
+    np.savez(tmp_path / "w.npz", weight=np.zeros((3, 6), "float32"))
+    printed, _ = run(tmp_path, users_environment, "inspect", "w.npz")
+    assert "  weight  float32 [3, 6]" in printed
+    _, errors = run(tmp_path, users_environment, "inspect", sys.executable, status=2)
+    assert errors.startswith(f"error: {sys.executable} is damaged, or no .npz file")
+    assert "Traceback" not in errors
 
 
 def test_the_trainer_does_not_import_tensorboardx(users_environment):

@@ -1,6 +1,7 @@
 """A checkpoint with the right checksum may come from anyone: every value of it is looked at before anything changes."""
 
 import copy
+import io
 import logging
 import math
 import os
@@ -278,7 +279,7 @@ def test_an_array_is_named_once(honest, tmp_path):
 def rewrite(path, document, arrays):
     """Seal a file with any document, as an attacker would."""
     text = document if isinstance(document, bytes) else archive.json.dumps(document).encode()
-    with archive.io.BytesIO() as buffer:
+    with io.BytesIO() as buffer:
         np.savez(buffer, document=np.frombuffer(text, np.uint8), **arrays)
         content = buffer.getvalue()
     digest = archive.hashlib.sha256(content).hexdigest().encode()

@@ -9,28 +9,22 @@ damaged nor a hostile file executes anything, or allocates more than a small mul
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import math
 import os
 import re
 import struct
-from typing import Any, BinaryIO
-import zipfile
+from typing import Any
 
+from jboat.trainers.persistence import npz_file
 from jboat.trainers.persistence.atomic_file import atomic_file
+from jboat.trainers.persistence.npz_file import KINDS, ArchiveError
 import numpy as np
 
 FORMAT_VERSION = 1
-_ENTRY = re.compile(r"(document|array_(0|[1-9][0-9]{0,8}))\.npy")
+_ENTRY = re.compile(r"document|array_(0|[1-9][0-9]{0,8})")
 _DIGEST_SIZE = 64
-_KINDS = "biuf"
 _DEPTH = 100
 _ARRAY = "__array__"
-
-
-class ArchiveError(ValueError):
-    """A file is not a readable archive; the message names it and says why."""
 
 
 def write(path: str | os.PathLike[str], tree: Any) -> None:
@@ -46,14 +40,9 @@ def write(path: str | os.PathLike[str], tree: Any) -> None:
     """
     arrays: list[np.ndarray] = []
     document = json.dumps({"format": FORMAT_VERSION, "tree": _pack(tree, arrays)}).encode()
-    buffer = io.BytesIO()
     entries = {"document": np.frombuffer(document, np.uint8)}
     entries.update((f"array_{i}", array) for i, array in enumerate(arrays))
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in entries.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
-    content = buffer.getvalue()
+    content = npz_file.packed(entries)
     with atomic_file(path, "wb") as file:
         file.write(content[:-2] + struct.pack("<H", _DIGEST_SIZE) + hashlib.sha256(content).hexdigest().encode())
 
@@ -64,14 +53,14 @@ def read(path: str | os.PathLike[str]) -> Any:
     Raises:
         ArchiveError: if the file is missing, damaged, of a newer format, or holds anything but numbers and JSON.
     """
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError as error:
-        raise ArchiveError(f"{path} cannot be read: {error}") from error
+    return unpacked(path, npz_file.content_of(path))
+
+
+def unpacked(path: str | os.PathLike[str], content: bytes) -> Any:
+    """The tree of a file's content; as :func:`read`, which see."""
     _require_digest(path, content)
     try:
-        arrays = _arrays(content)
+        arrays = npz_file.arrays_of(content, lambda name: bool(_ENTRY.fullmatch(name)))
         document = _document(arrays)
     except Exception as error:  # whatever a parser makes of a stranger's bytes
         raise ArchiveError(f"{path} is not a jboat checkpoint: {error}") from error
@@ -91,7 +80,7 @@ def read(path: str | os.PathLike[str]) -> Any:
 
 def _pack(value: Any, arrays: list[np.ndarray]) -> Any:
     if isinstance(value, np.ndarray):
-        if value.dtype.kind not in _KINDS:
+        if value.dtype.kind not in KINDS:
             raise TypeError(f"cannot store an array of dtype {value.dtype}")
         arrays.append(np.ascontiguousarray(value) if value.ndim else value)
         return {_ARRAY: len(arrays) - 1}
@@ -131,37 +120,6 @@ def _require_digest(path: str | os.PathLike[str], content: bytes) -> None:
     digest = hashlib.sha256(body + b"\0\0").hexdigest().encode()
     if size != struct.pack("<H", _DIGEST_SIZE) or digest != comment:
         raise ArchiveError(f"{path} is damaged, or no jboat checkpoint: its checksum does not fit its content")
-
-
-def _arrays(content: bytes) -> dict[str, np.ndarray]:
-    arrays = {}
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        entries = archive.infolist()
-        if sum(entry.file_size for entry in entries) > len(content):
-            raise ArchiveError("its entries claim more bytes than the file has")
-        for entry in entries:
-            if not _ENTRY.fullmatch(entry.filename):
-                raise ArchiveError(f"it has an entry {entry.filename!r}")
-            if entry.compress_type != zipfile.ZIP_STORED or entry.filename[:-4] in arrays:
-                raise ArchiveError(f"its entry {entry.filename!r} is compressed or repeated")
-            with archive.open(entry) as stream:
-                arrays[entry.filename[:-4]] = _array(stream, entry.file_size)  # type: ignore[arg-type]
-    return arrays
-
-
-def _array(stream: BinaryIO, size: int) -> np.ndarray:
-    """One ``.npy`` entry, its header checked against its size before anything is allocated."""
-    data = io.BytesIO(stream.read(size))
-    major, _ = np.lib.format.read_magic(data)
-    if major != 1:
-        raise ArchiveError(f"it has an entry of .npy version {major}")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(data)
-    if dtype.kind not in _KINDS:
-        raise ArchiveError(f"it has an entry of dtype {dtype}")
-    if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != size - data.tell():
-        raise ArchiveError(f"it has an entry of shape {shape} in {size} bytes")
-    data.seek(0)
-    return np.lib.format.read_array(data, allow_pickle=False)
 
 
 def _document(arrays: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -192,12 +192,18 @@ def _restore_optimizer(optimizer: jt.optim.Optimizer, state: Mapping[str, Any]) 
 
 
 def _require_same_run(trainer: BilevelTrainer, tree: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    mine, theirs = _flat(trainer.configuration()), _flat(tree["configuration"])
     shapes = {name: list(v.shape) for name, v in variables(trainer).items()}
     saved_shapes = {name: list(array.shape) for name, array in tree["variables"].items()}
-    differences = _differences(mine, theirs) + _differences(shapes, saved_shapes)
+    of_shapes = _differences(shapes, saved_shapes)
+    differences = configuration_differences(trainer, tree) + of_shapes
     if differences:
-        raise CheckpointError(f"{path} was saved by a run of another configuration: " + "; ".join(differences))
+        hint = "" if of_shapes else ". load_checkpoint(path, what='models') takes the models alone"
+        raise CheckpointError(f"{path} was saved by a run of another configuration: {'; '.join(differences)}{hint}")
+
+
+def configuration_differences(trainer: BilevelTrainer, tree: Mapping[str, Any]) -> list[str]:
+    """What the run that wrote a checkpoint had set otherwise, a sentence each."""
+    return _differences(_flat(trainer.configuration()), _flat(tree["configuration"]))
 
 
 def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

@@ -87,7 +87,7 @@ def checked(trainer: BilevelTrainer, tree: Mapping[str, Any], named: Mapping[str
     ll_var = trainer.ll_var
     initial = tree["initialization"]
     return Contents(
-        variables={name: _var(tree["variables"][name], v, f"variables.{name}") for name, v in named.items()},
+        variables={name: variable(tree["variables"][name], v, f"variables.{name}") for name, v in named.items()},
         measured=_measured(trainer, tree.get("measured", {}), named),
         initialization=None if initial is None else _vars(initial, ll_var, "initialization"),
         auxiliary=_auxiliary(trainer, tree["auxiliary"]),
@@ -111,6 +111,19 @@ def require_keys(tree: Any) -> None:
     _mapping(tree["configuration"], "configuration")
     for name, array in _mapping(tree["variables"], "variables").items():
         _array(array, f"variables.{name}")
+
+
+def measured_arrays(tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays at which the step's own metrics were measured, by name; none in most checkpoints.
+
+    Raises:
+        ValueError: if they are no arrays, or have names of their own.
+    """
+    saved = _mapping(tree.get("measured", {}), "measured")
+    unknown = [name for name in saved if name not in tree["variables"]]
+    if unknown:
+        raise ValueError(f"measured has {_shown(unknown)}, which variables has not")
+    return {name: _array(array, f"measured.{name}") for name, array in saved.items()}
 
 
 def check_optimizer(optimizer: jt.optim.Optimizer, saved: Any, name: str) -> None:
@@ -211,7 +224,7 @@ def _measured(trainer: BilevelTrainer, saved: Any, named: Mapping[str, jt.Var]) 
     moving = {id(v) for v in (*trainer.ll_var, *trainer.ul_var)}
     live = {name: v for name, v in named.items() if id(v) in moving}
     _require(saved, list(live), "measured")
-    return {name: _var(saved[name], v, f"measured.{name}") for name, v in live.items()}
+    return {name: variable(saved[name], v, f"measured.{name}") for name, v in live.items()}
 
 
 def _auxiliary(trainer: BilevelTrainer, saved: Any) -> dict[str, list[jt.Var]]:
@@ -276,7 +289,7 @@ def _array(value: Any, name: str) -> np.ndarray:
     return value
 
 
-def _var(value: Any, live: jt.Var, name: str) -> jt.Var:
+def variable(value: Any, live: jt.Var, name: str) -> jt.Var:
     """An array of exactly the live Var's shape and dtype, as a Var."""
     array, dtype = _array(value, name), live.numpy().dtype
     if list(array.shape) != list(live.shape) or array.dtype != dtype:
@@ -288,7 +301,7 @@ def _vars(value: Any, live: Sequence[jt.Var] | None, name: str) -> list[jt.Var]:
     if not isinstance(value, list) or (live is not None and len(value) != len(live)):
         raise ValueError(f"{name} must be a list with one array for each variable")
     if live is not None:
-        return [_var(array, v, f"{name}[{i}]") for i, (array, v) in enumerate(zip(value, live, strict=True))]
+        return [variable(array, v, f"{name}[{i}]") for i, (array, v) in enumerate(zip(value, live, strict=True))]
     return [as_var(_float_array(array, f"{name}[{i}]")) for i, array in enumerate(value)]
 
 
