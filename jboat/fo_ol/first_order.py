@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from jboat import autodiff, functional, registry, running_statistics
-from jboat import lower_objective as lower
-from jboat.lower_objective import Batch, Objective
+from jboat import autodiff, functional, levels, registry, running_statistics
+from jboat.levels import Batch, Objective
+from jboat.lower_objective import with_weight_decay
 from jboat.optim import OptimizerState, UpdateRule
 from jboat.outer_step import OuterStep
 from jboat.step_graphs import JoinedSteps, is_small
@@ -164,7 +164,7 @@ class FirstOrder:
         """The values of f and phi at y, with their graphs; without coupled weight decay the same Var twice."""
         loss = self.lower_loss(y, feed)
         name = type(self).__name__
-        return loss, lower.with_weight_decay(loss, y, self.rule, operator=name, warn=self.warn)
+        return loss, with_weight_decay(loss, y, self.rule, operator=name, warn=self.warn)
 
     def upper_value(self, y: Sequence[jt.Var], feed: Batch) -> jt.Var:
         """The upper objective F at y, with its graph."""
@@ -176,7 +176,7 @@ class FirstOrder:
 
     def _value(self, objective: Objective, y: Sequence[jt.Var], feed: Batch, *, of_lower: bool) -> jt.Var:
         def call() -> jt.Var:
-            loss = lower.call(objective, feed, self.ul_model, self.ll_model, parameters=self.ll_var)
+            loss = levels.call(objective, feed, self.ul_model, self.ll_model, parameters=self.ll_var)
             if self._ll_statistics or self._ul_statistics:
                 self._note(y, of_lower=of_lower)
             return loss

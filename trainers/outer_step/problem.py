@@ -9,7 +9,7 @@ from typing import Any
 
 from jboat import functional, registry, running_statistics
 from jboat.chain_plan import ChainOptions, ChainPlan
-from jboat.lower_objective import Objective
+from jboat.levels import Objective
 from jboat.trajectory import Trajectory
 import jittor as jt
 
