@@ -144,7 +144,7 @@ class LowerObjective:
         if not self.aggregated:
             return levels.call(self._ll_objective, ll_feed, self._ul_model, model, parameters=parameters)
         if self.gda_loss is not None:
-            feed = {**ll_feed, "alpha": alpha}
+            feed = levels.with_entries(ll_feed, alpha=alpha)
             return levels.call(self.gda_loss, feed, ul_feed, self._ul_model, model, parameters=parameters)
         with functional.preserved(self._statistics(model)):  # they advance by the lower objective, once a step
             upper = levels.call(self._ul_objective, ul_feed, self._ul_model, model, parameters=parameters)

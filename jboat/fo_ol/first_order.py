@@ -124,6 +124,7 @@ class FirstOrder:
         self.ul_var = list(ul_var)
         self.lower_loop = lower_loop
         self.solver_config = solver_config
+        levels.upper_variables_are(ul_var, ul_model)
         self._operator = registry.registered(type(self))
         _, self._options = registry.plan_and_options(solver_config)
         self.rule = UpdateRule(solver_config["lower_level_opt"], self.ll_var)

@@ -71,6 +71,7 @@ class HyperGradient:
         self.ll_var = list(ll_var)
         self.ul_var = list(ul_var)
         self.solver_config = solver_config
+        levels.upper_variables_are(ul_var, ul_model)
         self.lower_objective = LowerObjective(ll_objective, ul_objective, ul_model, solver_config)
         self._upper_statistics = functional.buffers(ul_model)
         self.plan, self._options = registry.plan_and_options(solver_config)
