@@ -2,61 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from jboat import functional, params_argument, registry
+from jboat import functional, levels, registry
+from jboat.levels import Batch, Objective
 from jboat.optim import UpdateRule
 from jboat.registered_operator import Operator
 from jboat.warn_once import WarnOnce
 import jittor as jt
-
-Objective: TypeAlias = "Callable[..., jt.Var]"
-Batch = Mapping[str, Any]
-
-
-def call(objective: Objective, *args: Any, parameters: Sequence[jt.Var]) -> jt.Var:
-    """Call an objective as :func:`result_of` does, and check what it returns.
-
-    Args:
-        objective: the function.
-        args: its arguments, the lower-level model last.
-        parameters: those of the model's Vars that the lower level optimizes.
-
-    Raises:
-        TypeError: if it returns something other than a Var.
-        ValueError: if it returns more than one number.
-    """
-    loss = result_of(objective, *args, parameters=parameters)
-    name = getattr(objective, "__name__", type(objective).__name__)
-    if not isinstance(loss, jt.Var):
-        raise TypeError(f"{name} must return a scalar jt.Var, got {type(loss).__name__}")
-    if loss.numel() != 1:
-        raise ValueError(f"{name} must return a scalar, got shape {list(loss.shape)}; take its mean() or sum()")
-    return loss
-
-
-def result_of(function: Callable[..., Any], *args: Any, parameters: Sequence[jt.Var]) -> Any:
-    """Call a function of a batch and both models: an objective or a metric.
-
-    It is handed the models themselves, and ``params=`` where its signature takes it, by name or as one of
-    ``**kwargs``. The lower-level model can then be called with ``params=`` too, whatever its own signature is.
-
-    Args:
-        function: the function.
-        args: its arguments, the lower-level model last.
-        parameters: those of the model's Vars that the lower level optimizes, handed on as ``params``. They hold the
-            iterate in question.
-    """
-    if not any(params_argument.signature_of(function)):
-        return function(*args)
-    with params_argument.accepted(args[-1], parameters):
-        return function(*args, params=list(parameters))
-
-
-def batch_of_step(feed: Batch | Sequence[Batch], step: int) -> Batch:
-    """The lower batch of an inner step: ``feed`` itself, or its entry when there is one per step."""
-    return feed if isinstance(feed, Mapping) else feed[step]
 
 
 def with_weight_decay(
@@ -174,7 +128,7 @@ class LowerObjective:
             ul_feed_dict: the upper batch; read by GDA only.
             anchor: y_0, read by the proximal term only.
         """
-        feed = batch_of_step(ll_feed_dict, step)
+        feed = levels.batch_of_step(ll_feed_dict, step)
         weight = self.weight(step) if self.aggregated else 0.0
         loss = self.weighted(model, parameters, weight, feed, ul_feed_dict)
         proximal = self._options.proximal
@@ -188,13 +142,13 @@ class LowerObjective:
     ) -> jt.Var:
         """The aggregated objective with weight ``alpha`` on F, whatever the inner step; without GDA f itself."""
         if not self.aggregated:
-            return call(self._ll_objective, ll_feed, self._ul_model, model, parameters=parameters)
+            return levels.call(self._ll_objective, ll_feed, self._ul_model, model, parameters=parameters)
         if self.gda_loss is not None:
-            feed = {**ll_feed, "alpha": alpha}
-            return call(self.gda_loss, feed, ul_feed, self._ul_model, model, parameters=parameters)
+            feed = levels.with_entries(ll_feed, alpha=alpha)
+            return levels.call(self.gda_loss, feed, ul_feed, self._ul_model, model, parameters=parameters)
         with functional.preserved(self._statistics(model)):  # they advance by the lower objective, once a step
-            upper = call(self._ul_objective, ul_feed, self._ul_model, model, parameters=parameters)
-        lower = call(self._ll_objective, ll_feed, self._ul_model, model, parameters=parameters)
+            upper = levels.call(self._ul_objective, ul_feed, self._ul_model, model, parameters=parameters)
+        lower = levels.call(self._ll_objective, ll_feed, self._ul_model, model, parameters=parameters)
         return alpha * upper + (1.0 - alpha) * lower
 
     def _statistics(self, model: jt.Module) -> list[jt.Var]:

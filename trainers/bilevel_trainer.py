@@ -8,11 +8,11 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from jboat import functional, lower_objective, registry
+from jboat import functional, levels, registry
 from jboat.callbacks.callback import Callback
 import jboat.fo_ol
 import jboat.gm_ol
-from jboat.lower_objective import Objective
+from jboat.levels import Objective
 import jboat.na_ol  # noqa: F401
 from jboat.optim import UpdateRule
 from jboat.outer_step import mean
@@ -246,12 +246,10 @@ class BilevelTrainer:
     def evaluation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The numbers of one evaluation batch: the upper loss as ``ul_loss``, and ``metrics``."""
         objective = self.current_run.problem.ul_objective
-        loss = lower_objective.call(objective, batch, self.ul_model, self.ll_model, parameters=self.ll_var)
+        loss = levels.call(objective, batch, self.ul_model, self.ll_model, parameters=self.ll_var)
         numbers: dict[str, Any] = {"ul_loss": loss}
         for name, metric in self.metrics.items():
-            numbers[name] = lower_objective.result_of(
-                metric, batch, self.ul_model, self.ll_model, parameters=self.ll_var
-            )
+            numbers[name] = levels.result_of(metric, batch, self.ul_model, self.ll_model, parameters=self.ll_var)
         return numbers
 
     def evaluation_batch_size(self, batch: dict[str, Any]) -> int | None:

@@ -6,8 +6,7 @@ from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 import logging
 
-from jboat import functional, second_order
-from jboat import lower_objective as lower
+from jboat import functional, levels, second_order
 from jboat.lower_objective import LowerObjective
 from jboat.trainers import seeding
 from jboat.trainers.data.step_batches import Pair
@@ -84,12 +83,12 @@ def check_first_batch(method: OuterMethod, pair: Pair, initial: Sequence[jt.Var]
         return trajectory.evaluate(lambda model: phi(model, problem.ll_var, 0, pair[0], pair[1], start), parameters)
 
     with functional.preserved(problem.statistics()):
-        feeds = lower.batch_of_step(pair[0], 0), pair[1]
+        feeds = levels.batch_of_step(pair[0], 0), pair[1]
         found = second_order.HandWritten()
         for objective, feed in zip((problem.ll_objective, problem.ul_objective), feeds, strict=True):
             differentiated = objective is problem.ll_objective or phi.aggregated
             with second_order.watched(found) if watch and differentiated else nullcontext():
-                lower.call(objective, feed, problem.ul_model, problem.ll_model, parameters=problem.ll_var)
+                levels.call(objective, feed, problem.ul_model, problem.ll_model, parameters=problem.ll_var)
         if not watch:
             return
         if found.fatal:

@@ -23,10 +23,13 @@ _LARGEST_MESSAGE = 1 << 30
 class Shard(dict[str, Any]):
     """A batch that is this rank's part of one that all ranks share.
 
+    Objectives of it are means over the samples of all ranks. Any other batch is this rank's own affair: its objectives
+    are computed here alone, and nothing is reduced.
+
     Args:
         batch: this rank's samples.
-        weights: for each rank its number of samples divided by that of all ranks; they sum to 1. A rank without
-            samples has weight 0, and a batch of the same shapes as any, whose values do not matter.
+        weights: for each rank its number of samples divided by that of all ranks; they sum to 1. A rank whose samples
+            do not count has weight 0, and samples all the same, such as another rank's.
 
     Attributes:
         weights: what was given, the same on all ranks.
@@ -206,7 +209,9 @@ def _taped(variables: Sequence[jt.Var], forward: Operation, backward: Operation)
         return forward(variables)
     inputs = list(variables)
     for i in tracked:
-        inputs[i] = inputs[i].tape()
+        # The first of two steps is there since a product of None, as of a variable that is not used, takes from Jittor's
+        # ``grad`` what it has found for that variable elsewhere.
+        inputs[i] = inputs[i].tape().tape()
     outputs = [v.tape() for v in forward(inputs)]
 
     def pulled_back(*cotangents: jt.Var | None) -> list[jt.Var | None]:

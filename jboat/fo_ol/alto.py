@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jboat.fo_ol.first_order import Auxiliary, FirstOrder, FirstOrderStep
-from jboat.lower_objective import Batch
+from jboat.levels import Batch
 from jboat.registry import register_operator
 
 

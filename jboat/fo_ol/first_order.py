@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from jboat import autodiff, functional, registry, running_statistics
-from jboat import lower_objective as lower
-from jboat.lower_objective import Batch, Objective
+from jboat import autodiff, functional, levels, registry, running_statistics
+from jboat.levels import Batch, Objective
+from jboat.lower_objective import with_weight_decay
 from jboat.optim import OptimizerState, UpdateRule
 from jboat.outer_step import OuterStep
 from jboat.step_graphs import JoinedSteps, is_small
@@ -124,6 +124,7 @@ class FirstOrder:
         self.ul_var = list(ul_var)
         self.lower_loop = lower_loop
         self.solver_config = solver_config
+        levels.upper_variables_are(ul_var, ul_model)
         self._operator = registry.registered(type(self))
         _, self._options = registry.plan_and_options(solver_config)
         self.rule = UpdateRule(solver_config["lower_level_opt"], self.ll_var)
@@ -164,7 +165,7 @@ class FirstOrder:
         """The values of f and phi at y, with their graphs; without coupled weight decay the same Var twice."""
         loss = self.lower_loss(y, feed)
         name = type(self).__name__
-        return loss, lower.with_weight_decay(loss, y, self.rule, operator=name, warn=self.warn)
+        return loss, with_weight_decay(loss, y, self.rule, operator=name, warn=self.warn)
 
     def upper_value(self, y: Sequence[jt.Var], feed: Batch) -> jt.Var:
         """The upper objective F at y, with its graph."""
@@ -176,7 +177,7 @@ class FirstOrder:
 
     def _value(self, objective: Objective, y: Sequence[jt.Var], feed: Batch, *, of_lower: bool) -> jt.Var:
         def call() -> jt.Var:
-            loss = lower.call(objective, feed, self.ul_model, self.ll_model, parameters=self.ll_var)
+            loss = levels.call(objective, feed, self.ul_model, self.ll_model, parameters=self.ll_var)
             if self._ll_statistics or self._ul_statistics:
                 self._note(y, of_lower=of_lower)
             return loss

@@ -7,7 +7,7 @@ import math
 
 from jboat import functional
 from jboat.fo_ol.first_order import Auxiliary, FirstOrder, FirstOrderStep
-from jboat.lower_objective import Batch
+from jboat.levels import Batch
 from jboat.optim import OptimizerState
 from jboat.registry import register_operator
 import jittor as jt

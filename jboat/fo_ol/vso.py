@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from jboat import autodiff, functional
 from jboat.fo_ol.first_order import Auxiliary, FirstOrder, FirstOrderStep
-from jboat.lower_objective import Batch
+from jboat.levels import Batch
 from jboat.registry import register_operator
 import jittor as jt
 

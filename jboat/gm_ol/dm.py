@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import math
 from typing import Any
 
-from jboat import autodiff, functional, running_statistics
-from jboat import lower_objective as lower
+from jboat import autodiff, functional, levels, running_statistics
 from jboat.capabilities import LowerCapabilities
 from jboat.chain_plan import ChainPlan
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
-from jboat.lower_objective import Batch, LowerObjective
+from jboat.levels import Batch
+from jboat.lower_objective import LowerObjective, with_weight_decay
 from jboat.optim import OptimizerState
 from jboat.out_of_place import require
 from jboat.plain_numbers import plain
@@ -145,7 +145,7 @@ class DM(LowerLevelOperator):
 
         def upper_value() -> jt.Var:
             return auxiliary_model.evaluate(
-                lambda model: lower.call(self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=variables)
+                lambda model: levels.call(self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=variables)
             )
 
         def lower_value() -> jt.Var:
@@ -159,7 +159,7 @@ class DM(LowerLevelOperator):
         with functional.preserved(self.upper_statistics):
             value = lower_value()
             noted["lower"] = running_statistics.noted(self.upper_statistics)
-        phi = lower.with_weight_decay(value, y, rule, operator=type(self).__name__, warn=self.warn)
+        phi = with_weight_decay(value, y, rule, operator=type(self).__name__, warn=self.warn)
         gradient = autodiff.grad(phi, y)
         jt.sync([upper, value, *upper_gradients, *gradient])
 
@@ -194,7 +194,7 @@ class DM(LowerLevelOperator):
                 v_new = functional.cut(_moved(v, residual, etas))
 
         def lagrangian() -> jt.Var:
-            gradient = autodiff.grad(lower.with_weight_decay(lower_value(), y, rule), y)
+            gradient = autodiff.grad(with_weight_decay(lower_value(), y, rule), y)
             return upper_value() - functional.dot(gradient, v)
 
         return {

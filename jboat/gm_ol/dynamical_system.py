@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from jboat import functional, registry
 from jboat.capabilities import LowerCapabilities
 from jboat.chain_plan import ChainPlan
-from jboat.lower_objective import LowerObjective, Objective
+from jboat.levels import Objective
+from jboat.lower_objective import LowerObjective
 from jboat.warn_once import WarnOnce
 import jittor as jt
 

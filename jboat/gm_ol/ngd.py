@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jboat import functional, registry, running_statistics
-from jboat import lower_objective as lower
+from jboat import functional, levels, registry, running_statistics
 from jboat.capabilities import LowerCapabilities
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
-from jboat.lower_objective import Batch, LowerObjective
+from jboat.levels import Batch
+from jboat.lower_objective import LowerObjective
 from jboat.out_of_place import require
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
@@ -101,7 +101,7 @@ class NGD(LowerLevelOperator):
     def _upper_loss(self, trajectory: Trajectory, ul_feed_dict: Batch) -> jt.Var:
         with jt.no_grad(), functional.preserved(self.upper_statistics):
             loss = trajectory.evaluate(
-                lambda model: lower.call(
+                lambda model: levels.call(
                     self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=trajectory.variables
                 )
             )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from jboat import autodiff, functional, registry, running_statistics
-from jboat import lower_objective as lower
+from jboat import autodiff, functional, levels, registry, running_statistics
 from jboat.capabilities import UpperCapabilities
 from jboat.chain_plan import ChainPlan
-from jboat.lower_objective import Batch, LowerObjective, Objective
+from jboat.levels import Batch, Objective
+from jboat.lower_objective import LowerObjective, with_weight_decay
 from jboat.out_of_place import require
 from jboat.plain_numbers import plain
 from jboat.trajectory import Trajectory
@@ -71,6 +71,7 @@ class HyperGradient:
         self.ll_var = list(ll_var)
         self.ul_var = list(ul_var)
         self.solver_config = solver_config
+        levels.upper_variables_are(ul_var, ul_model)
         self.lower_objective = LowerObjective(ll_objective, ul_objective, ul_model, solver_config)
         self._upper_statistics = functional.buffers(ul_model)
         self.plan, self._options = registry.plan_and_options(solver_config)
@@ -129,7 +130,7 @@ class HyperGradient:
         parameters = trajectory.parameters()
 
         def objective(model: jt.Module) -> jt.Var:
-            return lower.call(self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=trajectory.variables)
+            return levels.call(self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=trajectory.variables)
 
         with functional.preserved(self._upper_statistics):
             loss = trajectory.evaluate(objective)
@@ -156,9 +157,7 @@ class HyperGradient:
 
         with functional.preserved(self._upper_statistics):
             phi = trajectory.evaluate(objective, parameters)
-        return lower.with_weight_decay(
-            phi, parameters, trajectory.update_rule, operator=type(self).__name__, warn=self.warn
-        )
+        return with_weight_decay(phi, parameters, trajectory.update_rule, operator=type(self).__name__, warn=self.warn)
 
     def _result(
         self,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jboat.capabilities import UpperCapabilities
-from jboat.lower_objective import Batch
+from jboat.levels import Batch
 from jboat.na_ol.hyper_gradient import HyperGradientOperator
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory

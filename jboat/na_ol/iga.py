@@ -7,7 +7,7 @@ import math
 
 from jboat import autodiff, functional
 from jboat.capabilities import UpperCapabilities
-from jboat.lower_objective import Batch
+from jboat.levels import Batch
 from jboat.na_ol.terminal import Terminal, UpperGradients
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from jboat import autodiff, functional
 from jboat.capabilities import UpperCapabilities
+from jboat.levels import Batch
 from jboat.linear_solvers import MatrixVectorProduct, Solution
-from jboat.lower_objective import Batch
 from jboat.na_ol.terminal import Terminal, UpperGradients
 from jboat.trajectory import Trajectory
 import jittor as jt

@@ -8,7 +8,7 @@ from typing import Any
 
 from jboat import functional
 from jboat.capabilities import UpperCapabilities
-from jboat.lower_objective import Batch
+from jboat.levels import Batch
 from jboat.na_ol.hyper_gradient import HyperGradientOperator
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory

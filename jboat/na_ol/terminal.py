@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jboat.lower_objective import Batch
+from jboat.levels import Batch
 from jboat.na_ol.hyper_gradient import HyperGradientOperator
 from jboat.trajectory import Trajectory
 import jittor as jt

@@ -6,7 +6,7 @@ import functools
 import gc
 import weakref
 
-from jboat import BilevelTrainer, lower_objective
+from jboat import BilevelTrainer, levels
 import jittor as jt
 from jittor import nn
 import numpy as np
@@ -162,7 +162,7 @@ def test_other_params_stand_for_the_variables_in_the_one_call():
     trainer.current_run.problem.ul_objective = doubled
     value = [problem._loss_and_gradient([s * p for p in problem.start], problem.val, np.ones(24)) for s in (2.0, 1.0)]
     assert trainer.evaluate(upper)["ul_loss"] == pytest.approx(value[0][0] - value[1][0], abs=1e-6)
-    loss = lower_objective.call(doubled, upper, trainer.ul_model, trainer.ll_model, parameters=trainer.ll_var)
+    loss = levels.call(doubled, upper, trainer.ul_model, trainer.ll_model, parameters=trainer.ll_var)
     exact = [2.0 * two - one for two, one in zip(value[0][1], value[1][1], strict=True)]
     for got, wanted in zip(jt.grad(loss, trainer.ll_var), exact, strict=True):
         np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-4, atol=1e-6)
@@ -213,14 +213,14 @@ class Own(jt.Module):
 
 def test_a_models_own_params_and_its_own_execute_are_left_alone():
     own = Own()
-    loss = lower_objective.call(lambda b, u, m, params: m(params="mine"), {}, None, own, parameters=[own.value])
+    loss = levels.call(lambda b, u, m, params: m(params="mine"), {}, None, own, parameters=[own.value])
     assert loss.item() == 9.0
     assert own.seen == ["mine"]
 
     model = Point([2.0])
     model.execute = lambda: model.value * 5.0
     before = model.execute
-    assert lower_objective.call(lambda b, u, m, **kw: m(**kw), {}, None, model, parameters=[model.value]).item() == 10.0
+    assert levels.call(lambda b, u, m, **kw: m(**kw), {}, None, model, parameters=[model.value]).item() == 10.0
     assert vars(model)["execute"] is before
 
 
@@ -230,7 +230,7 @@ def test_params_that_were_bound_are_what_they_were_bound_to():
 
     model = Point([2.0])
     bound = functools.partial(objective, params=4.0)
-    assert lower_objective.call(bound, {}, None, model, parameters=[model.value]).item() == 8.0
+    assert levels.call(bound, {}, None, model, parameters=[model.value]).item() == 8.0
 
 
 def test_a_loss_that_is_the_variable_itself():
@@ -275,7 +275,7 @@ def test_objectives_are_not_kept_alive():
     def objective(batch, ul_model, ll_model, **kwargs):
         return ll_model(**kwargs) * 1.0
 
-    lower_objective.call(objective, {}, None, model, parameters=[model.value])
+    levels.call(objective, {}, None, model, parameters=[model.value])
     gone = weakref.ref(objective)
     del objective
     gc.collect()
@@ -289,5 +289,5 @@ def test_an_objective_that_fails_leaves_the_model_as_it_was():
         raise LookupError
 
     with pytest.raises(LookupError):
-        lower_objective.call(fails, {}, None, model, parameters=[model.value])
+        levels.call(fails, {}, None, model, parameters=[model.value])
     assert "execute" not in vars(model)

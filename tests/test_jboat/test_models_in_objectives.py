@@ -3,7 +3,7 @@
 import threading
 
 from chains import solve
-from jboat import functional, lower_objective
+from jboat import functional, levels
 import jittor as jt
 from jittor import nn
 import numpy as np
@@ -298,7 +298,7 @@ def test_what_a_call_with_other_params_returns_keeps_its_value_and_its_history(p
         here = pick(ll_model(params=params))
         return 0.25 * (tripled * tripled - here * here).sum()
 
-    loss = lower_objective.call(F, {}, None, model, parameters=[model.value])
+    loss = levels.call(F, {}, None, model, parameters=[model.value])
     assert loss.item() == pytest.approx(10.0)
     np.testing.assert_allclose(jt.grad(loss, model.value).numpy(), [4.0, -8.0], rtol=1e-6)
 
@@ -359,7 +359,7 @@ def test_objectives_with_params_in_two_threads_leave_nothing_in_their_model(orde
             may_end[i].wait(timeout=60)
             return ll_model(params=[(i + 2.0) * p for p in params]) * 1.0
 
-        found[i] = lower_objective.call(objective, {}, None, model, parameters=[model.value]).item()
+        found[i] = levels.call(objective, {}, None, model, parameters=[model.value]).item()
 
     threads = [threading.Thread(target=run, args=(i,)) for i in (0, 1)]
     for thread in threads:
@@ -387,9 +387,9 @@ def test_an_objective_with_params_within_another_one_may_have_other_variables():
         return ll_model(params=[10.0 * p for p in params])
 
     def outer(batch, ul_model, ll_model, params):
-        one = lower_objective.call(inner, {}, None, ll_model, parameters=[ll_model.right])
+        one = levels.call(inner, {}, None, ll_model, parameters=[ll_model.right])
         return one + ll_model(params=[10.0 * p for p in params])
 
-    loss = lower_objective.call(outer, {}, None, model, parameters=[model.left, model.right])
+    loss = levels.call(outer, {}, None, model, parameters=[model.left, model.right])
     assert loss.item() == 60.0 + 600.0
     assert vars(model) == before

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from typing import Any
 
-from jboat import functional, lower_objective
+from jboat import functional, levels
 from jboat.chain_plan import ChainOptions
 from jboat.gm_ol.sequential_ds import SequentialDS, makes_functional_dynamical_system
 from jboat.na_ol.sequential_hg import SequentialHG, makes_functional_na_operation
@@ -98,7 +98,7 @@ class Chains(OuterMethod):
             chain = self._lower_chain_without_graphs
             trajectory: Trajectory = self._lower_loop(chain, pair, start, Events())["auxiliary_model"]
             loss = trajectory.evaluate(
-                lambda model: lower_objective.call(
+                lambda model: levels.call(
                     problem.ul_objective, pair[1], problem.ul_model, model, parameters=problem.ll_var
                 )
             )

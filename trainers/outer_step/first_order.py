@@ -7,7 +7,7 @@ import functools
 
 from jboat import registry
 from jboat.fo_ol.first_order import FirstOrder
-from jboat.lower_objective import batch_of_step
+from jboat.levels import batch_of_step
 from jboat.outer_step import OuterStep
 from jboat.trainers.data.step_batches import Pair
 from jboat.trainers.outer_step.finiteness import lower_failure

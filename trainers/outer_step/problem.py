@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import functools
 from typing import Any
 
-from jboat import functional, registry, running_statistics
+from jboat import functional, levels, registry, running_statistics
 from jboat.chain_plan import ChainOptions, ChainPlan
-from jboat.lower_objective import Objective
+from jboat.levels import Objective
 from jboat.trajectory import Trajectory
 import jittor as jt
 
@@ -45,6 +45,7 @@ class Problem:
     def __post_init__(self) -> None:
         self.plan = registry.plan(*((self.gm_op, self.na_op) if self.fo_op is None else ((), ())))
         self.options = ChainOptions(self.plan, self.config)
+        levels.upper_variables_are(self.ul_var, self.ul_model)  # before a chain is made, since lower steps know no x
         self.begin_step()
 
     def begin_step(self) -> None:

@@ -1,0 +1,100 @@
+"""What ranks tell each other, each rank by itself; run by several under ``mpirun``, with a folder for what they find."""
+
+import json
+from pathlib import Path
+import sys
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from jboat import autodiff
+from jboat.backend import ranks
+import jittor as jt
+import numpy as np
+from problems import Point
+
+RANK, SIZE = ranks.rank(), ranks.size()
+
+
+def numbers():
+    """Gathers, sums and means of numbers, which are float64 all the way."""
+    return {
+        "gathered": ranks.gathered([RANK + 0.25, 1e300 * RANK]),
+        "sum": ranks.sum_of([1.0 + RANK, 0.1]),
+        "mean": ranks.mean_of([float(RANK)], weight=RANK + 1),
+        "without rank 0": ranks.mean_of([float("nan") if RANK == 0 else 3.0], weight=float(RANK > 0)),
+        "bytes": ranks.broadcast_bytes(b"said by %d" % RANK, root=SIZE - 1).decode(),
+        "nothing": ranks.broadcast_bytes(b"").decode(),
+    }
+
+
+def variables():
+    """Broadcast to the bit, whatever the type, and the mean of a list."""
+    held = {
+        "float32": jt.array(np.full(3, RANK + 0.1, np.float32)),
+        "float64": jt.array(np.full((2, 2), RANK + 0.1), dtype="float64"),
+        "int64": jt.array(np.array([2**40 + RANK], np.int64), dtype="int64"),
+        "bool": jt.array(np.array([RANK == SIZE - 1])),
+        "empty": jt.array(np.zeros((0, 2), np.float32)),
+    }
+    held["stopped"] = jt.array(np.array([float(RANK)], np.float32)).stop_grad()
+    ranks.broadcast(list(held.values()), root=SIZE - 1)
+    wide = [jt.ones((2, 3)) * RANK, jt.array([1.0, 2.0]), jt.zeros((0, 3)), jt.array(np.array([0.1]), dtype="float64")]
+    half = jt.array(np.array([0.5 * RANK, 1.0], np.float16))
+    return {
+        "broadcast": {name: v.numpy().tolist() for name, v in held.items()},
+        "dtypes": {name: str(v.dtype) for name, v in held.items()},
+        "stop_grad": {name: v.is_stop_grad() for name, v in held.items()},
+        "mean": [v.numpy().tolist() for v in ranks.mean([*wide, half])],
+        "mean's dtypes": [str(v.dtype) for v in ranks.mean([*wide, half])],
+    }
+
+
+def derivatives():
+    """Up to the fourth derivative of ``sum over ranks of a (w_0^5).sum() + (w_1^3 w_2).sum()``, a = rank + 1.
+
+    The list holds Vars of two dtypes and three shapes; a second call, added to it, leaves some of them out.
+    """
+    w = [jt.array([[1.0, 2.0], [0.5, -1.0]]), jt.array([1.5, -2.0]), jt.array([3.0])]
+    a = float(RANK + 1)
+    first, second = ranks.shared(w), ranks.shared(w)
+    here = a * (first[0] ** 5).sum() + (first[1] ** 3 * first[2]).sum()
+    (total,) = ranks.summed([here])
+    (other,) = ranks.summed([a * (second[1] ** 2).sum()])
+    value, found = total + other, {"value": (total + other).item()}
+    gradient = autodiff.grad(value, w)
+    for order in range(1, 5):
+        found[f"order {order}"] = [g.numpy().tolist() for g in gradient]
+        gradient = autodiff.grad(sum(g.sum() for g in gradient), w)
+    return found
+
+
+def traffic():
+    """Of the derivatives by some of the variables only what they need is reduced, and it is counted."""
+    x, y = [Point([1.0, 2.0]).value, jt.array([[1.0, 2.0, 3.0]])], [jt.array([0.5, 0.25])]
+    here_x, here_y = ranks.shared(x), ranks.shared(y)
+    (total,) = ranks.summed([(here_x[0] * here_y[0]).sum() ** 3 + here_x[1].sum()])
+    found = {}
+    for name, wanted in (("x", x), ("y", y), ("both", [*x, *y])):
+        before = ranks.traffic()
+        jt.sync(autodiff.grad(total, wanted))
+        found[name] = [b - a for a, b in zip(before, ranks.traffic(), strict=True)]
+    return found
+
+
+def executed():
+    """How many reductions Jittor has run between two calls, by its own profiler, and how many were counted."""
+    w = [jt.array([1.0, 2.0]), jt.array([[1.0, 2.0]])]
+    (total,) = ranks.summed([sum((v**3).sum() for v in ranks.shared(w))])
+    with jt.profile_scope() as report:
+        before = ranks.traffic()
+        gradient = autodiff.grad(total, w)
+        del total  # what is held is computed too
+        jt.sync(autodiff.vjp(gradient, w, [jt.ones_like(v) for v in w]))
+        counted = ranks.traffic().reductions - before.reductions
+    runs = sum(int(row[2]) for row in report if "all_reduce" in str(row[0]))
+    return {"run": runs, "counted": counted}
+
+
+if __name__ == "__main__":
+    CASES = (numbers, variables, derivatives, traffic, executed)
+    Path(sys.argv[1], f"{RANK}.json").write_text(json.dumps({case.__name__: case() for case in CASES}))
