@@ -192,7 +192,7 @@ def _restore_optimizer(optimizer: jt.optim.Optimizer, state: Mapping[str, Any]) 
 
 
 def _require_same_run(trainer: BilevelTrainer, tree: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    mine, theirs = _flat(trainer.configuration()), _flat(tree["configuration"])
+    mine, theirs = flat(trainer.configuration()), flat(tree["configuration"])
     shapes = {name: list(v.shape) for name, v in variables(trainer).items()}
     saved_shapes = {name: list(array.shape) for name, array in tree["variables"].items()}
     differences = _differences(mine, theirs) + _differences(shapes, saved_shapes)
@@ -225,11 +225,11 @@ def _equal(mine: Any, theirs: Any) -> bool:
     return isinstance(mine, bool) == isinstance(theirs, bool) and bool(mine == theirs)
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one dict of dotted names; tuples as lists, as JSON has them."""
     if isinstance(value, Mapping):
         flat: dict[str, Any] = {}
         for key, entry in value.items():
-            flat.update(_flat(entry, f"{prefix}.{key}" if prefix else str(key)))
+            flat.update(flat(entry, f"{prefix}.{key}" if prefix else str(key)))
         return flat
     return {prefix: list(value) if isinstance(value, tuple) else value}
