@@ -12,7 +12,6 @@ from jboat import functional, levels, registry
 from jboat.backend import ranks
 from jboat.backend.rank_failures import failing_together
 from jboat.callbacks.callback import Callback
-from jboat.callbacks.callback import Callback
 import jboat.fo_ol
 import jboat.gm_ol
 from jboat.levels import Objective

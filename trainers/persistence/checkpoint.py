@@ -228,8 +228,8 @@ def _equal(mine: Any, theirs: Any) -> bool:
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one dict of dotted names; tuples as lists, as JSON has them."""
     if isinstance(value, Mapping):
-        flat: dict[str, Any] = {}
+        entries: dict[str, Any] = {}
         for key, entry in value.items():
-            flat.update(flat(entry, f"{prefix}.{key}" if prefix else str(key)))
-        return flat
+            entries.update(flat(entry, f"{prefix}.{key}" if prefix else str(key)))
+        return entries
     return {prefix: list(value) if isinstance(value, tuple) else value}
