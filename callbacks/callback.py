@@ -40,10 +40,13 @@ class Callback:
     Attributes:
         rank: callbacks of a lower rank run first: 0 for those that change or add something, 1 for those that read
             metrics, such as loggers and early stopping, 2 for checkpoints.
+        writes: whether its hooks do nothing but write files or to the terminal. Of several processes (``mpirun``) that
+            of rank 0 alone calls them; other callbacks' are called in each, and must do the same in each.
         later_metrics: names of metrics that it adds to ``state.metrics`` at some steps only.
     """
 
     rank = 0
+    writes = False
     later_metrics: tuple[str, ...] = ()
 
     @property

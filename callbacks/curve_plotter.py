@@ -31,6 +31,7 @@ class CurvePlotter(Callback):
     """
 
     rank = 1
+    writes = True
 
     def __init__(
         self,

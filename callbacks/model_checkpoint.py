@@ -61,6 +61,7 @@ class ModelCheckpoint(Callback):
     """
 
     rank = 2
+    writes = True
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ class ProgressBar(Callback):
     """
 
     rank = 1
+    writes = True
 
     def __init__(self, stream: IO[str] | None = None, disable: bool | None = None) -> None:
         self._stream = stream

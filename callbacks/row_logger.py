@@ -37,6 +37,7 @@ class RowLogger(Callback):
     """
 
     rank = 1
+    writes = True
 
     def __init__(
         self, folder: str | os.PathLike[str] | None, name: str, *, times: bool = True, flush_seconds: float = 1.0

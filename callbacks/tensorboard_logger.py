@@ -45,6 +45,7 @@ class TensorBoardLogger(Callback):
     """
 
     rank = 1
+    writes = True
 
     def __init__(
         self,

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jboat import functional, levels, registry
+from jboat.backend import ranks
+from jboat.backend.rank_failures import failing_together
 from jboat.callbacks.callback import Callback
 import jboat.fo_ol
 import jboat.gm_ol
 from jboat.levels import Objective
 import jboat.na_ol  # noqa: F401
 from jboat.optim import UpdateRule
-from jboat.outer_step import mean
 from jboat.trainers import arguments
 from jboat.trainers import device as devices
 from jboat.trainers.callback_list import CallbackList, with_default_loggers
 from jboat.trainers.configuration import build, description
-from jboat.trainers.data.loaders import as_item, batch_size, check_loader
+from jboat.trainers.data.loaders import batch_size, check_loader, drawn
+from jboat.trainers.data.sharding import Sharding, require_same_batches
 from jboat.trainers.data.step_batches import task_pairs
 from jboat.trainers.device_scope import device_scope
 from jboat.trainers.evaluation import UnknownSize, evaluation_mode, weighted_means
@@ -260,10 +262,12 @@ class BilevelTrainer:
         """
         return batch_size(batch)
 
+    @failing_together
     def evaluate(self, loader: Any) -> dict[str, float]:
         """Means of :meth:`evaluation_step` over a loader, weighted by batch size, at the present parameters.
 
-        No graph is built, dropout is off, and nothing of the training state changes.
+        With several ranks each is given its part of every batch, and the means are over the parts of all. No graph is
+        built, dropout is off, and nothing of the training state changes.
 
         Raises:
             TypeError: if the loader is of a wrong kind, ``evaluation_step`` returns no dict, or a metric is no number.
@@ -274,6 +278,7 @@ class BilevelTrainer:
         with device_scope(self.device), out_of_memory, evaluation_mode([self.ul_model, self.ll_model]):
             return weighted_means(loader, self.evaluation_step, self.evaluation_batch_size, self._unknown_size.warn)
 
+    @failing_together
     def hypergradient(self, ll_batch: Any, ul_batch: Any, *, check_second_order: bool = True) -> HyperGradientResult:
         """The hypergradient at the present parameters; models, optimizers and batches stay as they are.
 
@@ -295,20 +300,23 @@ class BilevelTrainer:
         given = list(ll_batch) if fresh else [ll_batch]
         if fresh and len(given) != self.lower_iters:
             raise ValueError(f"ll_batch must be a list of lower_iters = {self.lower_iters} batches, got {len(given)}")
-        lower_items = [as_item(item, "ll_batch") for item in given]
-        pairs = task_pairs(lower_items, as_item(ul_batch, "ul_batch"), fresh)
+        lower_items = [drawn(item, "ll_batch", fixed=True) for item in given]
+        whole = task_pairs(lower_items, drawn(ul_batch, "ul_batch", fixed=True), fresh)
+        require_same_batches(whole)
+        pairs, share = Sharding().own(whole)
         run = self.current_run
         run.problem.begin_step()
         with device_scope(self.device), functional.preserved(run.problem.statistics()):
             if check_second_order and run.second_order.is_due(run.method):
                 run.check_first_batch(pairs[0])
-            result = mean(run.step(pairs, Events()))
+            result = run.step(pairs, Events(), share)
         if result.failure is not None:
             raise result.failure
         if not run.zero_watch.settled:
             run.look_for_zero(result)
         return result
 
+    @failing_together
     def fit(
         self,
         ll_loader: Any,
@@ -374,7 +382,7 @@ class BilevelTrainer:
         return self.history
 
     def save_checkpoint(self, path: str | Path, *, measured: bool = False) -> None:
-        """Write everything that a run needs to go on exactly as if it had not stopped.
+        """Write everything that a run needs to go on exactly as if it had not stopped; of several ranks rank 0 writes.
 
         Args:
             path: the file.
@@ -384,10 +392,13 @@ class BilevelTrainer:
         Raises:
             OSError: if the file cannot be written; one that was there before is left as it was.
         """
-        checkpoint.save(self, path, measured=measured)
+        if ranks.rank() == 0:
+            checkpoint.save(self, path, measured=measured)
 
     def load_checkpoint(self, path: str | Path, what: Literal["all", "models"] = "all") -> None:
         """Take a checkpoint back; the next :meth:`fit` goes on where it was saved, in the middle of an epoch too.
+
+        Of several ranks all have to call this, and all read the file; another number of them than wrote it will do.
 
         One that a ModelCheckpoint kept for a metric of the step itself, such as ``ul_loss``, gives back the variables
         at which that was measured, before the step's update; ``fit(resume_from="last")`` those after it.
@@ -405,6 +416,7 @@ class BilevelTrainer:
                 ``"models"``, of models with other names or shapes. Nothing has changed then.
         """
         arguments.choice("what", what, ("all", "models"))
+        ranks.barrier()  # rank 0 may be writing it
         (checkpoint.load if what == "all" else load_models)(self, path)
 
     def save_weights(self, path: str | Path, level: Literal["ll", "ul"] | None = None) -> None:
@@ -419,7 +431,8 @@ class BilevelTrainer:
             ValueError: for another ``level``.
             OSError: if the file cannot be written; one that was there before is left as it was.
         """
-        weights.save(self, path, level)
+        if ranks.rank() == 0:
+            weights.save(self, path, level)
 
     def configuration(self) -> dict[str, Any]:
         """What this trainer was made with, as JSON can hold it."""

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jboat.backend import ranks
 from jboat.callbacks.callback import HOOKS, Callback
 from jboat.callbacks.csv_logger import CSVLogger
 from jboat.callbacks.row_logger import RowLogger
@@ -51,20 +52,22 @@ class CallbackList:
         numbers = [keys[: i + 1].count(key) for i, key in enumerate(keys)]
         self._keys = [key if n == 1 else f"{key} #{n}" for key, n in zip(keys, numbers, strict=True)]
         self._listeners = {hook: [c for c in self.callbacks if _overrides(c, hook)] for hook in HOOKS}
+        here = [c for c in self.callbacks if not c.writes or ranks.rank() == 0]
+        self._called = {hook: [c for c in listening if c in here] for hook, listening in self._listeners.items()}
 
     def by_key(self) -> dict[str, Callback]:
         """The callbacks by key; of those with the same key and other folders, the second has ``#2`` behind it."""
         return dict(zip(self._keys, self.callbacks, strict=True))
 
     def call(self, hook: str, trainer: BilevelTrainer, state: TrainerState, *extra: Any) -> None:
-        """Call one hook of every callback that has it."""
-        for callback in self._listeners[hook]:
+        """Call one hook of every callback that has it; of those that write, on rank 0 alone."""
+        for callback in self._called[hook]:
             getattr(callback, hook)(trainer, state, *extra)
 
     def call_all(self, hook: str, trainer: BilevelTrainer, state: TrainerState, *extra: Any) -> None:
-        """Call one hook of every callback even where some fail; the first failure is raised afterwards."""
+        """Call one hook as :meth:`call` does, even where some fail; the first failure is raised afterwards."""
         failure: BaseException | None = None
-        for callback in self._listeners[hook]:
+        for callback in self._called[hook]:
             try:
                 getattr(callback, hook)(trainer, state, *extra)
             except BaseException as error:
@@ -73,7 +76,7 @@ class CallbackList:
             raise failure
 
     def listens(self, hook: str) -> bool:
-        """Whether any callback has the hook."""
+        """Whether any callback has the hook, on this rank or another."""
         return bool(self._listeners[hook])
 
 

@@ -27,6 +27,7 @@ class NonFiniteError(ArithmeticError):
     """A loss or a gradient became NaN or infinite.
 
     Attributes:
+        what: what is not finite.
         operator: the operator at work, such as ``"NGD"`` or ``"RAD"``.
         step: the outer step, counted from 1.
         inner_step: the lower step, counted from 1; None where the upper level failed.
@@ -35,6 +36,7 @@ class NonFiniteError(ArithmeticError):
     def __init__(self, what: str, *, operator: str, step: int, inner_step: int | None = None) -> None:
         place = f"outer step {step}" + ("" if inner_step is None else f", inner step {inner_step}")
         super().__init__(f"{operator}: {what} at {place}")
+        self.what = what
         self.operator = operator
         self.step = step
         self.inner_step = inner_step

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import json
 import logging
 from typing import Any
 
 from jboat import functional
+from jboat.backend import ranks
 from jboat.trainers.data.loader_stream import LoaderStream
 from jboat.trainers.data.loaders import Batch
+from jboat.trainers.data.sharding import EvaluatedPart, Sharding
 from jboat.trainers.metric_value import metric_value
 import jittor as jt
 
@@ -88,7 +91,8 @@ def weighted_means(
 ) -> dict[str, float]:
     """Means over a loader's batches, weighted by their sizes; unweighted where the size of one is not known.
 
-    A metric that some batches do not have is averaged over those that do.
+    A metric that some batches do not have is averaged over those that do. With several ranks each takes its part of
+    every batch, and the means are over the parts of all ranks.
 
     Args:
         loader: any loader.
@@ -100,25 +104,55 @@ def weighted_means(
         TypeError: if ``step`` returns something other than numbers by name.
         ValueError: if the loader is empty, or gives lists of tasks.
     """
-    stream = LoaderStream(loader, "loader")
-    rows: list[tuple[int | None, dict[str, float]]] = []
+    stream, sharding = LoaderStream(loader, "loader"), Sharding()
+    rows: list[tuple[int | None, EvaluatedPart, dict[str, float]]] = []
     unsized: Batch | None = None
-    while (batch := stream.draw()) is not None:
-        if isinstance(batch, list):
+    while (whole := stream.draw()) is not None:
+        if isinstance(whole, list):
             raise ValueError("loader gave a list of tasks; evaluate takes single batches")
-        numbers = step(batch)
+        part = sharding.evaluated(whole)
+        numbers = step(part.batch)
         if not isinstance(numbers, Mapping):
             raise TypeError(f"evaluation_step must return a dict of numbers, got {type(numbers).__name__}")
         row = {name: metric_value(name, value, "an evaluation") for name, value in numbers.items()}
-        size = size_of(batch)
-        unsized = batch if size is None else unsized
-        rows.append((size, row))
+        size = size_of(part.batch)
+        unsized = part.batch if size is None else unsized
+        rows.append((size, part, row))
     if unsized is not None and len(rows) > 1:
         complain(unsized)
-    sums: dict[str, tuple[float, int]] = {}
-    for size, row in rows:
-        weight = 1 if unsized is not None or size is None else size
+    counts_the_same = _on_any_rank(unsized is not None, len(rows))
+    sums: dict[str, tuple[float, float]] = {}
+    for size, part, row in rows:
+        weight = part.share if counts_the_same or size is None else size * part.counted
         for name, value in row.items():
             total, weights = sums.get(name, (0.0, 0))
             sums[name] = total + weight * value, weights + weight
-    return {name: total / weights for name, (total, weights) in sums.items()}
+    return {name: total / weights for name, (total, weights) in _over_ranks(sums).items()}
+
+
+def _on_any_rank(unsized: bool, batches: int) -> bool:
+    """Whether the size of a batch is not known, here or on another rank.
+
+    Raises:
+        ValueError: on all ranks, if the loader is longer on some of them.
+    """
+    rows = ranks.gathered([unsized, batches])
+    if len({row[1] for row in rows}) > 1:
+        raise ValueError(
+            f"loader gave {', '.join(f'{row[1]:.0f}' for row in rows)} batches on ranks 0 to {len(rows) - 1}: all of "
+            "them have to read the same batches, of each of which every one takes its part"
+        )
+    return any(row[0] for row in rows)
+
+
+def _over_ranks(sums: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Sums and their weights, added up over all ranks."""
+    if ranks.size() == 1:
+        return sums
+    told = json.dumps(sums).encode()
+    everywhere: dict[str, tuple[float, float]] = {}
+    for rank in range(ranks.size()):
+        for name, (total, weights) in json.loads(ranks.broadcast_bytes(told, root=rank)).items():
+            before = everywhere.get(name, (0.0, 0.0))
+            everywhere[name] = before[0] + total, before[1] + weights
+    return everywhere

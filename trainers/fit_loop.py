@@ -9,11 +9,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jboat import functional
+from jboat.backend import ranks
 from jboat.trainers import seeding
 from jboat.trainers.data.fit_streams import FitStreams
 from jboat.trainers.fit_step import FitStep
 from jboat.trainers.history_recorder import record
 from jboat.trainers.interrupt import DeferredInterrupt, InterruptedFit
+from jboat.trainers.lockstep import Lockstep
 from jboat.trainers.persistence.resume import resume, way_on
 from jboat.trainers.timed_hooks import TimedHooks
 from jboat.trainers.trainer_state import Phase, StopReason
@@ -55,7 +57,9 @@ class FitLoop:
         self._state = trainer.state
         seed = trainer.current_run.draw_random_seed()
         seeds = [seeding.derived_seed(seed, level, trainer.state.step) for level in (1, 2, 3)]
-        self.streams = FitStreams(ll_loader, ul_loader, val_loader, seeds if trainer.deterministic else [None] * 3)
+        seeded = trainer.deterministic or ranks.size() > 1  # all ranks read in the same order
+        self.streams = FitStreams(ll_loader, ul_loader, val_loader, seeds if seeded else [None] * 3)
+        self._lockstep = Lockstep(trainer, {"ll_loader": ll_loader, "ul_loader": ul_loader, "val_loader": val_loader})
         self._val_every = val_every
         self._evaluation_metrics = evaluation_metrics
         self._hooks = TimedHooks(trainer)
@@ -80,9 +84,10 @@ class FitLoop:
                 resumed = self._run.resumption.take_up(self, trainer.callbacks)
                 state.begin_fit(resumed=resumed, max_epochs=max_epochs, max_steps=max_steps)
                 self._begin(resumed)
+                self._lockstep.begin()
                 self._step.begin_fit()
                 self._hooks.call("on_fit_start")
-                interrupt.raise_if_requested()
+                self._stop_together()
                 self._begun, self._max_time = time.perf_counter() - state.elapsed, max_time
                 self._train()
                 self._hooks.call("on_fit_end")
@@ -147,6 +152,7 @@ class FitLoop:
             self.streams.ll.wrapped = False
             self._hooks.call("on_epoch_start")
             self._state.phase = Phase.NEXT
+            self._stop_together()
 
     def _ends_between_steps(self) -> bool:
         return self._state.phase is Phase.NEXT and self._state.stop_reason is not None
@@ -173,7 +179,7 @@ class FitLoop:
         if self.evaluates_after(state.step):
             self._evaluate(Phase.STEP_EVALUATED)
         state.phase = Phase.STEP_EVALUATED
-        self._interrupt.raise_if_requested()
+        self._stop_together()
 
     def _look_whether_pass_is_over(self) -> None:
         """Go on to the next step or to the end of the epoch; a run about to stop looks whether the pass has ended."""
@@ -198,7 +204,16 @@ class FitLoop:
             self._reached_epoch_limit()
             self._state.phase = Phase.EPOCH_END
             self._hooks.call("on_epoch_end")
-            self._interrupt.raise_if_requested()
+            self._stop_together()
+
+    def _stop_together(self) -> None:
+        """End the run if a signal came, to this rank or another; what one rank asks to stop, all stop."""
+        if ranks.size() > 1:
+            received = self._lockstep.agree(self._state, self._interrupt.received)
+            if received is None:  # one that has come since is for the next time
+                return
+            self._interrupt.adopt(received)
+        self._interrupt.raise_if_requested()
 
     def _end_step(self) -> None:
         """Tell the callbacks of a finished step, which has its row in the history whatever they do."""

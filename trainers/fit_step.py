@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from jboat import running_statistics
-from jboat.outer_step import mean
 from jboat.trainers.data.fit_streams import FitStreams
+from jboat.trainers.data.sharding import Sharding, require_same_batches
 from jboat.trainers.data.step_batches import Pair, draw_pairs
 from jboat.trainers.outer_step.method import Events
 from jboat.trainers.outer_step.upper_step import rate_of
@@ -36,6 +36,7 @@ class FitStep:
         self._run = trainer.current_run
         self._state = trainer.state
         self._streams = streams
+        self._sharding = Sharding()
         self._hooks = hooks
         self._check_second_order = check_second_order
         self._first_batch_checked = False
@@ -49,7 +50,11 @@ class FitStep:
         self._keeps_measured = any(c.wants_measured_values(self._trainer, self._state) for c in callbacks)
 
     def draw(self) -> list[Pair] | None:
-        """The batches of the next step; None where the pass over the lower loader has ended."""
+        """This rank's batches of the next step; None where the pass over the lower loader has ended.
+
+        Raises:
+            ValueError: if ranks drew different batches, or a batch has fewer samples than there are ranks.
+        """
         trainer = self._trainer
         begun = time.perf_counter()
         pairs = draw_pairs(
@@ -59,6 +64,9 @@ class FitStep:
             lower_steps=trainer.lower_iters,
             fresh=trainer.lower_batches == "fresh",
         )
+        require_same_batches(pairs)
+        if pairs is not None:
+            pairs, self._run.share = self._sharding.own(pairs)
         self._data_seconds += time.perf_counter() - begun
         if pairs is None:
             self._streams.ll.commit()
@@ -91,7 +99,7 @@ class FitStep:
             on_lower_step=self._on_lower_step if trainer.callbacks.listens("on_lower_step_end") else None,
             lower_losses=any(c.wants_lower_losses(trainer, state) for c in trainer.callbacks.callbacks),
         )
-        found = mean(run.step(pairs, events))
+        found = run.step(pairs, events, run.share)
         self._hooks.call("on_before_upper_step", found)
         failure = None if found.skip else run.failure_of(found)
         if failure is not None:

@@ -38,6 +38,7 @@ class DeferredInterrupt:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._came = False
         self._previous: dict[signal.Signals, Any] = {}
         self._actions: dict[signal.Signals, Any] = {}
 
@@ -70,10 +71,14 @@ class DeferredInterrupt:
                 _set_action(number, self._actions[number])
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        second = self.received is not None
+        second, self._came = self._came, True
         self.received = signal.Signals(number)
         if second:
             raise InterruptedFit(f"a second signal, {self.received.name}, ended fit", at_once=True)
+
+    def adopt(self, received: signal.Signals) -> None:
+        """Take a signal that came to another rank for one's own."""
+        self.received = received
 
     def raise_if_requested(self) -> None:
         """Raise :class:`InterruptedFit` if a signal came."""
@@ -94,7 +99,7 @@ class DeferredInterrupt:
         """
         if self.received is None:
             return
-        previous = self._previous[self.received]
+        previous = self._previous.get(self.received)  # another rank's signal may be ignored here
         if callable(previous) and previous is not signal.default_int_handler:
             previous(self.received, None)
         elif self.received is signal.SIGINT:

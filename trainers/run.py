@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jboat import functional
+from jboat.backend import ranks
 from jboat.optim import OptimizerState, UpdateRule
-from jboat.outer_step import OuterStep
+from jboat.outer_step import OuterStep, mean
 from jboat.trainers import seeding
+from jboat.trainers.data.sharding import TaskShare
 from jboat.trainers.data.step_batches import Pair
 from jboat.trainers.first_batch import SecondOrderCheck
 from jboat.trainers.outer_step import device_memory
@@ -17,6 +19,7 @@ from jboat.trainers.outer_step.choice import chosen
 from jboat.trainers.outer_step.finiteness import failure_of
 from jboat.trainers.outer_step.method import Events, Start
 from jboat.trainers.outer_step.problem import Problem
+from jboat.trainers.outer_step.spread_tasks import mean_over_ranks
 from jboat.trainers.outer_step.upper_step import learning_rate, upper_step
 from jboat.trainers.outer_step.zero_hypergradient import ZeroWatch
 from jboat.trainers.persistence import checkpoint
@@ -41,7 +44,8 @@ class Run:
         rule: the rule of the lower optimizer.
 
     Attributes:
-        pairs: the batches of the outer step under way, one (lower, upper) pair per hypergradient.
+        pairs: this rank's batches of the outer step under way, one (lower, upper) pair per hypergradient.
+        share: which tasks of all these are, where each rank does some of them alone; else None.
         loaded_from: the checkpoint that was taken back last, or None.
         method: how an outer step is done; ``method.name`` is the operator that gives the direction of x.
         problem: the two levels and their operators.
@@ -62,6 +66,7 @@ class Run:
         self.method = chosen(problem)
         self.rule = rule
         self.pairs: list[Pair] = []
+        self.share: TaskShare | None = None
         self.loaded_from: Path | None = None
         self.initialization: list[jt.Var] | None = None
         self.auxiliary: dict[str, list[jt.Var]] = {}
@@ -84,8 +89,9 @@ class Run:
         Raises:
             ValueError: if there is no lower loop: with DM or a first-order method.
         """
-        starts = [self.start(task) for task in range(len(self.pairs))]
-        return self.method.unrolled_value(self.pairs, starts, [checkpoint.as_var(array) for array in x])
+        starts = [self.start(task, self.share) for task in range(len(self.pairs))]
+        value = self.method.unrolled_value(self.pairs, starts, [checkpoint.as_var(array) for array in x])
+        return self._over_tasks(value)
 
     def value(self, x: Sequence[np.ndarray], found: OuterStep) -> float:
         """What the direction of the outer step under way is held to be the derivative of, at x; nothing changes.
@@ -112,7 +118,7 @@ class Run:
         point = [checkpoint.as_var(array) for array in x]
         problem = self.problem
         with functional.preserved(problem.statistics()), functional.substituted(problem.ul_var, point):
-            return float(found.value().item())
+            return self._over_tasks(float(found.value().item()))
 
     def lower_gradient_norm(self, y: Sequence[jt.Var]) -> float:
         """The Euclidean norm of the lower problem's gradient at y, for the last batches drawn; nothing changes.
@@ -124,7 +130,8 @@ class Run:
             y: one Var per entry of ``ll_var``, such as ``result.ll_parameters``.
         """
         task = len(self.pairs) - 1
-        return self.method.lower_gradient_norm(self.pairs[task], self.start(task), y)
+        norm = self.method.lower_gradient_norm(self.pairs[task], self.start(task, self.share), y)
+        return norm if self.share is None else ranks.gathered([norm])[self.share.last_rank][0]
 
     def measured_values(self) -> dict[str, np.ndarray]:
         """The trainer's ``values()``, with both levels' variables as when the step's own metrics were measured.
@@ -142,10 +149,10 @@ class Run:
         return loop is not None and loop.evaluates_after(step)
 
     def draw_random_seed(self) -> int:
-        """What this run's random numbers derive from: the trainer's ``seed``, or a number drawn once."""
+        """What this run's random numbers derive from: the trainer's ``seed``, or a number drawn once, by rank 0."""
         if self.random_seed is None:
             seed = self._trainer.seed
-            self.random_seed = seeding.drawn_seed() if seed is None else seed
+            self.random_seed = int(ranks.gathered([seeding.drawn_seed()])[0][0]) if seed is None else seed
         return self.random_seed
 
     def forget_starts(self) -> None:
@@ -161,13 +168,15 @@ class Run:
             return learned
         return problem.ll_var
 
-    def start(self, task: int) -> Start:
+    def start(self, task: int, share: TaskShare | None = None) -> Start:
         """Where the present outer step starts.
 
         Args:
-            task: for which of the step's pairs, from 0.
+            task: for which of this rank's pairs, from 0.
+            share: which of all tasks this rank's pairs are; None where all ranks do the same ones.
         """
         trainer = self._trainer
+        task += 0 if share is None else share.first
         seeds: Callable[[int], int] | None = None
 
         def reseed(inner_step: int) -> None:
@@ -189,15 +198,22 @@ class Run:
         self.problem.begin_step()
         self.second_order.check(self.method, pair, self.start(0), second_order=second_order)
 
-    def step(self, pairs: Sequence[Pair], events: Events) -> list[OuterStep]:
-        """What one outer step yields for each of its pairs of batches."""
+    def step(self, pairs: Sequence[Pair], events: Events, share: TaskShare | None = None) -> OuterStep:
+        """What one outer step yields: the average over its pairs of batches.
+
+        Args:
+            pairs: this rank's pairs.
+            events: called between the phases.
+            share: which tasks of all these are; None where all ranks do the same ones, each on its part of the batches.
+        """
         self.problem.begin_step()
         found = []
         for task, pair in enumerate(pairs):
-            start = self.start(task)
+            start = self.start(task, share)
             with device_memory.named(self.method.name, start.step):
                 found.append(self.method.step(pair, start, events))
-        return found
+        own = mean(found)
+        return own if share is None else mean_over_ranks(own, share, self.problem.statistics())
 
     def look_for_zero(self, found: OuterStep) -> None:
         """Warn where a hypergradient of zero says so for the first time."""
@@ -223,6 +239,11 @@ class Run:
         y = found.upper_loss_at or found.ll_parameters
         pairs = [*zip(problem.ll_var, y, strict=True), *zip(problem.ul_var, problem.ul_var, strict=True)]
         return [(variable, value.detach()) for variable, value in pairs]
+
+    def _over_tasks(self, value: float) -> float:
+        """The mean over all ranks' tasks of what is known of this one's."""
+        share = self.share
+        return value if share is None else ranks.mean_of([value], share.counts[ranks.rank()])[0]
 
     def _carried(self) -> OptimizerState | None:
         """The lower optimizer's state that the last step left, where it goes on with it."""

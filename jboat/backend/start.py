@@ -27,7 +27,16 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from jboat.backend import core_build, cuda_home, cuda_kernels, cuda_toolkit, onednn, precompiled_headers, python_config
+from jboat.backend import (
+    core_build,
+    cuda_home,
+    cuda_kernels,
+    cuda_toolkit,
+    mpi,
+    onednn,
+    precompiled_headers,
+    python_config,
+)
 from jboat.backend.cuda_toolkit import CudaToolkit
 from jboat.backend.jittor_home import jittor_home, not_written, require_writable_home, where_jittor_can_write
 import numpy as np
@@ -124,6 +133,7 @@ def _start_in_place(module: ModuleType) -> None:
 
 def _start(import_jittor: Callable[[], object]) -> None:
     home = _with_settings()
+    mpi.require(os.environ)
     with _side_effects_undone():
         with where_jittor_can_write(home):
             import jittor_utils
@@ -139,9 +149,11 @@ def _start(import_jittor: Callable[[], object]) -> None:
         precompiled_headers.use(sys.modules["jittor"])
         cuda_kernels.use(sys.modules["jittor"])
         _put_dispatchers()
-        from jboat.backend.cpu_ops import load  # it needs Jittor
+        from jboat.backend import rank_failures  # which needs Jittor, as the next does
+        from jboat.backend.cpu_ops import load
 
         load()  # now, since Jittor's compiler processes cannot be reached from a forked process
+        rank_failures.use()
 
 
 def _put_dispatchers() -> None:

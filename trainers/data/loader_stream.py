@@ -7,16 +7,17 @@ import contextlib
 import hashlib
 from typing import Any
 
+from jboat.backend.jittor_alone import jittor_alone
 from jboat.callbacks.saved_values import is_count
 from jboat.trainers import seeding
-from jboat.trainers.data.loaders import FORMS, Item, as_item, check_loader, known_length
+from jboat.trainers.data.loaders import FORMS, Item, as_item, check_loader, drawn, known_length
 from jboat.trainers.data.random_stream import RandomStream, unpacked_states
 import jittor as jt
 import numpy as np
 
 
 class LoaderStream:
-    """Batches of a loader, pass after pass.
+    """Batches of a loader, pass after pass; with several ranks whole ones, as arrays, all the same on each.
 
     Args:
         loader: the user's loader.
@@ -36,9 +37,9 @@ class LoaderStream:
         self._name = name
         self._seed = seed
         self._iterator: Iterator[Any] | None = None
-        self._whole: Item | None = as_item(loader, name) if isinstance(loader, Mapping) else None
-        fixed = self._whole is not None or type(loader) in (list, tuple)  # a subclass may shuffle as it is read
-        self._random = None if seed is None or fixed else RandomStream(seed)
+        self._whole: Item | None = drawn(loader, name, fixed=False) if isinstance(loader, Mapping) else None
+        self._fixed = self._whole is not None or type(loader) in (list, tuple)  # a subclass may shuffle as it is read
+        self._random = None if seed is None or self._fixed else RandomStream(seed)
         self._pass_start = self._generators()
         self._last: Item | None = None
         self.passes = 0
@@ -74,7 +75,7 @@ class LoaderStream:
             self._pass_start = self._generators()
             self.passes += 1
             self.position = 0
-        with contextlib.nullcontext() if self._random is None else self._random.active():
+        with jittor_alone(), contextlib.nullcontext() if self._random is None else self._random.active():
             if begins:
                 self._iterator = self._begin()
             try:
@@ -89,7 +90,7 @@ class LoaderStream:
                     ) from None
                 return None
         self.position += 1
-        self._last = as_item(raw, self._name)
+        self._last = drawn(raw, self._name, fixed=self._fixed)
         return self._last
 
     def draw_cycling(self) -> Item:
@@ -115,7 +116,7 @@ class LoaderStream:
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stood at the last :meth:`commit`."""
         passes, position, is_open, wrapped = self._committed
-        digest = "" if self._committed_last is None else _digest(self._committed_last)
+        digest = "" if self._committed_last is None else _digest(as_item(self._committed_last, self._name))
         counts = {"passes": passes, "position": position, "open": is_open, "wrapped": wrapped}
         return {**counts, "seed": self._seed, "generators": self._committed_start, "digest": digest}
 
@@ -140,7 +141,7 @@ class LoaderStream:
             for _ in range(state["position"]):
                 if self.draw() is None:
                     break
-            if self._last is not None and _digest(self._last) != state["digest"]:
+            if self._last is not None and _digest(as_item(self._last, self._name)) != state["digest"]:
                 raise ValueError(
                     f"{self._name} gives other batches than in the run that was saved. Its order must come from the "
                     "global generators of random or numpy, from a generator it makes anew in each pass, or from a "

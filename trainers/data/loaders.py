@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from jboat.backend import ranks
 import jittor as jt
 import numpy as np
 
@@ -51,17 +52,55 @@ def as_item(item: Any, name: str) -> Item:
     Raises:
         TypeError: if it is not a batch.
     """
+    raw = raw_item(item, name)
+    return [as_batch(entry, name) for entry in raw] if isinstance(raw, list) else as_batch(raw, name)
+
+
+def drawn(item: Any, name: str, *, fixed: bool) -> Item:
+    """An item of a loader, as a stream hands it on: with several ranks, arrays are cut before they become Vars.
+
+    Args:
+        item: what the loader gave.
+        name: what to call the loader in an error.
+        fixed: whether the loader's arrays stay as they are; else they are copied, since it may use them again.
+
+    Raises:
+        TypeError: if it is not a batch.
+    """
+    if ranks.size() == 1:
+        return as_item(item, name)
+    raw = raw_item(item, name)
+    if fixed:
+        return raw
+    return [_copied(batch) for batch in raw] if isinstance(raw, list) else _copied(raw)
+
+
+def _copied(batch: Batch) -> Batch:
+    return {key: value.copy() if isinstance(value, np.ndarray) else value for key, value in batch.items()}
+
+
+def raw_item(item: Any, name: str) -> Item:
+    """A batch, or a list of them, as dicts of the values that the user gave.
+
+    Raises:
+        TypeError: if it is not a batch.
+    """
     if isinstance(item, (list, tuple)) and item and not any(_is_array(v) for v in item):
-        return [_as_batch(entry, name) for entry in item]
-    return _as_batch(item, name)
+        return [_raw_batch(entry, name) for entry in item]
+    return _raw_batch(item, name)
 
 
-def _as_batch(item: Any, name: str) -> Batch:
+def _raw_batch(item: Any, name: str) -> Batch:
     if isinstance(item, (list, tuple)) and len(item) == 2 and all(_is_array(v) for v in item):
         item = {"data": item[0], "target": item[1]}
     if not isinstance(item, Mapping):
         raise TypeError(f"{name} gave a batch of type {type(item).__name__}; {FORMS}")
-    batch = {key: _as_value(key, value, name) for key, value in item.items()}
+    return dict(item)
+
+
+def as_batch(raw: Mapping[str, Any], name: str) -> Batch:
+    """A batch with numpy arrays as Vars, computed; the caller's dict stays as it is."""
+    batch = {key: _as_value(key, value, name) for key, value in raw.items()}
     jt.sync([value for value in batch.values() if isinstance(value, jt.Var)])
     return batch
 
@@ -70,12 +109,19 @@ def _as_value(key: Any, value: Any, name: str) -> Any:
     """Arrays, and what numpy makes arrays of, as Vars; so are integers that Jittor would cut to 32 bits."""
     if isinstance(value, jt.Var):
         return value
-    if isinstance(value, np.ndarray) or (hasattr(value, "__array__") and not isinstance(value, np.generic)):
+    if is_array(value):
         return _as_var(key, value, name)
     integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if integer and not _INT32.min <= int(value) <= _INT32.max:
         return _as_var(key, np.asarray(value), name)
     return value
+
+
+def is_array(value: Any) -> bool:
+    """Whether a batch's value becomes a Var: numpy makes an array of it, or it is one."""
+    if isinstance(value, (jt.Var, np.ndarray)):
+        return True
+    return hasattr(value, "__array__") and not isinstance(value, np.generic)
 
 
 def _as_var(key: Any, value: Any, name: str) -> jt.Var:

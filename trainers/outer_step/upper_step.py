@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jboat import functional
+from jboat.backend.jittor_alone import jittor_alone
 from jboat.plain_numbers import plain_inside
 import jittor as jt
 
@@ -18,7 +19,7 @@ def upper_step(optimizer: jt.optim.Optimizer, variables: list[jt.Var], gradients
     jittors = type(optimizer).__module__ == jt.optim.__name__  # others might scale the loss
     loss = functional.start_of_gradient if jittors else functional.dot
     gradients = functional.of_dtypes(functional.detached(gradients), variables)
-    with plain_inside([vars(optimizer), *optimizer.param_groups]):
+    with plain_inside([vars(optimizer), *optimizer.param_groups]), jittor_alone():  # ranks have the same gradients
         optimizer.step(loss(variables, gradients))
     lists = [values for group in optimizer.param_groups for values in group.values() if isinstance(values, list)]
     jt.sync([v for values in lists for v in values if isinstance(v, jt.Var)])

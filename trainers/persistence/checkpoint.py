@@ -203,7 +203,7 @@ def _require_same_run(trainer: BilevelTrainer, tree: Mapping[str, Any], path: st
 
 def configuration_differences(trainer: BilevelTrainer, tree: Mapping[str, Any]) -> list[str]:
     """What the run that wrote a checkpoint had set otherwise, a sentence each."""
-    return _differences(_flat(trainer.configuration()), _flat(tree["configuration"]))
+    return _differences(flat(trainer.configuration()), flat(tree["configuration"]))
 
 
 def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
@@ -231,11 +231,11 @@ def _equal(mine: Any, theirs: Any) -> bool:
     return isinstance(mine, bool) == isinstance(theirs, bool) and bool(mine == theirs)
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one dict of dotted names; tuples as lists, as JSON has them."""
     if isinstance(value, Mapping):
-        flat: dict[str, Any] = {}
+        entries: dict[str, Any] = {}
         for key, entry in value.items():
-            flat.update(_flat(entry, f"{prefix}.{key}" if prefix else str(key)))
-        return flat
+            entries.update(flat(entry, f"{prefix}.{key}" if prefix else str(key)))
+        return entries
     return {prefix: list(value) if isinstance(value, tuple) else value}

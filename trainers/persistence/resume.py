@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jboat.backend import ranks
 from jboat.callbacks.model_checkpoint import ModelCheckpoint
 from jboat.trainers.persistence import checkpoint
 from jboat.trainers.persistence.checkpoint import CheckpointError, DamagedCheckpointError
@@ -39,11 +41,11 @@ def resume(trainer: BilevelTrainer, source: str | Path) -> None:
             f"resume_from={source!r} needs a ModelCheckpoint among the callbacks, which says where to look"
         )
     if source == "best":
-        trainer.load_checkpoint(_best_file(callbacks))
+        trainer.load_checkpoint(_of_rank_0([_best_file(callbacks)])[0])
         return
     folders = ", ".join(dict.fromkeys(str(c.dirpath) for c in callbacks))
     found = {path.absolute(): path for c in callbacks for path in c.newest_first()}
-    candidates = sorted(found.values(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    candidates = _of_rank_0(sorted(found.values(), key=lambda path: path.stat().st_mtime_ns, reverse=True))
     if not candidates:
         logger.warning("no checkpoint in %s yet: the run starts afresh", folders)
         return
@@ -56,6 +58,12 @@ def resume(trainer: BilevelTrainer, source: str | Path) -> None:
             logger.info("resumed from %s", path)
             return
     raise CheckpointError(f"none of the {len(candidates)} checkpoints in {folders} can be read")
+
+
+def _of_rank_0(paths: list[Path]) -> list[Path]:
+    """The files that rank 0 has found, which alone writes any."""
+    told = ranks.broadcast_bytes(json.dumps([str(path) for path in paths]).encode())
+    return [Path(path) for path in json.loads(told)]
 
 
 def _require_a_file(source: str | Path) -> None:
