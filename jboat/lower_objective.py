@@ -59,6 +59,11 @@ def batch_of_step(feed: Batch | Sequence[Batch], step: int) -> Batch:
     return feed if isinstance(feed, Mapping) else feed[step]
 
 
+def batches_of_step(feed: Batch | Sequence[Batch]) -> list[Batch]:
+    """All batches of one level in an outer step."""
+    return [feed] if isinstance(feed, Mapping) else list(feed)
+
+
 def with_weight_decay(
     loss: jt.Var,
     parameters: Sequence[jt.Var],

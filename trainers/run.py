@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from jboat import functional
 from jboat.optim import OptimizerState, UpdateRule
 from jboat.outer_step import OuterStep
+from jboat.sl_ol.batches import Places
 from jboat.trainers import seeding
 from jboat.trainers.data.step_batches import Pair
 from jboat.trainers.first_batch import SecondOrderCheck
@@ -157,11 +158,12 @@ class Run:
             return learned
         return problem.ll_var
 
-    def start(self, task: int) -> Start:
+    def start(self, task: int, places: Places | None = None) -> Start:
         """Where the present outer step starts.
 
         Args:
             task: for which of the step's pairs, from 0.
+            places: which batches of the loaders it takes; None where they come from no loader.
         """
         trainer = self._trainer
         seeds: Callable[[int], int] | None = None
@@ -178,6 +180,7 @@ class Run:
             ll_state=self._carried,
             reseed=reseed if trainer.deterministic else None,
             auxiliary=self.auxiliary,
+            places=places,
         )
 
     def check_first_batch(self, pair: Pair, *, second_order: bool = True) -> None:
@@ -185,12 +188,12 @@ class Run:
         self.problem.begin_step()
         self.second_order.check(self.method, pair, self.start(0), second_order=second_order)
 
-    def step(self, pairs: Sequence[Pair], events: Events) -> list[OuterStep]:
+    def step(self, pairs: Sequence[Pair], events: Events, places: Places | None = None) -> list[OuterStep]:
         """What one outer step yields for each of its pairs of batches."""
         self.problem.begin_step()
         found = []
         for task, pair in enumerate(pairs):
-            start = self.start(task)
+            start = self.start(task, places)
             with device_memory.named(self.method.name, start.step):
                 found.append(self.method.step(pair, start, events))
         return found
