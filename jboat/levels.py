@@ -124,3 +124,8 @@ def with_entries(batch: Batch, **entries: Any) -> Batch:
 def batch_of_step(feed: Batch | Sequence[Batch], step: int) -> Batch:
     """The lower batch of an inner step: ``feed`` itself, or its entry when there is one per step."""
     return feed if isinstance(feed, Mapping) else feed[step]
+
+
+def batches_of_step(feed: Batch | Sequence[Batch]) -> list[Batch]:
+    """All batches of one level in an outer step."""
+    return [feed] if isinstance(feed, Mapping) else list(feed)

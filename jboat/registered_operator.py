@@ -11,7 +11,7 @@ from jboat.capabilities import Capabilities, LowerCapabilities, UpperCapabilitie
 from jboat.plain_numbers import plain
 from jboat.spelling import nearest
 
-Kind = Literal["gm", "na", "fo"]
+Kind = Literal["gm", "na", "fo", "sl"]
 
 
 class Operator(NamedTuple):
@@ -19,7 +19,7 @@ class Operator(NamedTuple):
 
     Attributes:
         name: the class's name.
-        kind: ``"gm"``, ``"na"`` or ``"fo"``.
+        kind: ``"gm"``, ``"na"``, ``"fo"`` or ``"sl"``.
         cls: the class.
         options: the dataclass that holds its section of ``solver_config``; None where it has no section of its own.
         cost: gradients, products and memory, in words.

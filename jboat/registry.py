@@ -52,7 +52,8 @@ def register_operator(
     """Class decorator that makes an operator known under its class name.
 
     Args:
-        kind: ``"gm"`` for lower-level dynamics, ``"na"`` for hypergradients, ``"fo"`` for first-order methods.
+        kind: ``"gm"`` for lower-level dynamics, ``"na"`` for hypergradients, ``"fo"`` for first-order methods, ``"sl"``
+            for stochastic single-loop methods.
         options: a dataclass with a default for every field; the operator's section of ``solver_config`` fills it.
         cost: gradients, Hessian-vector products and memory in an outer step, in words, for ``python -m jboat ops``.
         like: the built-in operator whose place in a chain this one can take, such as ``"CG"``: it is valid wherever
@@ -64,8 +65,8 @@ def register_operator(
         ValueError: for another ``kind``, if another class has the name, if ``like`` is missing or no built-in, or if
             the class's capabilities lack what that place asks for or cannot read its options.
     """
-    if kind not in ("gm", "na", "fo"):
-        raise ValueError(f"kind must be 'gm', 'na' or 'fo', got {kind!r}")
+    if kind not in ("gm", "na", "fo", "sl"):
+        raise ValueError(f"kind must be 'gm', 'na', 'fo' or 'sl', got {kind!r}")
     if options is not None and not is_dataclass(options):
         raise TypeError(f"options must be a dataclass, got {options!r}")
     rules = {"gm": DynamicalSystemRules, "na": HyperGradientRules}
@@ -78,7 +79,7 @@ def register_operator(
         role = like or name
         if (roles or like) and role not in roles:
             given = f"like={like!r}" if like else "no like="
-            places = f"one of {', '.join(roles)}" if roles else "left out for kind 'fo'"
+            places = f"one of {', '.join(roles)}" if roles else f"left out for kind {kind!r}"
             raise ValueError(f"register_operator of {name}: {given}; like must be {places}.{nearest(role, roles)}")
         operator = _with_capabilities(Operator(name, kind, cls, options, cost, role))
         _operators[name] = operator
@@ -106,7 +107,7 @@ def _with_capabilities(operator: Operator) -> Operator:
     else:
         owner = registered(operator.cls) or model
         operator = operator._replace(sections=owner.sections, section_options=owner.section_options)
-    if operator.kind == "fo":
+    if operator.kind in ("fo", "sl"):
         return operator
     capabilities = getattr(operator.cls, "capabilities", None)
     if operator.kind == "gm":

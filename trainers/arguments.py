@@ -201,6 +201,31 @@ def chain_options(plan: ChainPlan, solver_config: Mapping[str, Any], lower_iters
         )
 
 
+def method_in_place_of_chains(
+    fo_op: Any, sl_op: Any, gm_op: Sequence[str], na_op: Sequence[str], accumulate: Any
+) -> None:
+    """Require at most one method, that there is one of its name, and with ``sl_op`` no chains besides.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    for argument, name in (("fo_op", fo_op), ("sl_op", sl_op)):
+        if name is not None:
+            choice(argument, name, sorted(registry.operators(argument[:2])))  # type: ignore[arg-type]
+    if sl_op is None:
+        return
+    if fo_op is not None:
+        raise ValueError(f"sl_op={sl_op!r} and fo_op={fo_op!r} both replace the chains; give one of them")
+    for argument, chain, own in (("gm_op", gm_op, ("NGD",)), ("na_op", na_op, ("RAD",))):
+        if tuple(chain) != own:
+            raise ValueError(f"sl_op={sl_op!r} replaces both chains; leave out {argument}, got {list(chain)}")
+    if accumulate != 1:
+        raise ValueError(
+            f"accumulate must be 1 with sl_op={sl_op!r}, got {accumulate!r}: y, v and x move together in every step; "
+            "take larger batches"
+        )
+
+
 def single_step(method: str, warm_start: bool, lower_batches: str) -> None:
     """Refuse what a method without a lower loop cannot do.
 

@@ -14,16 +14,17 @@ from jboat.backend.rank_failures import failing_together
 from jboat.callbacks.callback import Callback
 import jboat.fo_ol
 import jboat.gm_ol
-from jboat.levels import Objective
-import jboat.na_ol  # noqa: F401
+from jboat.levels import Objective, batches_of_step
+import jboat.na_ol
 from jboat.optim import UpdateRule
+import jboat.sl_ol  # noqa: F401
 from jboat.trainers import arguments
 from jboat.trainers import device as devices
 from jboat.trainers.callback_list import CallbackList, with_default_loggers
 from jboat.trainers.configuration import build, description
-from jboat.trainers.data.loaders import batch_size, check_loader, drawn
+from jboat.trainers.data.loaders import batch_size, check_fixed, check_loader, drawn
 from jboat.trainers.data.sharding import Sharding, require_same_batches
-from jboat.trainers.data.step_batches import task_pairs
+from jboat.trainers.data.step_batches import Pair, task_pairs
 from jboat.trainers.device_scope import device_scope
 from jboat.trainers.evaluation import UnknownSize, evaluation_mode, weighted_means
 from jboat.trainers.fit_loop import FitLoop
@@ -62,6 +63,8 @@ class BilevelTrainer:
         na_op: hypergradient operators, in any order.
         fo_op: a first-order method instead of both chains, which are then not used. The lower optimizer's state carries
             over.
+        sl_op: a stochastic single-loop method instead of both chains, likewise; ``lower_iters`` counts in STOCBIO and
+            AMIGO alone, whose lower steps always have fresh batches.
         lower_iters: K, the number of lower steps in an outer step.
         solver_config: options of the operators, one section each, such as ``{"CG": {"k": 20}}``.
         gda_loss: GDA's aggregated objective, called ``g(ll_batch, ul_batch, ul_model, ll_model)`` with the weight in
@@ -106,6 +109,7 @@ class BilevelTrainer:
         gm_op: Sequence[str] = ("NGD",),
         na_op: Sequence[str] = ("RAD",),
         fo_op: str | None = None,
+        sl_op: str | None = None,
         lower_iters: int = 10,
         solver_config: Mapping[str, Mapping[str, Any]] | None = None,
         gda_loss: Objective | None = None,
@@ -124,14 +128,16 @@ class BilevelTrainer:
     ) -> None:
         arguments.module("ll_model", ll_model)
         arguments.module("ul_model", ul_model)
-        if fo_op is not None:
-            arguments.choice("fo_op", fo_op, sorted(registry.operators("fo")))
-            arguments.single_step(f"fo_op={fo_op!r}", warm_start, lower_batches)
-            ll_optimizer_state = "carry"
-        gm_chain, na_chain = registry.order_chain(gm_op, na_op)
-        plan = registry.plan(*((gm_chain, na_chain) if fo_op is None else ((), ())))
         arguments.positive_integer("lower_iters", lower_iters)
         arguments.positive_integer("accumulate", accumulate)
+        gm_chain, na_chain = registry.order_chain(gm_op, na_op)
+        arguments.method_in_place_of_chains(fo_op, sl_op, gm_chain, na_chain, accumulate)
+        single = fo_op if sl_op is None else sl_op
+        if single is not None:
+            argument = f"fo_op={single!r}" if sl_op is None else f"sl_op={single!r}"
+            arguments.single_step(argument, warm_start, lower_batches)
+            ll_optimizer_state = "carry"
+        plan = registry.plan(*((gm_chain, na_chain) if single is None else ((), ())))
         arguments.choice("lower_batches", lower_batches, ("shared", "fresh"))
         arguments.choice("ll_optimizer_state", ll_optimizer_state, ("reset", "carry"))
         sections = solver_config if solver_config is not None else {}
@@ -180,6 +186,7 @@ class BilevelTrainer:
             sections=self.solver_config,
             gda_loss=gda_loss or getattr(self, "gda_loss", None),
             fo_op=fo_op,
+            sl_op=sl_op,
         )
         given = with_default_loggers(list(callbacks), self.logger_dir)
         self.callbacks = CallbackList([HistoryRecorder(), *given], self.logger_dir)
@@ -222,6 +229,11 @@ class BilevelTrainer:
     def fo_op(self) -> str | None:
         """The first-order method that replaces both chains, or None."""
         return self.current_run.problem.fo_op
+
+    @property
+    def sl_op(self) -> str | None:
+        """The single-loop method that replaces both chains, or None."""
+        return self.current_run.problem.sl_op
 
     @property
     def initialization(self) -> list[jt.Var] | None:
@@ -284,8 +296,9 @@ class BilevelTrainer:
 
         Args:
             ll_batch: a lower batch; a list of K of them where ``lower_batches`` is ``"fresh"``. Lists of tasks at both
-                levels give the average of the tasks' hypergradients.
-            ul_batch: an upper batch.
+                levels give the average of the tasks' hypergradients. With ``sl_op`` a list is that of the batches of
+                one step.
+            ul_batch: an upper batch, or with ``sl_op`` likewise a list.
             check_second_order: whether to look at second derivatives on these batches, as :meth:`fit` does. This is
                 done once for the same objectives, by whichever of the two comes first.
 
@@ -296,15 +309,10 @@ class BilevelTrainer:
             SecondOrderError: if the lower objective has a wrong second derivative that the operators need.
         """
         self._levels.check()
-        fresh = self.lower_batches == "fresh"
-        given = list(ll_batch) if fresh else [ll_batch]
-        if fresh and len(given) != self.lower_iters:
-            raise ValueError(f"ll_batch must be a list of lower_iters = {self.lower_iters} batches, got {len(given)}")
-        lower_items = [drawn(item, "ll_batch", fixed=True) for item in given]
-        whole = task_pairs(lower_items, drawn(ul_batch, "ul_batch", fixed=True), fresh)
+        run = self.current_run
+        whole = self._pairs_of(ll_batch, ul_batch)
         require_same_batches(whole)
         pairs, share = Sharding().own(whole)
-        run = self.current_run
         run.problem.begin_step()
         with device_scope(self.device), functional.preserved(run.problem.statistics()):
             if check_second_order and run.second_order.is_due(run.method):
@@ -368,6 +376,10 @@ class BilevelTrainer:
                 "fit() was called while a fit() of the same trainer is under way; let that one end first"
             )
         arguments.fit_arguments(ll_loader, ul_loader, val_loader, val_every, max_epochs, max_steps, max_time)
+        method = self.current_run.method
+        if method.needs_fixed_batches:
+            check_fixed(ll_loader, "ll_loader", method.name)
+            check_fixed(ul_loader, "ul_loader", method.name)
         if max_epochs is max_steps is max_time is None:
             max_epochs = 1
         max_epochs, max_steps = (None if limit is None else int(limit) for limit in (max_epochs, max_steps))
@@ -446,6 +458,18 @@ class BilevelTrainer:
         """Put back what :meth:`values` gave."""
         for name, v in checkpoint.variables(self).items():
             v.update(checkpoint.as_var(values[name]))
+
+    def _pairs_of(self, ll_batch: Any, ul_batch: Any) -> list[Pair]:
+        """The pairs that :meth:`hypergradient` is given."""
+        if self.current_run.method.takes_lists:
+            items = [drawn(ll_batch, "ll_batch", fixed=True), drawn(ul_batch, "ul_batch", fixed=True)]
+            return [(batches_of_step(items[0]), batches_of_step(items[1]))]
+        fresh = self.lower_batches == "fresh"
+        given = list(ll_batch) if fresh else [ll_batch]
+        if fresh and len(given) != self.lower_iters:
+            raise ValueError(f"ll_batch must be a list of lower_iters = {self.lower_iters} batches, got {len(given)}")
+        lower_items = [drawn(item, "ll_batch", fixed=True) for item in given]
+        return task_pairs(lower_items, drawn(ul_batch, "ul_batch", fixed=True), fresh)
 
     def _evaluation_metrics(self) -> tuple[str, ...] | None:
         """What evaluations within ``fit`` give by name; None where an overridden ``evaluation_step`` alone can tell."""

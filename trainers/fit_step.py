@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from jboat import running_statistics
+from jboat.sl_ol.batches import Places
 from jboat.trainers.data.fit_streams import FitStreams
 from jboat.trainers.data.sharding import Sharding, require_same_batches
-from jboat.trainers.data.step_batches import Pair, draw_pairs
+from jboat.trainers.data.step_batches import Pair, draw_counted, draw_pairs
 from jboat.trainers.outer_step.method import Events
 from jboat.trainers.outer_step.upper_step import rate_of
 from jboat.trainers.timed_hooks import TimedHooks
@@ -43,6 +44,7 @@ class FitStep:
         self._keeps_measured = False
         self._statistics = trainer.current_run.problem.statistics()
         self._data_seconds = 0.0
+        self._places: Places | None = None
 
     def begin_fit(self) -> None:
         """Ask the callbacks what they want of every step."""
@@ -55,15 +57,8 @@ class FitStep:
         Raises:
             ValueError: if ranks drew different batches, or a batch has fewer samples than there are ranks.
         """
-        trainer = self._trainer
         begun = time.perf_counter()
-        pairs = draw_pairs(
-            self._streams.ll,
-            self._streams.ul,
-            pairs=trainer.accumulate,
-            lower_steps=trainer.lower_iters,
-            fresh=trainer.lower_batches == "fresh",
-        )
+        pairs = self._drawn()
         require_same_batches(pairs)
         if pairs is not None:
             pairs, self._run.share = self._sharding.own(pairs)
@@ -74,6 +69,21 @@ class FitStep:
             self._run.check_first_batch(pairs[0], second_order=self._check_second_order)
             self._first_batch_checked = True
         return pairs
+
+    def _drawn(self) -> list[Pair] | None:
+        trainer, run, streams = self._trainer, self._run, self._streams
+        if run.method.takes_lists:
+            counts = run.method.batches(self._state.step + 1, streams.lengths, run.auxiliary)
+            pairs = draw_counted(streams.ll, streams.ul, lower=counts.lower, upper=counts.upper)
+            self._places = streams.places(counts)
+            return pairs
+        return draw_pairs(
+            streams.ll,
+            streams.ul,
+            pairs=trainer.accumulate,
+            lower_steps=trainer.lower_iters,
+            fresh=trainer.lower_batches == "fresh",
+        )
 
     def take(self, pairs: list[Pair]) -> None:
         """Take the step, up to its numbers in ``state.metrics``.
@@ -99,7 +109,7 @@ class FitStep:
             on_lower_step=self._on_lower_step if trainer.callbacks.listens("on_lower_step_end") else None,
             lower_losses=any(c.wants_lower_losses(trainer, state) for c in trainer.callbacks.callbacks),
         )
-        found = run.step(pairs, events, run.share)
+        found = run.step(pairs, events, run.share, self._places)
         self._hooks.call("on_before_upper_step", found)
         failure = None if found.skip else run.failure_of(found)
         if failure is not None:

@@ -10,6 +10,7 @@ from jboat import functional
 from jboat.backend import ranks
 from jboat.optim import OptimizerState, UpdateRule
 from jboat.outer_step import OuterStep, mean
+from jboat.sl_ol.batches import Places
 from jboat.trainers import seeding
 from jboat.trainers.data.sharding import TaskShare
 from jboat.trainers.data.step_batches import Pair
@@ -168,12 +169,13 @@ class Run:
             return learned
         return problem.ll_var
 
-    def start(self, task: int, share: TaskShare | None = None) -> Start:
+    def start(self, task: int, share: TaskShare | None = None, places: Places | None = None) -> Start:
         """Where the present outer step starts.
 
         Args:
             task: for which of this rank's pairs, from 0.
             share: which of all tasks this rank's pairs are; None where all ranks do the same ones.
+            places: which batches of the loaders it takes; None where they come from no loader.
         """
         trainer = self._trainer
         task += 0 if share is None else share.first
@@ -191,6 +193,7 @@ class Run:
             ll_state=self._carried,
             reseed=reseed if trainer.deterministic else None,
             auxiliary=self.auxiliary,
+            places=places,
         )
 
     def check_first_batch(self, pair: Pair, *, second_order: bool = True) -> None:
@@ -198,18 +201,25 @@ class Run:
         self.problem.begin_step()
         self.second_order.check(self.method, pair, self.start(0), second_order=second_order)
 
-    def step(self, pairs: Sequence[Pair], events: Events, share: TaskShare | None = None) -> OuterStep:
+    def step(
+        self,
+        pairs: Sequence[Pair],
+        events: Events,
+        share: TaskShare | None = None,
+        places: Places | None = None,
+    ) -> OuterStep:
         """What one outer step yields: the average over its pairs of batches.
 
         Args:
             pairs: this rank's pairs.
             events: called between the phases.
             share: which tasks of all these are; None where all ranks do the same ones, each on its part of the batches.
+            places: which batches of the loaders these are; None where they come from no loader.
         """
         self.problem.begin_step()
         found = []
         for task, pair in enumerate(pairs):
-            start = self.start(task, share)
+            start = self.start(task, share, places)
             with device_memory.named(self.method.name, start.step):
                 found.append(self.method.step(pair, start, events))
         own = mean(found)

@@ -209,8 +209,8 @@ def _taped(variables: Sequence[jt.Var], forward: Operation, backward: Operation)
         return forward(variables)
     inputs = list(variables)
     for i in tracked:
-        # The first of two steps is there since a product of None, as of a variable that is not used, takes from Jittor's
-        # ``grad`` what it has found for that variable elsewhere.
+        # The first of two steps is there since a product of None, as of a variable that is not used, takes
+        # from Jittor's ``grad`` what it has found for that variable elsewhere.
         inputs[i] = inputs[i].tape().tape()
     outputs = [v.tape() for v in forward(inputs)]
 

@@ -1,4 +1,4 @@
-"""The base class of the first-order methods, which replace both chains."""
+"""The base classes of the methods that replace both chains, and of the first-order ones among them."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ class Gradients:
     by_y: list[jt.Var]
 
 
-class FirstOrder:
-    """A method that needs first derivatives alone.
+class Chainless:
+    """A method that replaces both chains, with what all of them need of both levels.
 
-    x is moved by the user's upper optimizer along ``FirstOrderStep.gradients``, y by the differentiable rule of the
+    x is moved by the user's upper optimizer along ``OuterStep.gradients``, y by the differentiable rule of the
     user's lower optimizer, whose state carries over from step to step. The lower problem is that of phi, which is f
     plus the lower optimizer's coupled weight decay, ``f + sum_i (wd_i / 2) ||y_i||^2``: the decay belongs to the
     lower level, as in every other operator, and is not added once more when y moves.
@@ -97,12 +97,9 @@ class FirstOrder:
         solver_config: ``lower_level_opt`` and the method's own section.
 
     Attributes:
-        keeps: the names in ``FirstOrderStep.auxiliary``, each for one Var per variable of the lower level, by which a
-            checkpoint is checked; None where a method does not tell.
         zero_because: why its direction of x may be exactly zero, in a clause; empty where there is no such reason.
     """
 
-    keeps: tuple[str, ...] | None = None
     zero_because: ClassVar[str] = ""
 
     def __init__(
@@ -143,19 +140,6 @@ class FirstOrder:
     def needs_second_derivatives(self) -> bool:
         """Whether, with its present options, it differentiates a gradient."""
         return False
-
-    def optimize(
-        self, ll_feed_dict: Batch, ul_feed_dict: Batch, current_iter: int, auxiliary: Auxiliary | None = None
-    ) -> FirstOrderStep:
-        """One step from the variables' present values; nothing is moved.
-
-        Args:
-            ll_feed_dict: the lower batch.
-            ul_feed_dict: the upper batch.
-            current_iter: the number of the outer step, from 0.
-            auxiliary: what the step before returned as ``auxiliary``; None at the first one.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define optimize()")
 
     def lower_value(self, y: Sequence[jt.Var], feed: Batch) -> jt.Var:
         """Phi at y, the lower objective f with the coupled weight decay, with its graph."""
@@ -284,3 +268,27 @@ class FirstOrder:
             self._noted["ul by f"] = running_statistics.noted(self._ul_statistics)
             if self._start and y[0] is self._start[0]:
                 self._noted["at start"] = []
+
+
+class FirstOrder(Chainless):
+    """A method that needs first derivatives alone.
+
+    Attributes:
+        keeps: the names in ``FirstOrderStep.auxiliary``, each for one Var per variable of the lower level, by which a
+            checkpoint is checked; None where a method does not tell.
+    """
+
+    keeps: tuple[str, ...] | None = None
+
+    def optimize(
+        self, ll_feed_dict: Batch, ul_feed_dict: Batch, current_iter: int, auxiliary: Auxiliary | None = None
+    ) -> FirstOrderStep:
+        """One step from the variables' present values; nothing is moved.
+
+        Args:
+            ll_feed_dict: the lower batch.
+            ul_feed_dict: the upper batch.
+            current_iter: the number of the outer step, from 0.
+            auxiliary: what the step before returned as ``auxiliary``; None at the first one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define optimize()")

@@ -1,4 +1,4 @@
-"""What ranks tell each other, each rank by itself; run by several under ``mpirun``, with a folder for what they find."""
+"""What ranks tell each other, each rank by itself; run by several under ``mpirun``, with a folder for findings."""
 
 import json
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Problems whose objectives are means over samples, and parts of their batches as ranks get them."""
 
+import itertools
+
 from jboat.backend import ranks
 import jittor as jt
 from jittor import nn
@@ -99,5 +101,5 @@ def part(batch, shares=None):
         return as_vars(batch)
     bounds = [samples * r // n for r in range(n + 1)] if shares is None else np.cumsum([0, *shares])
     begin, end = bounds[ranks.rank()], bounds[ranks.rank() + 1]
-    weights = [(b - a) / samples for a, b in zip(bounds, bounds[1:], strict=False)]
+    weights = [(b - a) / samples for a, b in itertools.pairwise(bounds)]
     return ranks.Shard(as_vars({name: value[begin:end] for name, value in batch.items()}), weights)

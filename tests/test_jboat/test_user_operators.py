@@ -141,7 +141,7 @@ def test_a_first_order_method_of_ones_own(own_registry):
         ("na", {"like": "cg"}, ValueError, r"like='cg'; like must be one of .* Did you mean 'CG'\?"),
         ("na", {"like": "NGD"}, ValueError, "like must be one of PTT"),
         ("fo", {"like": "CG"}, ValueError, "left out for kind 'fo'"),
-        ("xx", {}, ValueError, "kind must be 'gm', 'na' or 'fo', got 'xx'"),
+        ("xx", {}, ValueError, "kind must be 'gm', 'na', 'fo' or 'sl', got 'xx'"),
         ("na", {"like": "CG", "options": int}, TypeError, "options must be a dataclass"),
     ],
 )

@@ -8,10 +8,16 @@ import inspect
 from jboat import registry
 import jboat.fo_ol
 import jboat.gm_ol
-import jboat.na_ol  # noqa: F401
+import jboat.na_ol
 from jboat.registry import Operator
+import jboat.sl_ol  # noqa: F401
 
-_KINDS = {"gm": "lower-level dynamics (gm_op)", "na": "hypergradients (na_op)", "fo": "first-order methods (fo_op)"}
+_KINDS = {
+    "gm": "lower-level dynamics (gm_op)",
+    "na": "hypergradients (na_op)",
+    "fo": "first-order methods (fo_op)",
+    "sl": "stochastic single-loop methods (sl_op)",
+}
 
 
 _PREFACE = """# Operators

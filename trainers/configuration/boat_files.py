@@ -13,7 +13,8 @@ from typing import Any
 from jboat import registry
 import jboat.fo_ol
 import jboat.gm_ol
-import jboat.na_ol  # noqa: F401  (registers the operators)
+import jboat.na_ol
+import jboat.sl_ol  # noqa: F401  (registers the operators)
 
 _OBJECTS = {
     "lower_level_model": "ll_model",
@@ -69,9 +70,10 @@ def translated(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """
     notes: list[str] = []
     data = _in_present_names(data, notes)
-    used = {*_names(data.get("gm_op")), *_names(data.get("na_op")), *_names(data.get("fo_op"))}
+    used = {name for key in ("gm_op", "na_op", "fo_op", "sl_op") for name in _names(data.get(key))}
     plan = registry.plan(_names(data.get("gm_op")), _names(data.get("na_op")))
-    single_step = data.get("fo_op") is not None or not plan.has_lower_loop
+    replaced = data.get("fo_op") is not None or data.get("sl_op") is not None
+    single_step = replaced or not plan.has_lower_loop
     if not used:
         notes.append("gm_op, na_op and fo_op name no operator: NGD and RAD are taken")
     used |= {name for operator in plan.operators for name in operator.sections}
@@ -121,7 +123,7 @@ def _in_present_names(data: Mapping[str, Any], notes: list[str]) -> dict[str, An
         present = _OLDER_OPERATORS.get(present, present)
         if result.get(present) is None:  # a file may hold both, the older one empty
             result[present] = value
-    for key in ("gm_op", "na_op", "fo_op"):
+    for key in ("gm_op", "na_op", "fo_op", "sl_op"):
         if isinstance(result.get(key), str):
             result[key] = _present_operator(result[key], notes)
         elif isinstance(result.get(key), list):

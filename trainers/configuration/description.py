@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 def described(trainer: BilevelTrainer) -> dict[str, Any]:
     """Operators, options, optimizers with their parameter groups, and the arguments of schedules."""
+    given = {"fo_op": trainer.fo_op, "sl_op": trainer.sl_op}
+    single = {argument: name for argument, name in given.items() if name is not None}
     chains = {"gm_op": list(trainer.gm_op), "na_op": list(trainer.na_op)}
     return {
-        **(chains if trainer.fo_op is None else {"fo_op": trainer.fo_op}),
+        **(single or chains),
         "lower_iters": trainer.lower_iters,
         "solver_config": copy.deepcopy(trainer.solver_config),
         "ll_model": type(trainer.ll_model).__name__,

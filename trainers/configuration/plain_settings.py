@@ -14,6 +14,7 @@ PLAIN = {
     "gm_op": list,
     "na_op": list,
     "fo_op": str,
+    "sl_op": str,
     "lower_iters": int,
     "warm_start": bool,
     "lower_batches": str,
@@ -68,9 +69,10 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
 
 
 def _chain_errors(config: Mapping[str, Any]) -> list[str]:
-    if config.get("fo_op") is not None:
-        return _complaints(arguments.choice, "fo_op", config["fo_op"], sorted(registry.operators("fo")))
     chains = [config.get("gm_op") or ("NGD",), config.get("na_op") or ("RAD",)]
+    methods = [config.get("fo_op"), config.get("sl_op")]
+    if methods != [None, None]:
+        return _complaints(arguments.method_in_place_of_chains, *methods, *chains, config.get("accumulate") or 1)
     try:
         plan = registry.plan(*registry.order_chain(*chains))
     except (TypeError, ValueError) as error:

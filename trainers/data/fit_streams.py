@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import logging
 from typing import Any
 
+from jboat.sl_ol.batches import Counts, Places
 from jboat.trainers.data.loader_stream import LoaderStream
 
 logger = logging.getLogger("jboat")
@@ -25,6 +26,25 @@ class FitStreams:
         self.ll = LoaderStream(ll_loader, "ll_loader", seeds[0])
         self.ul = LoaderStream(ul_loader, "ul_loader", seeds[1])
         self.val = None if val_loader is None else LoaderStream(val_loader, "val_loader", seeds[2])
+
+    @property
+    def lengths(self) -> Counts | None:
+        """How many batches a pass over each loader has; None where one does not tell."""
+        lower, upper = self.ll.length, self.ul.length
+        return None if lower is None or upper is None else Counts(lower, upper)
+
+    def places(self, drawn: Counts) -> Places | None:
+        """Which of each loader's batches the first one of the last draws was; None where a length is not known.
+
+        Args:
+            drawn: how many were drawn of each.
+        """
+        of = self.lengths
+        if of is None:
+            return None
+        last = Counts(self.ll.position - 1, self.ul.position - 1)
+        index = Counts(*((place - count + 1) % length for place, count, length in zip(last, drawn, of, strict=True)))
+        return Places(index, of)
 
     def positions(self) -> dict[str, Any]:
         """Where the loaders stand, for a checkpoint."""

@@ -53,13 +53,18 @@ class LoaderStream:
         return self._iterator is None
 
     @property
+    def length(self) -> int | None:
+        """The number of batches in a pass, where the loader tells."""
+        return 1 if self._whole is not None else known_length(self._loader)
+
+    @property
     def may_be_at_end(self) -> bool:
         """Whether the present pass may have no batch left, and one more draw would do no harm.
 
         A loader that is its own iterator, as a generator is, may be read on after this run: a batch that is drawn from
         it to see whether there is one would be lost.
         """
-        length = 1 if self._whole is not None else known_length(self._loader)
+        length = self.length
         if self._iterator is None or length is not None:
             return self._iterator is None or self.position == length
         return self._iterator is not self._loader

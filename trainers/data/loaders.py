@@ -42,6 +42,37 @@ def known_length(loader: Any) -> int | None:
         return None
 
 
+def check_fixed(loader: Any, name: str, method: str) -> None:
+    """Refuse a loader that need not give the same batches in every pass.
+
+    Args:
+        loader: what is a loader.
+        name: the argument to name in an error.
+        method: who needs such batches.
+
+    Raises:
+        ValueError: if it does not tell how many batches it has, shuffles, or cannot be asked for one by its place.
+    """
+    if isinstance(loader, Mapping):
+        return
+    by_place = hasattr(loader, "__getitem__") or isinstance(loader, jt.dataset.Dataset)
+    shuffles = bool(getattr(loader, "shuffle", False))
+    if known_length(loader) is not None and by_place and not shuffles:
+        return
+    reason = (
+        "it shuffles"
+        if shuffles
+        else "it does not tell how many it has"
+        if known_length(loader) is None
+        else "it cannot be asked for one by its place"
+    )
+    raise ValueError(
+        f"{method} remembers something of every batch, or takes all of them at once, so that {name} must give the same "
+        f"batches in every pass, but {reason}. Give a list of batches, one batch, or a Dataset with shuffle=False; "
+        "SOBA and MASOBA take any loader"
+    )
+
+
 def _is_array(value: Any) -> bool:
     return isinstance(value, (jt.Var, np.ndarray))
 

@@ -85,7 +85,7 @@ class Sharding:
         if n == 1:
             return pairs, None
         if len(pairs) < n or len(pairs) == 1:
-            return [(self._own_feed(ll), self.part(ul, "ul")) for ll, ul in pairs], None
+            return [(self._own_feed(ll, "ll"), self._own_feed(ul, "ul")) for ll, ul in pairs], None
         bounds = [len(pairs) * r // n for r in range(n + 1)]
         share = TaskShare(bounds[rank], tuple(b - a for a, b in itertools.pairwise(bounds)))
         return [_whole_pair(pair) for pair in pairs[bounds[rank] : bounds[rank + 1]]], share
@@ -138,8 +138,8 @@ class Sharding:
         counts = [b - a for a, b in itertools.pairwise(bounds)]
         return ranks.Shard(as_batch(cut, name), [count / samples for count in counts])
 
-    def _own_feed(self, feed: Feed) -> Feed:
-        return [self.part(batch, "ll") for batch in feed] if isinstance(feed, list) else self.part(feed, "ll")
+    def _own_feed(self, feed: Feed, level: str) -> Feed:
+        return [self.part(batch, level) for batch in feed] if isinstance(feed, list) else self.part(feed, level)
 
     def _samples(self, batch: Batch, level: str) -> int | None:
         """How many samples there are to be given out; None where nothing can be cut."""
@@ -177,9 +177,11 @@ class Sharding:
 
 
 def _whole_pair(pair: Pair) -> Pair:
-    lower, upper = pair
-    whole = [as_batch(b, "ll_loader") for b in lower] if isinstance(lower, list) else as_batch(lower, "ll_loader")
-    return whole, as_batch(upper, "ul_loader")
+    return _whole_feed(pair[0], "ll_loader"), _whole_feed(pair[1], "ul_loader")
+
+
+def _whole_feed(feed: Feed, name: str) -> Feed:
+    return [as_batch(batch, name) for batch in feed] if isinstance(feed, list) else as_batch(feed, name)
 
 
 def require_same_batches(pairs: Sequence[Pair] | None) -> None:
@@ -215,8 +217,8 @@ def require_same_batches(pairs: Sequence[Pair] | None) -> None:
 def _checksum(pairs: Sequence[Pair]) -> int:
     """A number that tells batches apart by their entries' names and shapes, and first and last samples."""
     checksum = 0
-    for lower, upper in pairs:
-        for batch in [*(lower if isinstance(lower, list) else [lower]), upper]:
+    for pair in pairs:
+        for batch in (b for feed in pair for b in (feed if isinstance(feed, list) else [feed])):
             for key, value in batch.items():
                 checksum = zlib.crc32(f"{key}{_ends(value)}".encode(), checksum)
     return checksum

@@ -8,13 +8,14 @@ from jboat.trainers.data.loader_stream import LoaderStream
 from jboat.trainers.data.loaders import Batch, Item
 
 Feed = Batch | list[Batch]
-Pair = tuple[Feed, Batch]
+Pair = tuple[Feed, Feed]
+"""A lower batch, or a list of them, and an upper one, or a list where a method takes several."""
 
 
 def draw_pairs(
     ll_stream: LoaderStream, ul_stream: LoaderStream, *, pairs: int, lower_steps: int, fresh: bool
 ) -> list[Pair] | None:
-    """What one outer step trains on.
+    """What one outer step of chains, or of a method with one batch of each level, trains on.
 
     Args:
         ll_stream: lower batches; the epoch is a pass over them.
@@ -43,6 +44,34 @@ def draw_pairs(
         upper = ul_stream.draw_cycling()
         result += task_pairs(lower, upper, fresh)
     return result
+
+
+def draw_counted(ll_stream: LoaderStream, ul_stream: LoaderStream, *, lower: int, upper: int) -> list[Pair] | None:
+    """What one outer step trains on that takes several batches of each level.
+
+    Args:
+        ll_stream: lower batches; the epoch is a pass over them.
+        ul_stream: upper batches.
+        lower: how many lower batches.
+        upper: how many upper batches.
+
+    Returns:
+        One pair of lists; None where the pass over the lower batches has ended.
+
+    Raises:
+        ValueError: if a loader gives a list of tasks.
+    """
+    first = ll_stream.draw()
+    if first is None:
+        return None
+    items = [
+        [first, *(ll_stream.draw_cycling() for _ in range(lower - 1))],
+        [ul_stream.draw_cycling() for _ in range(upper)],
+    ]
+    batches = [[item for item in of_level if isinstance(item, dict)] for of_level in items]
+    if [len(of_level) for of_level in batches] != [lower, upper]:
+        raise ValueError("a single-loop method takes single batches, but a loader gave a list of tasks")
+    return [(batches[0], batches[1])]
 
 
 def task_pairs(lower: list[Item], upper: Item, fresh: bool) -> list[Pair]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 import time
@@ -12,6 +12,7 @@ from typing import ClassVar
 from jboat import autodiff, functional, lower_objective
 from jboat.optim import OptimizerState
 from jboat.outer_step import OuterStep
+from jboat.sl_ol.batches import Counts, Places
 from jboat.trainers.data.step_batches import Pair
 from jboat.trainers.outer_step.problem import Problem
 from jboat.trajectory import Trajectory
@@ -28,6 +29,7 @@ class Start:
         ll_state: gives the lower optimizer's state before the step; None for a fresh one.
         reseed: seeds Jittor's generator for a lower step, or None.
         auxiliary: what the method kept from the step before, by name; empty at the first one.
+        places: which batches of the loaders the step takes; None where they come from no loader.
     """
 
     step: int
@@ -35,6 +37,7 @@ class Start:
     ll_state: Callable[[], OptimizerState | None]
     reseed: Callable[[int], None] | None
     auxiliary: Mapping[str, list[jt.Var]]
+    places: Places | None = None
 
 
 @dataclass
@@ -62,9 +65,13 @@ class OuterMethod(ABC):
 
     Attributes:
         has_lower_loop: whether a step runs K lower steps, which lead from x to y_K.
+        takes_lists: whether a step takes a list of batches of each level, as many as :meth:`batches` tells.
+        needs_fixed_batches: whether both loaders must give the same batches, in the same order, in every pass.
     """
 
     has_lower_loop: ClassVar[bool] = False
+    takes_lists: ClassVar[bool] = False
+    needs_fixed_batches: bool = False
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -76,8 +83,8 @@ class OuterMethod(ABC):
 
     @property
     @abstractmethod
-    def keeps(self) -> Sequence[str] | None:
-        """The names of ``OuterStep.auxiliary``; None where the method does not tell."""
+    def keeps(self) -> Collection[str] | None:
+        """The names that ``OuterStep.auxiliary`` always has; None where the method does not tell."""
 
     @property
     @abstractmethod
@@ -96,6 +103,20 @@ class OuterMethod(ABC):
         Returns:
             The step; its ``failure`` tells of a lower loss, or a y, that is NaN or infinite.
         """
+
+    def kept_like(self, name: str) -> Sequence[jt.Var] | None:
+        """Variables of the shapes of what ``OuterStep.auxiliary`` has under a name; None where it never has it."""
+        return self.problem.ll_var if name in (self.keeps or ()) else None
+
+    def batches(self, step: int, of: Counts | None, kept: Mapping[str, list[jt.Var]]) -> Counts:
+        """How many batches of each level a step takes, where it takes lists.
+
+        Args:
+            step: the outer step, counted from 1.
+            of: how many batches a pass over each loader has; None where that is not known.
+            kept: what the method kept from the step before.
+        """
+        return Counts(1, 1)
 
     def unfinished(self, auxiliary: Mapping[str, list[jt.Var]]) -> bool:
         """Whether a direction of zero tells nothing yet, by what the method kept from the step before."""

@@ -19,7 +19,7 @@ class Problem:
     """The two levels and the operators that solve them.
 
     Attributes:
-        plan: what the chains want; that of no operators where a first-order method takes their place.
+        plan: what the chains want; that of no operators where another method takes their place.
         config: what the operators read, with the sections as they were when the outer step under way began.
         options: the options that these sections give.
     """
@@ -38,12 +38,13 @@ class Problem:
     sections: dict[str, dict[str, Any]]
     gda_loss: Objective | None = None
     fo_op: str | None = None
+    sl_op: str | None = None
     plan: ChainPlan = field(init=False, repr=False)
     config: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     options: ChainOptions = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.plan = registry.plan(*((self.gm_op, self.na_op) if self.fo_op is None else ((), ())))
+        self.plan = registry.plan(*((self.gm_op, self.na_op) if self.in_place_of_chains is None else ((), ())))
         self.options = ChainOptions(self.plan, self.config)
         levels.upper_variables_are(self.ul_var, self.ul_model)  # before a chain is made, since lower steps know no x
         self.begin_step()
@@ -63,9 +64,15 @@ class Problem:
         )
 
     @property
+    def in_place_of_chains(self) -> str | None:
+        """The method that replaces both chains, or None."""
+        return self.fo_op if self.sl_op is None else self.sl_op
+
+    @property
     def operators(self) -> tuple[str, ...]:
         """The names of the operators at work."""
-        return (self.fo_op,) if self.fo_op is not None else (*self.gm_op, *self.na_op)
+        single = self.in_place_of_chains
+        return (*self.gm_op, *self.na_op) if single is None else (single,)
 
     def levels(self, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The arguments that every operator's constructor takes, with another configuration where one is given."""

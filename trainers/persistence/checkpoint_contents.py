@@ -228,13 +228,14 @@ def _measured(trainer: BilevelTrainer, saved: Any, named: Mapping[str, jt.Var]) 
 
 
 def _auxiliary(trainer: BilevelTrainer, saved: Any) -> dict[str, list[jt.Var]]:
-    kept = trainer.current_run.method.keeps
-    names = list(_mapping(saved, "auxiliary"))
+    method = trainer.current_run.method
+    kept, names = method.keeps, list(_mapping(saved, "auxiliary"))
     if kept is None:  # a method of the user's, which knows
         return {name: _vars(arrays, None, f"auxiliary.{name}") for name, arrays in saved.items()}
-    if names and sorted(names) != sorted(kept):
+    like = {name: method.kept_like(name) for name in names}
+    if names and (None in like.values() or not set(kept) <= set(names)):
         raise ValueError(f"auxiliary has {_shown(names)}, where there can be {', '.join(kept) or 'nothing'}")
-    return {name: _vars(arrays, trainer.ll_var, f"auxiliary.{name}") for name, arrays in saved.items()}
+    return {name: _vars(arrays, like[name], f"auxiliary.{name}") for name, arrays in saved.items()}
 
 
 def _sections(trainer: BilevelTrainer, saved: Any) -> dict[str, dict[str, Any]]:

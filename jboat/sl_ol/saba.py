@@ -1,0 +1,77 @@
+"""SABA: SAGA estimates of all three directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from jboat.fo_ol.first_order import Auxiliary
+from jboat.registry import register_operator
+from jboat.sl_ol.batches import StepBatches
+from jboat.sl_ol.directions import Directions, LowerTerms, Point, UpperTerms, directions, lists_of
+from jboat.sl_ol.estimators import Saga
+from jboat.sl_ol.single_loop import Keeps, Kept, SingleLoop, SingleLoopOptions
+import jittor as jt
+
+
+@dataclass(frozen=True)
+class SABAOptions(SingleLoopOptions):
+    """Options of SABA.
+
+    Attributes:
+        v_lr: step size of v, at least 0; 0 for the lower learning rate of each variable.
+    """
+
+
+@register_operator(
+    "sl",
+    options=SABAOptions,
+    cost="that of SOBA; memory of two y and one x for every lower batch and one of each for every upper batch",
+)
+class SABA(SingleLoop):
+    """SOBA with SAGA estimates ``d = g - m_i + mean(m)`` of every term of the three directions.
+
+    m_i is what the term was when batch i was last seen, by the place of the batch in a pass, of the lower loader for
+    ``grad_y f``, ``(d2 f / dy2) v`` and ``(d2 f / dx dy) v``, of the upper one for both gradients of F. The memory
+    starts at zero. Its variance vanishes as the iterates come to rest, so that step sizes need not decrease. Both
+    loaders must give the same batches in every pass, as a list does or a Dataset that does not shuffle; they are taken
+    in that order, where the paper draws them at random.
+
+    Source: Dagreou, Ablin, Vaiter and Moreau, "A framework for bilevel optimization that enables stochastic and global
+    variance reduction algorithms", NeurIPS 2022.
+    """
+
+    keeps: ClassVar[Keeps] = {"v": "y"}
+    needs_fixed_batches = True
+
+    def kept_like(self, name: str) -> list[jt.Var] | None:
+        """See :meth:`SingleLoop.kept_like`; besides v, what is remembered of each batch and the sums."""
+        level, _, place = name.partition(".")
+        y, x = self.ll_var, self.ul_var
+        shapes = {"lower": [*y, *y, *x], "upper": [*y, *x]}
+        if level in shapes and (place == "sum" or (place.isascii() and place.isdecimal())):
+            return shapes[level]
+        return super().kept_like(name)
+
+    def estimates(
+        self,
+        lower: LowerTerms,
+        upper: UpperTerms,
+        point: Point,
+        batches: StepBatches,
+        current_iter: int,
+        kept: Kept,
+    ) -> tuple[Directions, Auxiliary]:
+        """See :meth:`SingleLoop.estimates`; batches that come from no loader have the terms that they have."""
+        if batches.places is None:
+            return directions(lower, upper), {}
+        changed: Auxiliary = {}
+        for name, terms, index, of in zip(("lower", "upper"), (lower, upper), *batches.places, strict=True):
+            lists = lists_of(terms)
+            memory = {} if f"{name}.{of}" in kept else kept  # of another loader, with more batches
+            estimate, seen = Saga(name, of)([v for part in lists for v in part], index, memory)
+            changed.update(seen)
+            remaining = iter(estimate)
+            for field, part in zip(fields(terms), lists, strict=True):
+                setattr(terms, field.name, [next(remaining) for _ in part])
+        return directions(lower, upper), changed
