@@ -143,6 +143,12 @@ class ChainOptions:
         return learner.lower.next_start(self.of(learner), start, gradient)
 
     @property
+    def keeps(self) -> tuple[str, ...]:
+        """The names of what the hypergradient operators remember from one outer step to the next."""
+        kept = [op.upper.keeps(self.of(op)) for op in self._plan.operators if op.upper.keeps is not None]
+        return tuple(dict.fromkeys(name for names in kept for name in names))
+
+    @property
     def proximal(self) -> float:
         """Lam of implicit MAML; 0 where no step is pulled towards x."""
         initializer = self._plan.initializer

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import math
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from jboat import functional
 import jittor as jt
@@ -17,9 +17,14 @@ import numpy as np
 MatrixVectorProduct: TypeAlias = "Callable[[list[jt.Var]], list[jt.Var]]"
 
 
-_PRECISION = 1e-10
+PRECISION = 1e-10
 _SAFE_SQUARES = (1e-18, 1e18)
 """Squares of right-hand sides that need no scaling, since those of their residuals stay in float32's range."""
+
+STALLED = "the residual is no smaller than the right-hand side"
+
+_NEAR = 1e-3
+"""A relative residual from which no progress is a matter of float32 rather than of the system."""
 
 _LOST = 1e3
 """How far a residual may grow above the right-hand side; float32 could not bring it below 1e-4 of that again."""
@@ -34,12 +39,15 @@ class Solution(NamedTuple):
         residual: for conjugate gradient the norm of the residual divided by that of ``b``; for the Neumann series the
             norm of the last term divided by that of the first.
         breakdown: in words, why the solver is not made for this system; empty where nothing went wrong.
+        negative_curvature: the lowest quotient ``p . A p / p . p`` that was met, where it is negative beyond rounding;
+            0 where none was.
     """
 
     vector: list[jt.Var]
     iterations: int
     residual: float
     breakdown: str = ""
+    negative_curvature: float = 0.0
 
 
 def conjugate_gradient(
@@ -65,14 +73,14 @@ def conjugate_gradient(
         The solution; NaN in ``b`` or in a product stays in it.
     """
     solution = weighted = [jt.zeros_like(v) for v in b]
-    scale, residual, square = _scaled(b, together_with=solution)
+    scale, residual, square = scaled(b, together_with=solution)
     direction = residual
     start = now = square.item()
-    smallest = start * max(tolerance, _PRECISION) ** 2 if math.isfinite(start) else math.nan
+    smallest = start * max(tolerance, PRECISION) ** 2 if math.isfinite(start) else math.nan
     # Residuals are orthogonal, which gives the lengths of p and of A p from those of residuals alone.
     length, steepest = start, 0.0  # p . p, and the largest |A p| / |p| so far
-    flat = 10.0 * max(float(np.finfo(str(v.dtype)).eps) for v in b)
-    weights, taken, breakdown = 1.0, 0, ""
+    flat = flatness(b)
+    weights, taken, breakdown, negative = 1.0, 0, "", 0.0
     while taken < iterations and not now <= smallest:
         image = functional.detached(product(direction))
         curvature = functional.dot(direction, image)
@@ -87,7 +95,8 @@ def conjugate_gradient(
         curved, then = curvature.item(), new_square.item()
         steepest = max(steepest, math.sqrt((now + then) / length) * curved / now)
         if curved <= flat * steepest * length:
-            breakdown = "a direction has no positive curvature"
+            negative = curved / length if curved < -flat * steepest * length else 0.0
+            breakdown = "a direction has negative curvature" if negative else "a direction has no positive curvature"
             break
         if then > start * _LOST**2 or (math.isfinite(curved) and not math.isfinite(then)):
             breakdown = "the residual has grown beyond recovery"
@@ -98,12 +107,13 @@ def conjugate_gradient(
             weighted = functional.detached(functional.axpy(start / now, solution, weighted))
             weights += start / now
     if not breakdown and taken and now > 0.99 * start:
-        breakdown = "the residual is no smaller than the right-hand side"
+        breakdown = STALLED
     if breakdown:
         solution, now = functional.times(1.0 / weights, weighted), start / weights
     if scale != 1.0:
         solution = functional.times(scale, solution)
-    return Solution(functional.detached(solution), taken, math.sqrt(now / start) if start > 0.0 else now, breakdown)
+    relative = math.sqrt(now / start) if start > 0.0 else now
+    return Solution(functional.detached(solution), taken, relative, breakdown, negative)
 
 
 def neumann_series(
@@ -122,7 +132,7 @@ def neumann_series(
     Returns:
         The partial sum, with a breakdown where its terms grow; NaN in ``b`` or in a product stays in it.
     """
-    scale, term, square = _scaled([s * v for s, v in zip(scales, b, strict=True)])
+    scale, term, square = scaled([s * v for s, v in zip(scales, b, strict=True)])
     total = term
     start = now = square.item()
     taken = 0
@@ -141,7 +151,54 @@ def neumann_series(
     return Solution(total, taken, math.sqrt(now / start) if start > 0.0 else now, breakdown)
 
 
-def _scaled(b: Sequence[jt.Var], together_with: Sequence[jt.Var] = ()) -> tuple[float, list[jt.Var], jt.Var]:
+def from_start(
+    solver: Callable[..., Solution],
+    product: MatrixVectorProduct,
+    b: Sequence[jt.Var],
+    start: Sequence[jt.Var],
+    *,
+    tolerance: float,
+    **options: Any,
+) -> Solution:
+    """Let a solver that begins at zero begin at a vector: it solves for the difference, of ``A d = b - A start``.
+
+    That takes one product. A start that is no better than zero is not used.
+
+    Args:
+        solver: :func:`conjugate_gradient`, or another with its arguments.
+        product: ``v -> A v``.
+        b: the right-hand side.
+        start: one Var per Var of ``b``.
+        tolerance: relative to ``b``, whatever the start is.
+        options: the solver's further arguments.
+
+    Returns:
+        The solution, its residual relative to ``b``.
+    """
+    (residual,) = functional.cut_lists(functional.axpy(-1.0, functional.detached(product(list(start))), b))
+    size, left = functional.norm(b), functional.norm(residual)
+    if not left < size:
+        solution = solver(product, b, tolerance=tolerance, **options)
+        return solution._replace(iterations=solution.iterations + 1)
+    relative = left / size
+    if relative <= tolerance:
+        return Solution(functional.detached(start), 1, relative)
+    solution = solver(product, residual, tolerance=tolerance / relative, **options)
+    if solution.breakdown == STALLED and relative < _NEAR:
+        solution = solution._replace(breakdown="")
+    return solution._replace(
+        vector=functional.cut(functional.axpy(1.0, solution.vector, start)),
+        iterations=solution.iterations + 1,
+        residual=solution.residual * relative,
+    )
+
+
+def flatness(b: Sequence[jt.Var]) -> float:
+    """The share of a matrix's size below which a curvature or a pivot is rounding alone, in the vectors' dtype."""
+    return 10.0 * max(float(np.finfo(str(v.dtype)).eps) for v in b)
+
+
+def scaled(b: Sequence[jt.Var], together_with: Sequence[jt.Var] = ()) -> tuple[float, list[jt.Var], jt.Var]:
     """A number, ``b`` divided by it, and the square of that, which neither overflows nor vanishes; all computed."""
     vector, (square,) = functional.cut_lists(b, [functional.dot(b, b)], together_with=together_with)
     if _SAFE_SQUARES[0] < square.item() < _SAFE_SQUARES[1]:

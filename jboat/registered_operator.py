@@ -61,6 +61,11 @@ class Operator(NamedTuple):
             raise TypeError(f"solver_config[{name!r}] must be a dict, got {type(section).__name__}")
         valid = [field.name for field in fields(self.section_options)]
         for key in section:
+            if key not in valid and name != self.name:
+                raise ValueError(
+                    f"solver_config[{name!r}] holds the options of {self.name}, too, which has no {key!r}; give "
+                    f"{self.name} a section of its own, with {', '.join(valid)}"
+                )
             if key not in valid:
                 raise ValueError(
                     f"solver_config[{name!r}] has no key {key!r}; it has {', '.join(valid)}.{nearest(key, valid)}"
@@ -87,7 +92,7 @@ class Operator(NamedTuple):
             )
         defaults = None if self.section_options is None else self.section_options()
         readers: dict[str, tuple[Any, ...]] = {"weight": (0,), "next_start": ([], [])}
-        for name in ("weight", "next_start", "proximal", "tracked_from", "rebuilt_at_once"):
+        for name in ("weight", "next_start", "proximal", "tracked_from", "rebuilt_at_once", "keeps"):
             read = getattr(self.capabilities, name, None)
             if read is None:
                 continue

@@ -40,7 +40,7 @@ class DynamicalSystemRules:
 class HyperGradientRules(DynamicalSystemRules):
     """The order of the hypergradient operators: groups from first to last."""
 
-    gradient_order = (("PTT", "FOA", "RGT"), ("IAD", "RAD", "FD", "IGA"), ("CG", "NS"))
+    gradient_order = (("PTT", "FOA", "RGT"), ("IAD", "RAD", "FD", "IGA"), ("CG", "NS", "NYS"))
 
 
 _operators: dict[str, Operator] = {}
@@ -256,8 +256,8 @@ def na_chains() -> list[tuple[str, ...]]:
     """Every hypergradient chain, in the order it runs."""
     chains: list[tuple[str, ...]] = []
     for ptt, rgt in itertools.product(((), ("PTT",)), ((), ("RGT",))):
-        chains += [(*ptt, *rgt, last) for last in ("RAD", "FD", "IGA", "CG", "NS")]
-        chains += [(*ptt, *rgt, "IAD", *last) for last in ((), ("CG",), ("NS",))]
+        chains += [(*ptt, *rgt, last) for last in ("RAD", "FD", "IGA", "CG", "NS", "NYS")]
+        chains += [(*ptt, *rgt, "IAD", *last) for last in ((), ("CG",), ("NS",), ("NYS",))]
     chains += [(*ptt, "FOA", "IAD") for ptt in ((), ("PTT",))]
     return _with_takers(chains)
 

@@ -92,11 +92,12 @@ class Quadratic:
             ys.append(ys[-1] - lr * velocity)
         return ys
 
-    def reference(self, na, *, K, lr, alphas=None, M=0, k_star=None, k=10, r=0.01, lam=1.0, di=False):
+    def reference(self, na, *, K, lr, alphas=None, M=0, k_star=None, k=10, r=0.01, lam=1.0, rho=0.01, di=False):
         """The hypergradient of chain ``na`` in float64, the upper loss, PTT's index, and dF/dy_0."""
         alphas = np.zeros(K) if alphas is None else alphas
         x, y0 = self.x0, self.y0
-        implicit_maml = "IAD" in na and ("CG" in na or "NS" in na)
+        solves = bool({"CG", "NS", "NYS"} & {*na})
+        implicit_maml = "IAD" in na and solves
         lam = lam if implicit_maml else 0.0
         if "IAD" in na:
             y0 = x
@@ -125,6 +126,8 @@ class Quadratic:
             q = np.linalg.solve(H, Fy)
         elif "NS" in na:
             q = sum(lr * np.linalg.matrix_power(np.eye(DIM_Y) - lr * H, j) @ Fy for j in range(k + 1))
+        elif "NYS" in na:  # from all columns
+            q = np.linalg.solve(H + rho * np.eye(DIM_Y), Fy)
         if implicit_maml:
             answer = lam * q
         elif "FOA" in na:
@@ -133,7 +136,7 @@ class Quadratic:
             answer = by_start
         elif "RAD" in na:
             answer = Fx + through
-        elif "CG" in na or "NS" in na:
+        elif solves:
             answer = Fx + G.T @ q
         elif "IGA" in na:
             p = self.phi_by_y(y, x, alpha)

@@ -8,6 +8,7 @@ from jboat.na_ol.iad import IAD
 from jboat.na_ol.iga import IGA
 from jboat.na_ol.implicit import ImplicitHyperGradient
 from jboat.na_ol.ns import NS
+from jboat.na_ol.nys import NYS
 from jboat.na_ol.ptt import PTT
 from jboat.na_ol.rad import RAD
 from jboat.na_ol.rgt import RGT
@@ -26,6 +27,7 @@ __all__ = [
     "IAD",
     "IGA",
     "NS",
+    "NYS",
     "PTT",
     "RAD",
     "RGT",

@@ -2,43 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 from dataclasses import dataclass
 
-from jboat.linear_solvers import MatrixVectorProduct, Solution, conjugate_gradient
-from jboat.na_ol.implicit import ImplicitHyperGradient
+from jboat.linear_solvers import MatrixVectorProduct, Solution, conjugate_gradient, from_start
+from jboat.minimal_residual import minres, normal_equations
+from jboat.na_ol.implicit import ImplicitHyperGradient, ImplicitOptions
 from jboat.registry import register_operator
+from jboat.spelling import nearest
 import jittor as jt
+
+_SOLVERS = {"cg": conjugate_gradient, "minres": minres, "normal_cg": normal_equations}
 
 
 @dataclass(frozen=True)
-class CGOptions:
-    """Options of CG, and of NS where it has no section of its own.
+class CGOptions(ImplicitOptions):
+    """Options of CG.
 
     Attributes:
-        k: the largest number of iterations, one Hessian-vector product each; at least 1.
-        tolerance: relative size at which to stop, at least 0: of the residual for CG, of the newest term for NS.
+        k: the largest number of iterations, one Hessian-vector product each, or two with ``"normal_cg"``; at least 1.
+        tolerance: relative size of the residual at which to stop, at least 0. One above it after k iterations is
+            told once a run.
+        damping: added to every eigenvalue of the Hessian, at least 0: the system is ``(H + damping I) q = grad_y F``.
+        warm_start: begin at the solution of the last outer step, for one product more; on problems that change slowly
+            far fewer iterations are then needed. Checkpoints hold the solution.
+        solver: ``"cg"`` for a positive definite Hessian; ``"minres"`` for one with negative curvature too, at the same
+            cost; ``"normal_cg"``, conjugate gradient on the normal equations, the most robust where it is singular, at
+            twice the cost an iteration.
     """
 
-    k: int = 10
-    tolerance: float = 1e-6
+    solver: str = "cg"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.k, int) or self.k < 1:
-            raise ValueError(f"k of CG and NS must be an integer >= 1, got {self.k!r}")
-        if not self.tolerance >= 0.0:
-            raise ValueError(f"tolerance of CG and NS must be >= 0, got {self.tolerance}")
+        super().__post_init__()
+        if self.solver not in _SOLVERS:
+            listing = ", ".join(repr(name) for name in _SOLVERS)
+            raise ValueError(
+                f"solver of CG must be one of {listing}, got {self.solver!r}.{nearest(self.solver, _SOLVERS)}"
+            )
 
 
-@register_operator("na", options=CGOptions, cost="up to k Hessian-vector products; memory of one step")
+@register_operator(
+    "na",
+    options=CGOptions,
+    cost="up to k Hessian-vector products (2 k + 1 with normal_cg), one more with warm_start; memory of one step",
+)
 class CG(ImplicitHyperGradient):
     """``grad_x F - (d2 phi / dx dy) q`` with ``(d2 phi / dy2) q = grad_y F`` by at most k CG iterations.
+
+    Where the Hessian is not positive definite, CG stops at the first direction that shows it, and returns the best
+    iterate; ``solver="minres"`` (Paige and Saunders 1975) goes on. Either way a warning names the curvature.
 
     Source: Pedregosa, "Hyperparameter optimization with approximate gradient", ICML 2016.
     """
 
     capabilities = dataclasses.replace(ImplicitHyperGradient.capabilities, multiplier_update="line search")
+    stops_at_tolerance = True
 
-    def solve(self, product: MatrixVectorProduct, b: list[jt.Var], learning_rates: list[float]) -> Solution:
-        """See :func:`jboat.linear_solvers.conjugate_gradient`."""
-        return conjugate_gradient(product, b, iterations=self.K, tolerance=self.tolerance)
+    def solve(
+        self,
+        product: MatrixVectorProduct,
+        b: list[jt.Var],
+        learning_rates: list[float],
+        start: Sequence[jt.Var] | None = None,
+    ) -> Solution:
+        """See :func:`jboat.linear_solvers.conjugate_gradient`, and :mod:`jboat.minimal_residual`."""
+        solver = _SOLVERS[getattr(self.options, "solver", "cg")]
+        if start is None:
+            return solver(product, b, iterations=self.K, tolerance=self.tolerance)
+        return from_start(solver, product, b, start, iterations=self.K, tolerance=self.tolerance)

@@ -1,22 +1,98 @@
-"""The implicit hypergradient, which CG and NS complete with a linear solver each."""
+"""The implicit hypergradient, which CG, NS and NYS complete with a way to solve a linear system each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+import math
+from typing import Any, ClassVar
 
 from jboat import autodiff, functional
 from jboat.capabilities import UpperCapabilities
+from jboat.chain_plan import ChainPlan
 from jboat.levels import Batch
 from jboat.linear_solvers import MatrixVectorProduct, Solution
 from jboat.na_ol.terminal import Terminal, UpperGradients
 from jboat.trajectory import Trajectory
 import jittor as jt
 
+SOLUTION = "linear_solution"
+"""What the solution of the linear system is called where it is kept for the next outer step."""
+
+
+@dataclass(frozen=True)
+class ImplicitOptions:
+    """What the iterative solvers of the implicit hypergradient have in common.
+
+    Attributes:
+        k: the largest number of iterations, at least 1.
+        tolerance: relative size at which to stop, at least 0.
+        damping: added to every eigenvalue of the Hessian, at least 0.
+        warm_start: whether to begin at the solution of the last outer step.
+    """
+
+    k: int = 10
+    tolerance: float = 1e-6
+    damping: float = 0.0
+    warm_start: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.k, int) or self.k < 1:
+            raise ValueError(f"k of CG and NS must be an integer >= 1, got {self.k!r}")
+        if not self.tolerance >= 0.0:
+            raise ValueError(f"tolerance of CG and NS must be >= 0, got {self.tolerance}")
+        if not 0.0 <= self.damping < math.inf:
+            raise ValueError(f"damping of CG and NS must be a finite number >= 0, got {self.damping}")
+        switch("CG and NS", "warm_start", self.warm_start)
+
+
+def switch(operator: str, name: str, value: object) -> None:
+    """Require True or False of an option.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} of {operator} must be true or false, got {value!r}")
+
+
+def keeps(options: Any) -> tuple[str, ...]:
+    """The solution, where the next outer step begins with it."""
+    return (SOLUTION,) if getattr(options, "warm_start", False) else ()
+
 
 class ImplicitHyperGradient(Terminal):
-    """``grad_x F - (d2 phi / dx dy) q`` where q solves, or approximates, ``(d2 phi / dy2) q = grad_y F``."""
+    """``grad_x F - (d2 phi / dx dy) q`` where q solves, or approximates, ``(d2 phi / dy2 + damping I) q = grad_y F``.
 
-    capabilities = UpperCapabilities(solves_with_hessian=True)
+    Attributes:
+        stops_at_tolerance: whether :meth:`solve` goes on until the residual is at most the tolerance, so that one above
+            it is worth a warning.
+        current_iter: the number of the outer step under way, from 0.
+    """
+
+    capabilities = UpperCapabilities(solves_with_hessian=True, keeps=keeps)
+    stops_at_tolerance: ClassVar[bool] = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.current_iter = 0
+        self._kept: Mapping[str, list[jt.Var]] = {}
+
+    @staticmethod
+    def check_options(options: Any, plan: ChainPlan, lower_iters: int) -> None:
+        """Refuse options of a linear system where none is solved: beside a multiplier step.
+
+        Raises:
+            ValueError: if one is set.
+        """
+        if plan.has_lower_loop:
+            return
+        for name, default in (("damping", 0.0), ("warm_start", False), ("solver", "cg")):
+            if getattr(options, name, default) != default:
+                raise ValueError(
+                    f"{name} of {plan.operators[-1].name} means nothing beside DM, whose multiplier takes one step an "
+                    "outer step and solves no linear system; leave it out"
+                )
 
     @property
     def K(self) -> int:  # noqa: N802  (the name is part of the API)
@@ -28,9 +104,40 @@ class ImplicitHyperGradient(Terminal):
         """The relative size at which the solver stops."""
         return float(self.options.tolerance)
 
-    def solve(self, product: MatrixVectorProduct, b: list[jt.Var], learning_rates: list[float]) -> Solution:
-        """The vector q for the Hessian given as a product and ``b = grad_y F``."""
+    @property
+    def damping(self) -> float:
+        """What is added to every eigenvalue of the Hessian."""
+        return float(getattr(self.options, "damping", 0.0))
+
+    def solve(
+        self,
+        product: MatrixVectorProduct,
+        b: list[jt.Var],
+        learning_rates: list[float],
+        start: Sequence[jt.Var] | None = None,
+    ) -> Solution:
+        """The vector q for the Hessian given as a product and ``b = grad_y F``.
+
+        Args:
+            product: ``v -> H v``, damping included.
+            b: one Var per lower-level variable.
+            learning_rates: that of each variable.
+            start: the solution of the last outer step; given with ``warm_start`` alone.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define solve()")
+
+    def compute_gradients(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """See :meth:`Terminal.compute_gradients`.
+
+        Besides, ``current_iter`` is the number of the outer step, from 0, and ``kept`` what the last one returned under
+        this name: with ``warm_start`` a dict with the solution of the linear system.
+        """
+        self.current_iter = int(kwargs.get("current_iter", 0))
+        self._kept = kwargs.get("kept") or {}
+        result = super().compute_gradients(*args, **kwargs)
+        if keeps(self.options):
+            result["kept"] = {SOLUTION: self._kept[SOLUTION]}
+        return result
 
     def total(
         self,
@@ -45,21 +152,56 @@ class ImplicitHyperGradient(Terminal):
         y = trajectory.parameters()
         gradient = autodiff.grad(self._lower(trajectory, trajectory.last - 1, ll_feed_dict, ul_feed_dict, y), y)
         jt.sync(gradient)
-        solution = self.solve(lambda v: autodiff.vjp(gradient, y, v), upper.by_y, trajectory.learning_rates)
+        damping = self.damping
+
+        def product(v: list[jt.Var]) -> list[jt.Var]:
+            image = autodiff.vjp(gradient, y, v)
+            return functional.axpy(damping, v, image) if damping else image
+
+        start = {"start": self._kept[SOLUTION]} if keeps(self.options) and SOLUTION in self._kept else {}
+        solution = self.solve(product, upper.by_y, trajectory.learning_rates, **start)
+        if keeps(self.options):
+            self._kept = {SOLUTION: solution.vector}
         through_y = autodiff.vjp(gradient, self.ul_var if hparams is None else hparams, solution.vector)
+        self._tell(solution)
         name = type(self).__name__
-        if solution.breakdown:
-            self.warn(
-                "%s: the hypergradient is an approximation (relative residual %.2g), for %s: where the lower steps "
-                "end, the lower objective is not strongly convex, or too ill-conditioned for so few iterations. More "
-                "iterations or lower steps, weight decay, or RAD may help",
-                name,
-                solution.residual,
-                solution.breakdown,
-            )
         diagnostics = {
             f"{name.lower()}_iterations": float(solution.iterations),
             f"{name.lower()}_residual": solution.residual,
             f"{name.lower()}_breakdown": float(bool(solution.breakdown)),
         }
         return functional.axpy(-1.0, through_y, by_x), diagnostics
+
+    def _tell(self, solution: Solution) -> None:
+        """Warn, once a run each, of what makes the hypergradient another one than it should be."""
+        name, negative = type(self).__name__, solution.negative_curvature
+        if solution.breakdown:
+            self.warn(
+                "%s: the hypergradient is an approximation (relative residual %.2g), for %s: where the lower steps "
+                "end, the lower objective is not strongly convex, or too ill-conditioned for so few iterations. More "
+                "iterations or lower steps, weight decay, damping%s, or RAD may help",
+                name,
+                solution.residual,
+                solution.breakdown + (f", {negative:.2g}" if negative else ""),
+                f" above {-negative:.2g}" if negative else "",
+            )
+            return
+        if negative:
+            self.warn(
+                "%s: the lower Hessian has negative curvature, %.2g, where the lower steps end. That is no minimum of "
+                "the lower objective, and the hypergradient that of a saddle: take more lower steps, weight decay, or "
+                "damping above %.2g",
+                name,
+                negative,
+                -negative,
+            )
+        if self.stops_at_tolerance and solution.residual > self.tolerance > 0.0:
+            self.warn(
+                "%s: the relative residual of the linear system is %.2g after k = %d iterations, above the tolerance "
+                "%.2g: the hypergradient is an approximation. Raise k, begin with warm_start, or add damping; a larger "
+                "tolerance says that this is good enough",
+                name,
+                solution.residual,
+                self.K,
+                self.tolerance,
+            )

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from jboat.linear_solvers import MatrixVectorProduct, Solution, neumann_series
-from jboat.na_ol.cg import CGOptions
-from jboat.na_ol.implicit import ImplicitHyperGradient
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jboat.linear_solvers import MatrixVectorProduct, Solution, from_start, neumann_series
+from jboat.na_ol.implicit import ImplicitHyperGradient, ImplicitOptions
 from jboat.registry import register_operator
 import jittor as jt
 
 
-@register_operator("na", options=CGOptions, cost="up to k Hessian-vector products; memory of one step")
+@dataclass(frozen=True)
+class NSOptions(ImplicitOptions):
+    """Options of NS.
+
+    Attributes:
+        k: the largest number of terms after the first, one Hessian-vector product each; at least 1.
+        tolerance: size of the newest term, relative to the first one's, at which to stop; at least 0.
+        damping: added to every eigenvalue of the Hessian, at least 0.
+        warm_start: begin at the solution of the last outer step instead of zero, for one product more: the terms are
+            then added to it. Checkpoints hold the solution.
+    """
+
+
+@register_operator(
+    "na",
+    options=NSOptions,
+    cost="up to k Hessian-vector products, one more with warm_start; memory of one step",
+)
 class NS(ImplicitHyperGradient):
     """``grad_x F - (d2 phi / dx dy) q`` with ``q = s sum_{j=0..k} (I - s d2 phi / dy2)^j grad_y F``.
 
@@ -21,6 +40,16 @@ class NS(ImplicitHyperGradient):
 
     shares_options_with = ("CG",)
 
-    def solve(self, product: MatrixVectorProduct, b: list[jt.Var], learning_rates: list[float]) -> Solution:
+    def solve(
+        self,
+        product: MatrixVectorProduct,
+        b: list[jt.Var],
+        learning_rates: list[float],
+        start: Sequence[jt.Var] | None = None,
+    ) -> Solution:
         """See :func:`jboat.linear_solvers.neumann_series`."""
-        return neumann_series(product, b, scales=learning_rates, terms=self.K, tolerance=self.tolerance)
+        if start is None:
+            return neumann_series(product, b, scales=learning_rates, terms=self.K, tolerance=self.tolerance)
+        return from_start(
+            neumann_series, product, b, start, scales=learning_rates, terms=self.K, tolerance=self.tolerance
+        )

@@ -49,8 +49,8 @@ def roles_asked_for(source):
     return sorted(set(found))
 
 
-def test_thirteen_roles_and_all_the_source_are_looked_at():
-    assert len(ROLES) == 13
+def test_fourteen_roles_and_all_the_source_are_looked_at():
+    assert len(ROLES) == 14
     assert {"ngd.py", "lower_objective.py", "bilevel_trainer.py", "option_schedule.py"} <= {p.name for p in SOURCES}
 
 
@@ -82,7 +82,7 @@ def test_nothing_but_the_registry_asks_for_an_operators_name(path):
 def test_the_plan_of_every_chain(names):
     gm, na = names
     plan = registry.plan(gm, na)
-    solver = bool({"CG", "NS"} & {*na})
+    solver = bool({"CG", "NS", "NYS"} & {*na})
     pulls_back = "RAD" in na or ("IAD" in na and "FOA" not in na and not solver)
     assert [op.name for op in plan.operators] == [*gm, *na]
     places = [plan.aggregator, plan.start_learner, plan.multiplier_mover, plan.initializer, plan.chooser]

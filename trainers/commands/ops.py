@@ -35,8 +35,9 @@ Adan) belongs to no objective, which a warning says once a run.
 * **The lower loop is short, or memory is plenty**: RAD. It is exact for the loop that is actually run.
 * **The loop is long**: RGT before RAD forgets its beginning, `RAD.remat_every` trades time for memory without
   approximation, and CG or NS look at the last iterate alone.
-* **The lower problem is solved nearly to its optimum**: CG, where its Hessian is positive definite; NS where it is
-  costly or ill-conditioned, since few terms are a damped answer.
+* **The lower problem is solved nearly to its optimum**: CG, where its Hessian is positive definite, and with
+  `solver = "minres"` or `damping` where it is not; NS where it is costly or ill-conditioned, since few terms are a
+  damped answer; NYS where NS diverges.
 * **Second derivatives are too costly**: FD takes one step into account (DARTS), IGA only gradients; or a first-order
   method.
 * **The initialisation is what is learned**: IAD (MAML), FOA+IAD (first-order), IAD+CG (implicit).

@@ -34,8 +34,8 @@ class Chains(OuterMethod):
 
     @property
     def keeps(self) -> Sequence[str]:
-        """Nothing: y_0 and the lower optimizer's state are the trainer's."""
-        return ()
+        """What operators say; y_0 and the lower optimizer's state are the trainer's."""
+        return self.problem.options.keeps
 
     @property
     def needs_second_derivatives(self) -> bool:
@@ -62,6 +62,8 @@ class Chains(OuterMethod):
                 ul_feed_dict=pair[1],
                 auxiliary_model=trajectory,
                 max_loss_iter=lower["max_loss_iter"],
+                current_iter=start.step - 1,
+                kept=start.auxiliary,
             )[-1]
             problem.advance_upper_statistics(trajectory)
         diagnostics = dict(upper.get("diagnostics", {}))
@@ -80,6 +82,7 @@ class Chains(OuterMethod):
             ll_parameters=trajectory.parameters(len(trajectory)),
             upper_loss_at=trajectory.parameters(lower["max_loss_iter"]) if chooses else [],
             ll_state=trajectory.optimizer_state,
+            auxiliary=upper.get("kept", {}),
             failure=failure,
         )
         events.call("on_hypergradient_end", found)

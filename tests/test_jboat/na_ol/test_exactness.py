@@ -12,6 +12,7 @@ K, LR, M = 10, 0.1, 4
 SECTIONS = {
     "CG": {"k": 40, "tolerance": 1e-7},
     "NS": {"k": 10, "tolerance": 0.0},
+    "NYS": {"k": 10, "rho": 0.01},
     "FD": {"r": 0.1},
     "RGT": {"truncate_iter": M},
     "GDA": {"alpha_init": 0.4, "alpha_decay": 0.9},
@@ -33,7 +34,7 @@ def reference(problem, gm, na, **kwargs):
 def test_the_grammar_has_all_chains_of_the_contract():
     gm, na = registry.gm_chains(), registry.na_chains()
     assert {c for c in gm if "DM" not in c} == {("NGD",), ("DI", "NGD"), ("GDA", "NGD"), ("GDA", "DI", "NGD")}
-    assert len(na) == len(set(na)) == 4 * 8 + 2
+    assert len(na) == len(set(na)) == 4 * 10 + 2
     assert not any("DI" in g and "IAD" in n for g, n in registry.valid_chains())
 
 
@@ -55,7 +56,7 @@ def test_chain_equals_its_closed_form(gm, na):
 
 
 @pytest.mark.parametrize("index", [1, 5, K])
-@pytest.mark.parametrize("last", ["RAD", "FD", "IGA", "CG", "NS"])
+@pytest.mark.parametrize("last", ["RAD", "FD", "IGA", "CG", "NS", "NYS"])
 def test_ptt_index_forced_first_middle_last(index, last):
     problem = PROBLEMS[False]
     exact, upper_loss, _, _ = reference(problem, ("GDA", "NGD"), ("PTT", last), k_star=index)

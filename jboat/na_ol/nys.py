@@ -1,0 +1,70 @@
+"""NYS: implicit differentiation by the Nystrom method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import math
+
+from jboat.linear_solvers import MatrixVectorProduct, Solution
+from jboat.na_ol.implicit import ImplicitHyperGradient
+from jboat.nystrom import nystrom_solve
+from jboat.registry import register_operator
+import jittor as jt
+import numpy as np
+
+
+@dataclass(frozen=True)
+class NYSOptions:
+    """Options of NYS.
+
+    Attributes:
+        k: the number of columns of the Hessian, one Hessian-vector product each, at least 1. More than there are
+            lower-level parameters are not taken.
+        rho: added to every eigenvalue of the Hessian, positive. It bounds the inverse where the columns tell nothing:
+            there q is ``grad_y F / rho``.
+        seed: which columns are drawn: others in every outer step, and the same in every run with this seed.
+    """
+
+    k: int = 10
+    rho: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 1:
+            raise ValueError(f"k of NYS must be an integer >= 1, got {self.k!r}")
+        if not 0.0 < self.rho < math.inf:
+            raise ValueError(f"rho of NYS must be a positive finite number, got {self.rho}")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
+            raise ValueError(f"seed of NYS must be an integer >= 0, got {self.seed!r}")
+
+
+@register_operator(
+    "na",
+    options=NYSOptions,
+    cost="k + 1 Hessian-vector products; memory of one step and of k vectors as long as y",
+)
+class NYS(ImplicitHyperGradient):
+    """``grad_x F - (d2 phi / dx dy) q`` with ``q = (H_k + rho I)^-1 grad_y F``, H_k from k columns of the Hessian.
+
+    H_k is the Nystrom approximation of ``d2 phi / dy2`` by columns drawn at random, ``C W^+ C'`` with W the rows of C
+    that have the same numbers. Nothing is iterated: it cannot diverge, as NS can, and wants no positive definite
+    Hessian. The metric ``nys_residual`` is that of ``(d2 phi / dy2 + rho I) q = grad_y F``, and tells how much the
+    columns see.
+
+    Source: Hataya and Yamada, "Nystrom method for accurate and scalable implicit differentiation", AISTATS 2023.
+    """
+
+    def solve(
+        self,
+        product: MatrixVectorProduct,
+        b: list[jt.Var],
+        learning_rates: list[float],
+        start: Sequence[jt.Var] | None = None,
+    ) -> Solution:
+        """See :func:`jboat.nystrom.nystrom_solve`."""
+        options = self.options
+        entries = sum(v.numel() for v in b)
+        rng = np.random.default_rng((options.seed, self.current_iter))
+        columns = rng.choice(entries, size=min(options.k, entries), replace=False)
+        return nystrom_solve(product, b, columns=columns.tolist(), shift=options.rho)
