@@ -6,11 +6,11 @@ import time
 from typing import TYPE_CHECKING
 
 from jboat import running_statistics
+from jboat.optim.settings import learning_rates
 from jboat.outer_step import mean
 from jboat.trainers.data.fit_streams import FitStreams
 from jboat.trainers.data.step_batches import Pair, draw_pairs
 from jboat.trainers.outer_step.method import Events
-from jboat.trainers.outer_step.upper_step import rate_of
 from jboat.trainers.timed_hooks import TimedHooks
 from jboat.trajectory import Trajectory
 import jittor as jt
@@ -56,7 +56,7 @@ class FitStep:
             self._streams.ll,
             self._streams.ul,
             pairs=trainer.accumulate,
-            lower_steps=trainer.lower_iters,
+            lower_iters=trainer.lower_iters,
             fresh=trainer.lower_batches == "fresh",
         )
         self._data_seconds += time.perf_counter() - begun
@@ -102,7 +102,7 @@ class FitStep:
             "ul_loss": found.upper_loss,
             "hypergradient_norm": found.norm,
             "ll_lr": run.rule.learning_rates()[0],
-            "ul_lr": rate_of(trainer.ul_optimizer),
+            "ul_lr": learning_rates(trainer.ul_optimizer)[0],
             **found.diagnostics,
         }
         run.look_for_zero(found)
