@@ -8,7 +8,7 @@ import functools
 from typing import Any
 
 from jboat import functional, registry, running_statistics
-from jboat.chain_plan import ChainOptions, ChainPlan
+from jboat.chain_plan import ChainPlan, StepOptions
 from jboat.lower_objective import Objective
 from jboat.trajectory import Trajectory
 import jittor as jt
@@ -21,7 +21,7 @@ class Problem:
     Attributes:
         plan: what the chains want; that of no operators where a first-order method takes their place.
         config: what the operators read, with the sections as they were when the outer step under way began.
-        options: the options that these sections give.
+        options: the options that these sections give, made once for the step.
     """
 
     ll_model: jt.Module
@@ -40,11 +40,11 @@ class Problem:
     fo_op: str | None = None
     plan: ChainPlan = field(init=False, repr=False)
     config: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
-    options: ChainOptions = field(init=False, repr=False)
+    options: StepOptions = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.plan = registry.plan(*((self.gm_op, self.na_op) if self.fo_op is None else ((), ())))
-        self.options = ChainOptions(self.plan, self.config)
+        self.options = StepOptions(self.plan, self.config)
         self.begin_step()
 
     def begin_step(self) -> None:
@@ -60,6 +60,7 @@ class Problem:
             chain_plan=self.plan,
             chain_options=self.options,
         )
+        self.options.renew()
 
     @property
     def operators(self) -> tuple[str, ...]:
