@@ -11,6 +11,7 @@ from jboat.callbacks.callback import Callback
 from jboat.callbacks.monitor import MonitoredMetric
 from jboat.callbacks.saved_values import same_kind
 from jboat.callbacks.schedules import Schedule
+from jboat.optim.settings import learning_rates
 import jittor as jt
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class LRSchedule(Callback):
         if self._scheduler is not None and self._scheduler.optimizer is not optimizer:
             raise ValueError(f"the scheduler drives another optimizer than the {self._level} level's")
         if self._ratios is None:
-            own = [float(group.get("lr", optimizer.lr)) for group in optimizer.param_groups]
+            own = learning_rates(optimizer)
             self._ratios = [self._ratio(i, rate, float(optimizer.lr)) for i, rate in enumerate(own)]
 
     def on_step_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:

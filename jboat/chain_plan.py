@@ -101,8 +101,6 @@ class ChainPlan:
 class ChainOptions:
     """The options of a chain's operators: each made when it is first asked for, and again when its section changes.
 
-    A trainer lets the sections change between outer steps alone, so that within one every reader has the same options.
-
     Args:
         plan: whose options these are.
         solver_config: the sections.
@@ -171,6 +169,35 @@ class ChainOptions:
         if rebuilder is None or rebuilder.upper.rebuilt_at_once is None:
             return 0
         return int(rebuilder.upper.rebuilt_at_once(self.of(rebuilder)))
+
+
+class StepOptions(ChainOptions):
+    """The options that hold for a whole outer step: what changes in a section counts from the next :meth:`renew` on.
+
+    Args:
+        plan: whose options these are.
+        solver_config: the sections.
+    """
+
+    def __init__(self, plan: ChainPlan, solver_config: Mapping[str, Any]) -> None:
+        super().__init__(plan, solver_config)
+        self._of_this_step: dict[str, Any] = {}
+
+    def renew(self) -> None:
+        """Take the sections as they are, for a step that begins."""
+        self._of_this_step.clear()
+
+    def of(self, operator: Operator) -> Any:
+        """See :class:`ChainOptions`."""
+        if operator.name not in self._of_this_step:
+            self._of_this_step[operator.name] = super().of(operator)
+        return self._of_this_step[operator.name]
+
+    def under(self, plan: ChainPlan) -> StepOptions:
+        """The same options for another plan of the same operators; they are renewed with these."""
+        others = StepOptions(plan, self._solver_config)
+        others._known, others._of_this_step = self._known, self._of_this_step
+        return others
 
 
 def _first(operators: Iterable[Operator], has: Callable[[Operator], bool]) -> Operator | None:

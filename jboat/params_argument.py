@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import functools
 import inspect
-import threading
 from typing import Any, NamedTuple
 import weakref
 
 from jboat import functional
+from jboat.backend.replacements import dispatch, module_call
 import jittor as jt
 
 
@@ -21,15 +21,7 @@ class Signature(NamedTuple):
     collected: bool
 
 
-class _Block(NamedTuple):
-    """Where :func:`accepted` is active: in which thread, and for which of the module's Vars."""
-
-    thread: int
-    variables: Sequence[jt.Var]
-
-
 _known: weakref.WeakKeyDictionary[Any, Signature] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
 
 
 def signature_of(function: Callable[..., Any]) -> Signature:
@@ -54,66 +46,48 @@ def _read(function: Callable[..., Any]) -> Signature:
     return Signature("params" in parameters, any(p.kind is p.VAR_KEYWORD for p in parameters.values()))
 
 
-class _Execute:
-    """A module's ``execute`` that takes ``params`` besides what it takes anyway.
-
-    One lies in a module as long as there are blocks, whichever thread's. A copy of the module that is made meanwhile
-    runs the copy, since this is copied with it.
-
-    Args:
-        module: the module.
-    """
-
-    def __init__(self, module: jt.Module) -> None:
-        self._module = module
-        self.own: Callable[..., Any] | None = vars(module).get("execute")
-        self.blocks: list[_Block] = []
-
-    def __call__(self, *args: Any, params: Sequence[jt.Var] | None = None, **kwargs: Any) -> Any:
-        execute = self.own or functools.partial(type(self._module).execute, self._module)
-        if params is None:
-            return execute(*args, **kwargs)
-        values, variables = list(params), self._variables()
-        if len(values) != len(variables):
-            raise ValueError(f"params must hold {len(variables)} Vars, one a variable, got {len(values)}")
-        if all(value is variable for value, variable in zip(values, variables, strict=True)):
-            return execute(*args, **kwargs)
-        return functional.called_with(values, variables, execute, *args, **kwargs)
-
-    def _variables(self) -> Sequence[jt.Var]:
-        here = threading.get_ident()
-        blocks = [block for block in self.blocks if block.thread == here] or self.blocks
-        return blocks[-1].variables
-
-
 @contextlib.contextmanager
 def accepted(module: jt.Module, variables: Sequence[jt.Var]) -> Iterator[None]:
-    """Let the module take ``params`` inside the block, unless it has an argument of that name itself.
+    """Let the module be called with ``params`` inside the block, unless it has an argument of that name itself.
 
-    Blocks may be nested, and those of several threads may overlap; after the last one nothing of them is left.
+    The module is left as it is: what is asked for ``params`` is the call of any module, in this context. A copy of the
+    module that is made meanwhile can be called with them too, and is then run with them.
 
     Args:
         module: the module.
         variables: its Vars that ``params`` stands for. Where ``params`` are these very Vars, they stay as they are.
     """
-    there = vars(module).get("execute")
-    own = there.own if isinstance(there, _Execute) else there
-    if signature_of(own or type(module).execute).named:
+    if signature_of(module.execute).named:
         yield
         return
-    block = _Block(threading.get_ident(), variables)
-    with _lock:
-        there = vars(module).get("execute")
-        execute = there if isinstance(there, _Execute) else _Execute(module)
-        execute.blocks.append(block)
-        vars(module)["execute"] = execute
-    try:
+    call = dispatch.current(*module_call.PLACE)
+
+    def call_with_params(called: jt.Module, *args: Any, **kwargs: Any) -> Any:
+        own = _corresponding(called, module, variables) if "params" in kwargs else None
+        if own is None:
+            return call(called, *args, **kwargs)
+        values = kwargs.pop("params")
+        if values is None:
+            return call(called, *args, **kwargs)
+        values = list(values)
+        if len(values) != len(own):
+            raise ValueError(f"params must hold {len(own)} Vars, one a variable, got {len(values)}")
+        if all(value is variable for value, variable in zip(values, own, strict=True)):
+            return call(called, *args, **kwargs)
+        return functional.called_with(values, own, call, called, *args, **kwargs)
+
+    with dispatch.replaced({module_call.PLACE: call_with_params}):
         yield
-    finally:
-        with _lock:
-            execute.blocks[:] = [other for other in execute.blocks if other is not block]
-            if not execute.blocks and vars(module).get("execute") is execute:
-                if execute.own is None:
-                    del vars(module)["execute"]
-                else:
-                    vars(module)["execute"] = execute.own
+
+
+def _corresponding(called: jt.Module, module: jt.Module, variables: Sequence[jt.Var]) -> Sequence[jt.Var] | None:
+    """The Vars of a module that is called that correspond to those of ``module``; None where it is no copy of that."""
+    if called is module:
+        return variables
+    if type(called) is not type(module):
+        return None
+    places = {id(v): i for i, v in enumerate(module.parameters())}
+    copied = called.parameters()
+    if len(copied) != len(places) or not all(id(v) in places for v in variables):
+        return None
+    return [copied[places[id(v)]] for v in variables]

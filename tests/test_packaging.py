@@ -1,6 +1,7 @@
 """The wheel and the editable install hold the same three packages and no generic name."""
 
 from importlib.metadata import version
+import os
 from pathlib import Path
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
+ROOMS = ("trainers", "callbacks")
 SUFFIXES = (".py", ".h", ".cc")
 IMPORTS = (
     "import jboat, jboat.trainers, jboat.callbacks, jboat.gm_ol, jboat.na_ol, jboat.trainers.commands.doctor;"
@@ -36,10 +38,9 @@ def test_the_wheel_holds_every_source_below_jboat(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")}
     assert tops == {"jboat"}
-    sources = (p for p in (ROOT / "jboat").rglob("*") if p.suffix in SUFFIXES)
-    expected = {f"jboat/{p.relative_to(ROOT / 'jboat')}" for p in sources}
-    for room in ("trainers", "callbacks"):
-        expected |= {f"jboat/{p.relative_to(ROOT)}" for p in (ROOT / room).rglob("*.py")}
+    own = {p.relative_to(ROOT) for p in (ROOT / "jboat").rglob("*") if p.suffix in SUFFIXES}
+    linked = {"jboat" / p.relative_to(ROOT) for room in ROOMS for p in (ROOT / room).rglob("*.py")}
+    expected = {str(p) for p in own | linked}
     assert {name for name in names if name.endswith(SUFFIXES)} == expected
     assert "jboat/py.typed" in names
 
@@ -57,7 +58,11 @@ def test_the_wheel_works(wheel, tmp_path, users_environment):
 def test_the_editable_install_leads_to_the_checkout(tmp_path):
     code = f"{IMPORTS} print(jboat.trainers.__file__, jboat.callbacks.__file__)"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
-    assert done.stdout.split() == [str(ROOT / "trainers" / "__init__.py"), str(ROOT / "callbacks" / "__init__.py")]
+    assert done.stdout.split() == [str(ROOT / "jboat" / room / "__init__.py") for room in ROOMS]
+
+
+def test_the_rooms_beside_jboat_are_links_in_it():
+    assert {room: os.readlink(ROOT / "jboat" / room) for room in ROOMS} == {room: f"../{room}" for room in ROOMS}
 
 
 def test_the_version_is_the_projects():

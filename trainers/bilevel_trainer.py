@@ -18,7 +18,7 @@ from jboat.levels import Objective, batches_of_step
 import jboat.na_ol
 from jboat.optim import UpdateRule
 import jboat.sl_ol  # noqa: F401
-from jboat.trainers import arguments
+from jboat.trainers import arguments, rehearsal
 from jboat.trainers import device as devices
 from jboat.trainers.callback_list import CallbackList, with_default_loggers
 from jboat.trainers.configuration import build, description
@@ -375,6 +375,10 @@ class BilevelTrainer:
             raise RuntimeError(
                 "fit() was called while a fit() of the same trainer is under way; let that one end first"
             )
+        if rehearsal.under_way():
+            self.callbacks = rehearsal.harmless(self.callbacks)
+            max_epochs, max_steps, max_time, resume_from = None, rehearsal.STEPS, None, None
+            val_every = val_every if val_loader is None else 1
         arguments.fit_arguments(ll_loader, ul_loader, val_loader, val_every, max_epochs, max_steps, max_time)
         method = self.current_run.method
         if method.needs_fixed_batches:

@@ -6,12 +6,12 @@ import time
 from typing import TYPE_CHECKING
 
 from jboat import running_statistics
+from jboat.optim.settings import learning_rates
 from jboat.sl_ol.batches import Places
 from jboat.trainers.data.fit_streams import FitStreams
 from jboat.trainers.data.sharding import Sharding, require_same_batches
 from jboat.trainers.data.step_batches import Pair, draw_counted, draw_pairs
 from jboat.trainers.outer_step.method import Events
-from jboat.trainers.outer_step.upper_step import rate_of
 from jboat.trainers.timed_hooks import TimedHooks
 from jboat.trajectory import Trajectory
 import jittor as jt
@@ -81,7 +81,7 @@ class FitStep:
             streams.ll,
             streams.ul,
             pairs=trainer.accumulate,
-            lower_steps=trainer.lower_iters,
+            lower_iters=trainer.lower_iters,
             fresh=trainer.lower_batches == "fresh",
         )
 
@@ -120,7 +120,7 @@ class FitStep:
             "ul_loss": found.upper_loss,
             "hypergradient_norm": found.norm,
             "ll_lr": run.rule.learning_rates()[0],
-            "ul_lr": rate_of(trainer.ul_optimizer),
+            "ul_lr": learning_rates(trainer.ul_optimizer)[0],
             **found.diagnostics,
         }
         run.look_for_zero(found)

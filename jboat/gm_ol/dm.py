@@ -14,8 +14,8 @@ from jboat.gm_ol.dynamical_system import LowerLevelOperator
 from jboat.levels import Batch
 from jboat.lower_objective import LowerObjective, with_weight_decay
 from jboat.optim import OptimizerState
+from jboat.optim.settings import learning_rates
 from jboat.out_of_place import require
-from jboat.plain_numbers import plain
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
 import jittor as jt
@@ -212,8 +212,7 @@ class DM(LowerLevelOperator):
     def _step_sizes(self, options: DMOptions, k: int, mu: float, lr_y: float) -> tuple[float, float]:
         """Eta and the learning rate of x."""
         if mu == 0.0:
-            optimizer = self.solver_config["upper_level_opt"]
-            lr_x = float(plain(optimizer.param_groups[0].get("lr", optimizer.lr)))
+            lr_x = learning_rates(self.solver_config["upper_level_opt"])[0]
             eta, ul_rate = options.eta0 * (k + 1) ** (-options.tau / 2) * lr_y, lr_x * lr_y * (k + 1) ** (-options.tau)
         else:
             a, b = {"s1": (2, 7), "s2": (1, 5), "s3": (0, 3)}[options.strategy]

@@ -10,8 +10,8 @@ from jboat.capabilities import UpperCapabilities
 from jboat.chain_plan import ChainPlan
 from jboat.levels import Batch, Objective
 from jboat.lower_objective import LowerObjective, with_weight_decay
+from jboat.optim.settings import learning_rates
 from jboat.out_of_place import require
-from jboat.plain_numbers import plain
 from jboat.trajectory import Trajectory
 from jboat.warn_once import WarnOnce
 import jittor as jt
@@ -108,8 +108,7 @@ class HyperGradient:
     @property
     def ll_lr(self) -> float:
         """The lower-level learning rate (of the first parameter group, where they differ)."""
-        optimizer = self.solver_config["lower_level_opt"]
-        return float(plain(optimizer.param_groups[0].get("lr", optimizer.lr)))
+        return learning_rates(self.solver_config["lower_level_opt"])[0]
 
     def _require_modifier(self, next_operation: str | None, finished: bool) -> None:
         name = type(self).__name__

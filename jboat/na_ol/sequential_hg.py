@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Sequence
 from typing import Any
 
 from jboat import registry
 from jboat.na_ol.hyper_gradient import HyperGradient
+from jboat.ordered_operators import OrderedOperators, instances
 from jboat.registry import HyperGradientRules as HyperGradientRules
 
 
-class SequentialHG:
+class SequentialHG(OrderedOperators):
     """Runs hypergradient operators one after another.
 
     Args:
@@ -20,8 +20,7 @@ class SequentialHG:
     """
 
     def __init__(self, ordered_instances: Sequence[HyperGradient], custom_order: Sequence[str]) -> None:
-        self.gradient_instances = list(ordered_instances)
-        self.custom_order = list(custom_order)
+        super().__init__(ordered_instances, custom_order)
 
     def compute_gradients(self, **kwargs: Any) -> list[dict[str, Any]]:
         """Run the chain; each operator gets what the one before it returned.
@@ -32,11 +31,7 @@ class SequentialHG:
         Returns:
             One dict per operator, in the order run; the last one holds the hypergradient.
         """
-        results: list[dict[str, Any]] = []
-        for operator, following in zip(self.gradient_instances, [*self.custom_order[1:], None], strict=True):
-            kwargs = operator.compute_gradients(**kwargs, next_operation=following)
-            results.append(kwargs)
-        return results
+        return self.run("compute_gradients", kwargs)
 
 
 def makes_functional_na_operation(custom_order: Sequence[str], **kwargs: Any) -> SequentialHG:
@@ -51,11 +46,7 @@ def makes_functional_na_operation(custom_order: Sequence[str], **kwargs: Any) ->
         ValueError: for an unknown or repeated name, or a chain outside the grammar.
     """
     order = registry.order_na(custom_order)
-    known = registry.operators("na")
-    solver_config = kwargs.pop("solver_config", {})
-    if "na_op" not in solver_config:
-        solver_config = ChainMap(solver_config, {"na_op": order})
-    return SequentialHG([known[name].cls(**kwargs, solver_config=solver_config) for name in order], order)
+    return SequentialHG(instances("na", order, kwargs), order)
 
 
 def validate_and_adjust_order(custom_order: Sequence[str], gradient_order: Sequence[Sequence[str]]) -> list[str]:

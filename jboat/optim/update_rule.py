@@ -7,7 +7,7 @@ from typing import Any
 
 from jboat import functional
 from jboat.optim.rule import Hyperparameters, OptimizerState, rule_of
-from jboat.plain_numbers import plain
+from jboat.optim.settings import setting
 import jittor as jt
 
 
@@ -39,7 +39,7 @@ class UpdateRule:
         for group, _ in self._places:
             if id(group) not in of_group:
                 of_group[id(group)] = {
-                    name: plain(group.get(name, getattr(self._optimizer, name))) for name in self._rule.hyperparameters
+                    name: setting(self._optimizer, group, name) for name in self._rule.hyperparameters
                 }
         return [of_group[id(group)] for group, _ in self._places]
 
@@ -58,7 +58,7 @@ class UpdateRule:
     def _weight_decay(self) -> list[float]:
         if "weight_decay" not in self._rule.hyperparameters:
             return [0.0] * len(self._places)
-        return [float(group.get("weight_decay", self._optimizer.weight_decay)) for group, _ in self._places]
+        return [float(setting(self._optimizer, group, "weight_decay")) for group, _ in self._places]
 
     @property
     def optimizer_name(self) -> str:

@@ -275,3 +275,19 @@ def test_an_operator_of_ones_own_says_whether_it_differentiates_twice(needed, ow
 
     plan, _ = registry.plan_and_options({"gm_op": ["NGD"], "na_op": ["Mine"]})
     assert plan.needs_second_derivatives == needed
+
+
+def test_within_an_outer_step_sections_are_not_looked_at():
+    """Every reader of a step has the options that it began with, the lower steps without graphs among them."""
+    it = trainer(gm_op=["GDA", "NGD"], na_op=["RGT", "RAD"], solver_config={"RGT": {"truncate_iter": 2}})
+    options, config = it.current_run.problem.options, it.current_run.problem.config
+    other = options.under(it.current_run.problem.plan.without_graphs())
+    known, unknown = registry.operators()["GDA"], registry.operators()["CG"]
+    assert options.of(unknown).k == other.of(unknown).k
+    before = [o.of(op) for o in (options, other) for op in (known, unknown)]
+    config["GDA"], config["CG"] = {"alpha_init": 0.125}, {"k": 3}
+    assert [o.of(op) for o in (options, other) for op in (known, unknown)] == before
+    options.renew()
+    assert [o.of(known).alpha_init for o in (options, other)] == [0.125, 0.125]
+    assert [o.of(unknown).k for o in (options, other)] == [3, 3]
+    assert (options.tracked_from, other.tracked_from) == (2, 0)

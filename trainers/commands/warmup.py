@@ -6,7 +6,6 @@ kernels, so that a run of a few steps compiles what a long one needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import contextlib
 import os
 from pathlib import Path
@@ -14,18 +13,10 @@ import runpy
 import sys
 import tempfile
 import time
-from typing import Any
 
-from jboat.callbacks.progress_bar import ProgressBar
-from jboat.trainers.bilevel_trainer import BilevelTrainer
-from jboat.trainers.callback_list import CallbackList
 from jboat.trainers.commands import train
-from jboat.trainers.history_recorder import HistoryRecorder
+from jboat.trainers.rehearsal import rehearsal
 import jittor as jt
-
-STEPS = 3
-# of the callbacks that record; the others may write into the job's own folders
-_HARMLESS = (HistoryRecorder, ProgressBar)
 
 
 def main(*, config: str | None, example: str, arguments: list[str]) -> int:
@@ -45,7 +36,7 @@ def main(*, config: str | None, example: str, arguments: list[str]) -> int:
         print(f"error: no program {example!r}; in the folder examples: {known}", file=sys.stderr)
         return 2
     before, begun = _kernels(), time.perf_counter()
-    with _short_fits(), tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+    with rehearsal(), tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         if program is not None:
             _run(program, arguments, folder)
         elif train.train([str(config)], [f"logger_dir={folder}"]) != 0:
@@ -70,24 +61,6 @@ def _run(program: Path, arguments: list[str], folder: str) -> None:
         runpy.run_path(str(program), run_name="__main__")
     finally:
         sys.argv = before
-
-
-@contextlib.contextmanager
-def _short_fits() -> Iterator[None]:
-    original = BilevelTrainer.fit
-
-    def fit(self: BilevelTrainer, *args: Any, **kwargs: Any) -> Any:
-        limits: dict[str, Any] = {"max_steps": STEPS, "max_epochs": None, "max_time": None, "resume_from": None}
-        if kwargs.get("val_loader") is not None:
-            limits["val_every"] = 1
-        self.callbacks = CallbackList(c for c in self.callbacks.callbacks if c.rank == 0 or isinstance(c, _HARMLESS))
-        return original(self, *args, **{**kwargs, **limits})
-
-    BilevelTrainer.fit = fit  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        BilevelTrainer.fit = original  # type: ignore[method-assign]
 
 
 def _kernels() -> set[str]:

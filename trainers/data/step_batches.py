@@ -13,7 +13,7 @@ Pair = tuple[Feed, Feed]
 
 
 def draw_pairs(
-    ll_stream: LoaderStream, ul_stream: LoaderStream, *, pairs: int, lower_steps: int, fresh: bool
+    ll_stream: LoaderStream, ul_stream: LoaderStream, *, pairs: int, lower_iters: int, fresh: bool
 ) -> list[Pair] | None:
     """What one outer step of chains, or of a method with one batch of each level, trains on.
 
@@ -21,7 +21,7 @@ def draw_pairs(
         ll_stream: lower batches; the epoch is a pass over them.
         ul_stream: upper batches.
         pairs: how many hypergradients the step averages.
-        lower_steps: K.
+        lower_iters: K.
         fresh: whether each lower step gets a batch of its own.
 
     Returns:
@@ -35,7 +35,7 @@ def draw_pairs(
     result: list[Pair] = []
     for _ in range(pairs):
         lower = []
-        for _ in range(lower_steps if fresh else 1):
+        for _ in range(lower_iters if fresh else 1):
             item = draw()
             if item is None:
                 return None

@@ -9,7 +9,6 @@ import functools
 from typing import Any
 
 from jboat import functional, levels
-from jboat.chain_plan import ChainOptions
 from jboat.gm_ol.sequential_ds import SequentialDS, makes_functional_dynamical_system
 from jboat.na_ol.sequential_hg import SequentialHG, makes_functional_na_operation
 from jboat.outer_step import OuterStep
@@ -130,9 +129,10 @@ class Chains(OuterMethod):
     @functools.cached_property
     def _lower_chain_without_graphs(self) -> SequentialDS:
         """The same lower steps where nothing is differentiated."""
-        plan, config = self.problem.plan.without_graphs(), self.problem.config
-        own = {"chain_plan": plan, "chain_options": ChainOptions(plan, config)}
-        return lower_chain(self.problem, ChainMap(own, config))
+        problem = self.problem
+        plan = problem.plan.without_graphs()
+        own = {"chain_plan": plan, "chain_options": problem.options.under(plan)}
+        return lower_chain(problem, ChainMap(own, problem.config))
 
     @functools.cached_property
     def _upper_chain(self) -> SequentialHG:

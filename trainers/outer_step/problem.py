@@ -8,7 +8,7 @@ import functools
 from typing import Any
 
 from jboat import functional, levels, registry, running_statistics
-from jboat.chain_plan import ChainOptions, ChainPlan
+from jboat.chain_plan import ChainPlan, StepOptions
 from jboat.levels import Objective
 from jboat.trajectory import Trajectory
 import jittor as jt
@@ -21,7 +21,7 @@ class Problem:
     Attributes:
         plan: what the chains want; that of no operators where another method takes their place.
         config: what the operators read, with the sections as they were when the outer step under way began.
-        options: the options that these sections give.
+        options: the options that these sections give, made once for the step.
     """
 
     ll_model: jt.Module
@@ -41,11 +41,11 @@ class Problem:
     sl_op: str | None = None
     plan: ChainPlan = field(init=False, repr=False)
     config: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
-    options: ChainOptions = field(init=False, repr=False)
+    options: StepOptions = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.plan = registry.plan(*((self.gm_op, self.na_op) if self.in_place_of_chains is None else ((), ())))
-        self.options = ChainOptions(self.plan, self.config)
+        self.options = StepOptions(self.plan, self.config)
         levels.upper_variables_are(self.ul_var, self.ul_model)  # before a chain is made, since lower steps know no x
         self.begin_step()
 
@@ -62,6 +62,7 @@ class Problem:
             chain_plan=self.plan,
             chain_options=self.options,
         )
+        self.options.renew()
 
     @property
     def in_place_of_chains(self) -> str | None:

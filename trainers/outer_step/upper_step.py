@@ -25,11 +25,6 @@ def upper_step(optimizer: jt.optim.Optimizer, variables: list[jt.Var], gradients
     jt.sync([v for values in lists for v in values if isinstance(v, jt.Var)])
 
 
-def rate_of(optimizer: jt.optim.Optimizer) -> float:
-    """The learning rate of the optimizer's first parameter group."""
-    return float(optimizer.param_groups[0].get("lr", optimizer.lr))
-
-
 @contextmanager
 def learning_rate(optimizer: jt.optim.Optimizer, rate: float | None) -> Iterator[None]:
     """Let every parameter group have this learning rate inside the block; None changes nothing."""

@@ -15,6 +15,7 @@ from jboat.backend.replacements import (
     hand_written,
     linear_layer,
     matrix_product,
+    module_call,
     pooling,
     random_numbers,
     recurrent,
@@ -24,7 +25,7 @@ from jboat.backend.replacements import (
 from jboat.backend.replacements.dispatch import Function, Place
 import jittor as jt
 
-__all__ = ["hand_written", "on_cpu", "on_cuda", "random_numbers"]
+__all__ = ["hand_written", "module_call", "on_cpu", "on_cuda", "random_numbers"]
 
 
 @functools.cache
