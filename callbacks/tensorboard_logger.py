@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class TensorBoardLogger(Callback):
-    """Every metric as a scalar against the outer step, the configuration as text; more on request.
+    """Every metric as a scalar against the outer step, the configuration and the summary as text; more on request.
 
     Metrics are in the groups ``train``, ``val`` (evaluations) and ``wall_seconds`` (the times).
 
@@ -127,6 +127,7 @@ class TensorBoardLogger(Callback):
         configuration = json.dumps(trainer.configuration(), indent=1)
         if self._file is not None:
             self._file.text(state.step, "configuration", f"```\n{configuration}\n```")
+            self._file.text(state.step, "summary", f"```\n{trainer.summary()}\n```")
         self._logged = state.step
         self._flush()
 

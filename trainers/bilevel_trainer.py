@@ -39,6 +39,7 @@ from jboat.trainers.outer_step.result import HyperGradientResult
 from jboat.trainers.persistence import checkpoint, weights
 from jboat.trainers.persistence.models_of_checkpoint import load_models
 from jboat.trainers.run import Run
+from jboat.trainers.summary import Summary, short, summary_of
 from jboat.trainers.trainer_state import TrainerState
 from jboat.trial_calls import on_trial
 import jittor as jt
@@ -292,6 +293,17 @@ class BilevelTrainer:
         with device_scope(self.device), out_of_memory, evaluation_mode([self.ul_model, self.ll_model]):
             step = self.current_run.logged.of_evaluation(self.evaluation_step)
             return weighted_means(loader, step, self.evaluation_batch_size, self._unknown_size.warn)
+
+    def __repr__(self) -> str:
+        return short(self) if hasattr(self, "current_run") else object.__repr__(self)
+
+    def summary(self) -> Summary:
+        """Both models' sizes, the chain as it runs, the options in force, and what an outer step costs.
+
+        ``print(trainer.summary())`` shows it. Nothing is read and nothing compiled for it. What an operator costs is
+        what it is registered with, with this trainer's numbers in it.
+        """
+        return summary_of(self)
 
     def log(self, name: str, value: Any) -> None:
         """Add a number of one's own to the metrics, the loggers and the history.
