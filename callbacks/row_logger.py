@@ -89,16 +89,10 @@ class RowLogger(Callback):
             self._flush()
 
     def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
-        """Keep the row of this step; an evaluation may add to it."""
+        """Keep the row of this step, to which evaluations, and what is logged until the next step, still add."""
         if time.perf_counter() - self._flushed >= self._flush_seconds:
             self._flush()
-        numbers = {name: value for name, value in state.metrics.items() if name not in state.validation}
-        self._rows.append({"step": state.step, "epoch": state.epoch, **numbers})
-
-    def on_evaluate_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
-        """Add the evaluation to the row of its step."""
-        if self._rows:
-            self._rows[-1].update(state.validation)
+        self._rows.append(trainer.history.rows[-1])
 
     def teardown(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Write what waits and close the file."""

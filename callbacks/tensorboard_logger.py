@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class TensorBoardLogger(Callback):
-    """Every metric as a scalar against the outer step, the configuration as text; more on request.
+    """Every metric as a scalar against the outer step, the configuration and the summary as text; more on request.
 
     Metrics are in the groups ``train``, ``val`` (evaluations) and ``wall_seconds`` (the times).
 
@@ -71,6 +71,8 @@ class TensorBoardLogger(Callback):
         self._file: EventFile | None = None
         self._waiting: list[tuple[float, int, dict[str, float]]] = []
         self._flushed = 0.0
+        self._row: dict[str, float] = {}  # the last step's in the history
+        self._told: set[str] = set()  # which of its numbers were handed over
         self._logged = 0  # the last step whose numbers were handed over
         self._written = 0  # the last step whose numbers are in a file
         self._resumed = False
@@ -98,6 +100,7 @@ class TensorBoardLogger(Callback):
     def setup(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Open an event file of this run's own."""
         self._waiting = []
+        self._row, self._told = {}, set()
         self._resumed = False
         folder = log_folder(self._folder, trainer, "TensorBoardLogger")
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,6 +127,7 @@ class TensorBoardLogger(Callback):
         configuration = json.dumps(trainer.configuration(), indent=1)
         if self._file is not None:
             self._file.text(state.step, "configuration", f"```\n{configuration}\n```")
+            self._file.text(state.step, "summary", f"```\n{trainer.summary()}\n```")
         self._logged = state.step
         self._flush()
 
@@ -139,7 +143,9 @@ class TensorBoardLogger(Callback):
 
     def on_step_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Keep the step's numbers, and write what waits when it is time."""
+        self._keep_late()
         self._keep(state.step, {n: v for n, v in state.metrics.items() if n not in state.validation})
+        self._row, self._told = trainer.history.rows[-1], set(trainer.history.rows[-1])
         self._draw_histograms(trainer, state)
         if time.perf_counter() - self._flushed >= self._flush_seconds:
             self._flush()
@@ -147,11 +153,13 @@ class TensorBoardLogger(Callback):
     def on_evaluate_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Keep the evaluation's numbers."""
         self._keep_evaluation(state.step, state.validation)
+        self._told.update(state.validation)
 
     def teardown(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Write what waits and close the event file."""
         if self._file is not None:
             try:
+                self._keep_late()
                 self._flush()
             finally:
                 file, self._file = self._file, None
@@ -176,6 +184,13 @@ class TensorBoardLogger(Callback):
         """Let the numbers of an evaluation wait."""
         if numbers:
             self._waiting.append((time.time(), step, {_tag(n): v for n, v in numbers.items()}))
+
+    def _keep_late(self) -> None:
+        """Let the numbers wait that joined the last step's row after the step."""
+        late = {name: value for name, value in self._row.items() if name not in self._told}
+        self._told.update(late)
+        if late:
+            self._keep_evaluation(int(self._row["step"]), late)
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -9,6 +9,7 @@ from jboat import functional, levels, registry
 from jboat.levels import Batch, Objective
 from jboat.optim import UpdateRule
 from jboat.registered_operator import Operator
+from jboat.trial_calls import on_trial
 from jboat.warn_once import WarnOnce
 import jittor as jt
 
@@ -146,7 +147,8 @@ class LowerObjective:
         if self.gda_loss is not None:
             feed = levels.with_entries(ll_feed, alpha=alpha)
             return levels.call(self.gda_loss, feed, ul_feed, self._ul_model, model, parameters=parameters)
-        with functional.preserved(self._statistics(model)):  # they advance by the lower objective, once a step
+        # both running statistics and what is logged are those of the lower objective
+        with functional.preserved(self._statistics(model)), on_trial():
             upper = levels.call(self._ul_objective, ul_feed, self._ul_model, model, parameters=parameters)
         lower = levels.call(self._ll_objective, ll_feed, self._ul_model, model, parameters=parameters)
         return alpha * upper + (1.0 - alpha) * lower

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from jboat import autodiff, functional
 from jboat.optim import OptimizerState, UpdateRule
 from jboat.step_graphs import StepGraphs, is_small
+from jboat.trial_calls import on_trial
 import jittor as jt
 
 StepObjective: TypeAlias = "Callable[[jt.Module], jt.Var]"
@@ -208,7 +209,8 @@ class Trajectory:
         for step, objective in enumerate(self._objectives):
             if self._reseed:
                 self._reseed(step)
-            values.append(float(self.evaluate(objective, self.parameters(step)).item()))
+            with on_trial():
+                values.append(float(self.evaluate(objective, self.parameters(step)).item()))
         return values
 
     def _built(self, step: int, objective: StepObjective, inputs: list[jt.Var]) -> tuple[jt.Var, list[jt.Var]]:
@@ -222,7 +224,7 @@ class Trajectory:
     def _rebuilt(self, step: int, leaves: list[jt.Var]) -> list[jt.Var]:
         if self._reseed:
             self._reseed(step)
-        with functional.preserved(self._buffers):
+        with functional.preserved(self._buffers), on_trial():
             return self._built(step, self._objectives[step], leaves)[1]
 
     def _state(self, step: int, leaves: list[jt.Var]) -> OptimizerState:

@@ -31,6 +31,7 @@ from jboat.trainers.fit_loop import FitLoop
 from jboat.trainers.history import History
 from jboat.trainers.history_recorder import HistoryRecorder
 from jboat.trainers.level_check import LevelCheck
+from jboat.trainers.logged_values import may_log
 from jboat.trainers.outer_step import device_memory
 from jboat.trainers.outer_step.method import Events
 from jboat.trainers.outer_step.problem import Problem
@@ -38,7 +39,9 @@ from jboat.trainers.outer_step.result import HyperGradientResult
 from jboat.trainers.persistence import checkpoint, weights
 from jboat.trainers.persistence.models_of_checkpoint import load_models
 from jboat.trainers.run import Run
+from jboat.trainers.summary import Summary, short, summary_of
 from jboat.trainers.trainer_state import TrainerState
+from jboat.trial_calls import on_trial
 import jittor as jt
 import numpy as np
 
@@ -288,7 +291,46 @@ class BilevelTrainer:
         check_loader(loader, "loader")
         out_of_memory = device_memory.named("evaluate", self.state.step + 1)
         with device_scope(self.device), out_of_memory, evaluation_mode([self.ul_model, self.ll_model]):
-            return weighted_means(loader, self.evaluation_step, self.evaluation_batch_size, self._unknown_size.warn)
+            step = self.current_run.logged.of_evaluation(self.evaluation_step)
+            return weighted_means(loader, step, self.evaluation_batch_size, self._unknown_size.warn)
+
+    def __repr__(self) -> str:
+        return short(self) if hasattr(self, "current_run") else object.__repr__(self)
+
+    def summary(self) -> Summary:
+        """Both models' sizes, the chain as it runs, the options in force, and what an outer step costs.
+
+        ``print(trainer.summary())`` shows it. Nothing is read and nothing compiled for it. What an operator costs is
+        what it is registered with, with this trainer's numbers in it.
+        """
+        return summary_of(self)
+
+    def log(self, name: str, value: Any) -> None:
+        """Add a number of one's own to the metrics, the loggers and the history.
+
+        From an objective or a hook of a callback it is averaged over the calls of an outer step, all its tasks and
+        accumulated hypergradients included; within an evaluation, from :meth:`evaluation_step`, the upper objective or
+        a metric, over the batches, as ``val_`` and the name. A Var is fetched when the step ends, and no earlier.
+
+        An objective is called more often than the step is made of, and such calls do not count: steps that a
+        hypergradient rebuilds or differentiates once more (replay, CG, NS, NYS, FD, IGA), trials of PTT, the check of
+        second derivatives, HypergradientCheck, LowerGradientNorm and :meth:`hypergradient`. So f counts once for each
+        lower step taken, and F where the hypergradient starts from it, which with GDA is not where F is a part of phi.
+        First-order methods and single-loop methods count every call.
+
+        From ``setup`` or ``on_epoch_start`` to the end of a step a number belongs to that step; from its end to the
+        next epoch's or step's start, as in ``on_step_end``, ``on_evaluate_end`` and ``on_epoch_end``, to the step just
+        finished. Outside of ``fit`` and ``evaluate`` it goes nowhere, which is a warning once.
+
+        Args:
+            name: the metric's name.
+            value: a number, or a Var or array with one element.
+
+        Raises:
+            TypeError: if the value is anything else, naming the metric.
+            ValueError: for a name that jboat or a callback gives itself.
+        """
+        self.current_run.logged.add(name, value)
 
     @failing_together
     def hypergradient(self, ll_batch: Any, ul_batch: Any, *, check_second_order: bool = True) -> HyperGradientResult:
@@ -314,7 +356,7 @@ class BilevelTrainer:
         require_same_batches(whole)
         pairs, share = Sharding().own(whole)
         run.problem.begin_step()
-        with device_scope(self.device), functional.preserved(run.problem.statistics()):
+        with device_scope(self.device), functional.preserved(run.problem.statistics()), on_trial():
             if check_second_order and run.second_order.is_due(run.method):
                 run.check_first_batch(pairs[0])
             result = run.step(pairs, Events(), share)
@@ -476,8 +518,11 @@ class BilevelTrainer:
         return task_pairs(lower_items, drawn(ul_batch, "ul_batch", fixed=True), fresh)
 
     def _evaluation_metrics(self) -> tuple[str, ...] | None:
-        """What evaluations within ``fit`` give by name; None where an overridden ``evaluation_step`` alone can tell."""
+        """What evaluations within ``fit`` give by name; None where what is called alone can tell."""
+        problem = self.current_run.problem
         if type(self).evaluation_step is not BilevelTrainer.evaluation_step or "evaluation_step" in vars(self):
+            return None
+        if any(may_log(function) for function in (problem.ul_objective, *self.metrics.values())):
             return None
         return tuple(f"val_{name}" for name in ("ul_loss", *self.metrics))
 

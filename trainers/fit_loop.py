@@ -17,6 +17,7 @@ from jboat.trainers.history_recorder import record
 from jboat.trainers.interrupt import DeferredInterrupt, InterruptedFit
 from jboat.trainers.lockstep import Lockstep
 from jboat.trainers.persistence.resume import resume, way_on
+from jboat.trainers.step_metrics import StepMetrics, with_evaluation
 from jboat.trainers.timed_hooks import TimedHooks
 from jboat.trainers.trainer_state import Phase, StopReason
 
@@ -76,6 +77,8 @@ class FitLoop:
         interrupt, message = self._interrupt, ""
         try:
             with interrupt:
+                self._run.logged.begin_fit()
+                self._run.logged.begin_step()
                 self._hooks.call("setup")
                 state.step_metrics = {}
                 state.evaluation_metrics = self._evaluation_metrics() if self.streams.val is not None else ()
@@ -83,6 +86,8 @@ class FitLoop:
                     resume(trainer, resume_from)
                 resumed = self._run.resumption.take_up(self, trainer.callbacks)
                 state.begin_fit(resumed=resumed, max_epochs=max_epochs, max_steps=max_steps)
+                if state.phase.ends_step:
+                    self._run.logged.go_on(trainer.history.rows)
                 self._begin(resumed)
                 self._lockstep.begin()
                 self._step.begin_fit()
@@ -111,6 +116,7 @@ class FitLoop:
             try:
                 trainer.callbacks.call_all("teardown", trainer, state)
             finally:
+                self._run.logged.end_fit()
                 interrupt.deliver(message)
 
     def evaluates_after(self, step: int) -> bool:
@@ -150,6 +156,7 @@ class FitLoop:
     def _begin_epoch(self) -> None:
         if self._state.phase.between_epochs:
             self.streams.ll.wrapped = False
+            self._run.logged.begin_step()
             self._hooks.call("on_epoch_start")
             self._state.phase = Phase.NEXT
             self._stop_together()
@@ -221,7 +228,8 @@ class FitLoop:
         try:
             self._hooks.call("on_step_end")
         except BaseException:
-            state.metrics = {name: value for name, value in state.metrics.items() if isinstance(value, (int, float))}
+            numbers = {name: value for name, value in state.metrics.items() if isinstance(value, (int, float))}
+            state.metrics = StepMetrics(numbers)
             record(trainer, state)
             raise
 
@@ -246,6 +254,6 @@ class FitLoop:
         means = trainer.evaluate(self.streams.val.one_pass)
         self.streams.val.commit()
         state.validation = {f"val_{name}": value for name, value in means.items()}
-        state.metrics = {**state.metrics, **state.validation}
+        state.metrics = with_evaluation(state.metrics, state.validation)
         state.phase = next_phase
         self._hooks.call("on_evaluate_end")

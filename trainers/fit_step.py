@@ -93,6 +93,7 @@ class FitStep:
         """
         self._run.pairs = pairs
         self._state.inner_step = 0
+        self._run.logged.begin_step()
         self._hooks.call("on_step_start")
         statistics = running_statistics.noted(self._statistics)
         try:
@@ -139,7 +140,7 @@ class FitStep:
         step_metrics["time_data"], self._data_seconds = self._data_seconds, 0.0
         step_metrics["time_callbacks"] = self._hooks.take_seconds()
         state.step_left_out = found.skip
-        state.metrics, state.step_metrics = {**state.validation, **step_metrics}, step_metrics
+        state.metrics, state.step_metrics = run.logged.end_step(step_metrics), step_metrics
         run.measured = measured
         self._streams.commit()
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from jboat.callbacks.callback import Callback
 from jboat.trainers.metric_value import metric_value
+from jboat.trainers.step_metrics import StepMetrics
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
@@ -23,9 +24,11 @@ def record(trainer: BilevelTrainer, state: TrainerState) -> None:
         return
     for name, value in state.metrics.items():
         if not isinstance(value, (int, float)):
-            state.metrics[name] = metric_value(name, value, "a callback, in state.metrics,")
+            dict.__setitem__(state.metrics, name, metric_value(name, value, "a callback, in state.metrics,"))
     numbers = {name: value for name, value in state.metrics.items() if name not in state.validation}
     trainer.history.append(state.step, state.epoch, numbers)
+    if isinstance(state.metrics, StepMetrics):
+        state.metrics.row = trainer.history.rows[-1]
 
 
 class HistoryRecorder(Callback):

@@ -15,6 +15,7 @@ from jboat.trainers import seeding
 from jboat.trainers.data.sharding import TaskShare
 from jboat.trainers.data.step_batches import Pair
 from jboat.trainers.first_batch import SecondOrderCheck
+from jboat.trainers.logged_values import LoggedValues
 from jboat.trainers.outer_step import device_memory
 from jboat.trainers.outer_step.choice import chosen
 from jboat.trainers.outer_step.finiteness import failure_of
@@ -25,6 +26,7 @@ from jboat.trainers.outer_step.upper_step import learning_rate, upper_step
 from jboat.trainers.outer_step.zero_hypergradient import ZeroWatch
 from jboat.trainers.persistence import checkpoint
 from jboat.trainers.persistence.resumption import Resumption
+from jboat.trial_calls import on_trial
 import jittor as jt
 import numpy as np
 
@@ -59,6 +61,7 @@ class Run:
         resumption: what the next ``fit`` takes up from a checkpoint.
         zero_watch: whether a hypergradient of zero was told of.
         second_order: whether second derivatives were looked at.
+        logged: what ``trainer.log`` was given.
     """
 
     def __init__(self, trainer: BilevelTrainer, problem: Problem, rule: UpdateRule) -> None:
@@ -76,6 +79,7 @@ class Run:
         self.resumption = Resumption()
         self.zero_watch = ZeroWatch()
         self.second_order = SecondOrderCheck()
+        self.logged = LoggedValues(trainer.state)
 
     def failure_of(self, found: OuterStep) -> ArithmeticError | None:
         """What of the outer step under way is NaN or infinite, or None."""
@@ -91,7 +95,8 @@ class Run:
             ValueError: if there is no lower loop: with DM or a first-order method.
         """
         starts = [self.start(task, self.share) for task in range(len(self.pairs))]
-        value = self.method.unrolled_value(self.pairs, starts, [checkpoint.as_var(array) for array in x])
+        with on_trial():
+            value = self.method.unrolled_value(self.pairs, starts, [checkpoint.as_var(array) for array in x])
         return self._over_tasks(value)
 
     def value(self, x: Sequence[np.ndarray], found: OuterStep) -> float:
@@ -118,7 +123,7 @@ class Run:
             start.reseed(0)
         point = [checkpoint.as_var(array) for array in x]
         problem = self.problem
-        with functional.preserved(problem.statistics()), functional.substituted(problem.ul_var, point):
+        with functional.preserved(problem.statistics()), functional.substituted(problem.ul_var, point), on_trial():
             return self._over_tasks(float(found.value().item()))
 
     def lower_gradient_norm(self, y: Sequence[jt.Var]) -> float:
@@ -131,7 +136,8 @@ class Run:
             y: one Var per entry of ``ll_var``, such as ``result.ll_parameters``.
         """
         task = len(self.pairs) - 1
-        norm = self.method.lower_gradient_norm(self.pairs[task], self.start(task, self.share), y)
+        with on_trial():
+            norm = self.method.lower_gradient_norm(self.pairs[task], self.start(task, self.share), y)
         return norm if self.share is None else ranks.gathered([norm])[self.share.last_rank][0]
 
     def measured_values(self) -> dict[str, np.ndarray]:
@@ -199,7 +205,8 @@ class Run:
     def check_first_batch(self, pair: Pair, *, second_order: bool = True) -> None:
         """Look at the objectives before the first step; see :func:`first_batch.check_first_batch`."""
         self.problem.begin_step()
-        self.second_order.check(self.method, pair, self.start(0), second_order=second_order)
+        with on_trial():
+            self.second_order.check(self.method, pair, self.start(0), second_order=second_order)
 
     def step(
         self,

@@ -25,6 +25,11 @@ class Phase(str, enum.Enum):
         return self in (Phase.START, Phase.EPOCH_END)
 
     @property
+    def ends_step(self) -> bool:
+        """Whether a finished step is still being dealt with."""
+        return self not in (Phase.START, Phase.NEXT, Phase.EPOCH_END)
+
+    @property
     def in_pass(self) -> bool:
         """Whether the pass over the lower loader goes on."""
         return self in (Phase.NEXT, Phase.STEP, Phase.STEP_EVALUATED)

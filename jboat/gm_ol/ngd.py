@@ -13,6 +13,7 @@ from jboat.lower_objective import LowerObjective
 from jboat.out_of_place import require
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
+from jboat.trial_calls import on_trial
 import jittor as jt
 
 StepHook = Callable[[int, Trajectory], None]
@@ -99,7 +100,7 @@ class NGD(LowerLevelOperator):
         }
 
     def _upper_loss(self, trajectory: Trajectory, ul_feed_dict: Batch) -> jt.Var:
-        with jt.no_grad(), functional.preserved(self.upper_statistics):
+        with jt.no_grad(), functional.preserved(self.upper_statistics), on_trial():
             loss = trajectory.evaluate(
                 lambda model: levels.call(
                     self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=trajectory.variables

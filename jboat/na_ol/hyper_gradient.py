@@ -13,6 +13,7 @@ from jboat.lower_objective import LowerObjective, with_weight_decay
 from jboat.optim.settings import learning_rates
 from jboat.out_of_place import require
 from jboat.trajectory import Trajectory
+from jboat.trial_calls import on_trial
 from jboat.warn_once import WarnOnce
 import jittor as jt
 
@@ -154,7 +155,7 @@ class HyperGradient:
         def objective(model: jt.Module) -> jt.Var:
             return minimised(model, trajectory.variables, step, ll_feed_dict, ul_feed_dict, anchor)
 
-        with functional.preserved(self._upper_statistics):
+        with functional.preserved(self._upper_statistics), on_trial():
             phi = trajectory.evaluate(objective, parameters)
         return with_weight_decay(phi, parameters, trajectory.update_rule, operator=type(self).__name__, warn=self.warn)
 

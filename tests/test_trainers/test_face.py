@@ -19,6 +19,7 @@ FOR_USERS = {
     *("fit", "evaluate", "hypergradient", "save_checkpoint", "load_checkpoint", "from_config", "configuration"),
     *("ll_objective", "ul_objective", "evaluation_step", "evaluation_batch_size", "configure_optimizers"),
     *("values", "set_values", "gm_op", "na_op", "fo_op", "initialization", "auxiliary"),
+    *("log", "summary", "save_weights"),
 }
 FOR_CALLBACKS = {
     *("pairs", "loaded_from", "method", "failure_of", "value", "unrolled_value", "lower_gradient_norm"),

@@ -29,6 +29,7 @@ def train(paths: Sequence[str], settings: Sequence[str]) -> int:
     folder = Path(str(trainer.logger_dir))
     folder.mkdir(parents=True, exist_ok=True)
     run_record.write(folder, config, trainer.seed)
+    print(trainer.summary(), flush=True)
     # a function of no arguments is a generator factory, which fit calls for every pass
     loaders = {key: build.resolved(config[key]) for key in build.LOADERS if config.get(key)}
     history = trainer.fit(loaders.pop("ll_loader"), loaders.pop("ul_loader"), **loaders, **config.get("fit", {}))

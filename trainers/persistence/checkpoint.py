@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jboat.trainers.data.random_stream import packed_states
 from jboat.trainers.persistence import archive, checkpoint_contents
 from jboat.trainers.persistence.checkpoint_contents import Contents, as_var
+from jboat.trainers.step_metrics import StepMetrics
 from jboat.trainers.trainer_state import StopReason
 import jittor as jt
 import numpy as np
@@ -146,6 +147,7 @@ def _restore(trainer: BilevelTrainer, contents: Contents, named: Mapping[str, jt
     np.random.set_state(numpy)
     for name, value in contents.state.items():
         setattr(trainer.state, name, value)
+    trainer.state.metrics = StepMetrics(trainer.state.metrics)
     trainer.history.rows = contents.history.rows
     trainer.current_run.resumption.keep(contents.tree["loaders"], contents.tree["callbacks"])
 
