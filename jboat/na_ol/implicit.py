@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from jboat import autodiff, functional
 from jboat.capabilities import UpperCapabilities
 from jboat.chain_plan import ChainPlan
-from jboat.levels import Batch
+from jboat.levels import Batch, Objective
 from jboat.linear_solvers import MatrixVectorProduct, Solution
 from jboat.na_ol.terminal import Terminal, UpperGradients
 from jboat.trajectory import Trajectory
@@ -73,8 +73,17 @@ class ImplicitHyperGradient(Terminal):
     capabilities = UpperCapabilities(solves_with_hessian=True, keeps=keeps)
     stops_at_tolerance: ClassVar[bool] = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        ll_objective: Objective,
+        ul_objective: Objective,
+        ll_model: jt.Module,
+        ul_model: jt.Module,
+        ll_var: Sequence[jt.Var],
+        ul_var: Sequence[jt.Var],
+        solver_config: Mapping[str, Any],
+    ) -> None:
+        super().__init__(ll_objective, ul_objective, ll_model, ul_model, ll_var, ul_var, solver_config)
         self.current_iter = 0
         self._kept: Mapping[str, list[jt.Var]] = {}
 
