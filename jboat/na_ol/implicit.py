@@ -135,7 +135,16 @@ class ImplicitHyperGradient(Terminal):
         """
         raise NotImplementedError(f"{type(self).__name__} must define solve()")
 
-    def compute_gradients(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def compute_gradients(
+        self,
+        ll_feed_dict: Batch | Sequence[Batch],
+        ul_feed_dict: Batch,
+        auxiliary_model: Trajectory,
+        max_loss_iter: int = 0,
+        hyper_gradient_finished: bool = False,
+        next_operation: str | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
         """See :meth:`Terminal.compute_gradients`.
 
         Besides, ``current_iter`` is the number of the outer step, from 0, and ``kept`` what the last one returned under
@@ -143,7 +152,15 @@ class ImplicitHyperGradient(Terminal):
         """
         self.current_iter = int(kwargs.get("current_iter", 0))
         self._kept = kwargs.get("kept") or {}
-        result = super().compute_gradients(*args, **kwargs)
+        result = super().compute_gradients(
+            ll_feed_dict,
+            ul_feed_dict,
+            auxiliary_model,
+            max_loss_iter,
+            hyper_gradient_finished,
+            next_operation,
+            **kwargs,
+        )
         if keeps(self.options):
             result["kept"] = {SOLUTION: self._kept[SOLUTION]}
         return result

@@ -125,7 +125,8 @@ def test_modifiers_return_the_arguments_of_the_next_operator(name):
 
 
 def test_rules_and_order():
-    assert HyperGradientRules.get_gradient_order() == [["PTT", "FOA", "RGT"], ["IAD", "RAD", "FD", "IGA"], ["CG", "NS"]]
+    groups = [["PTT", "FOA", "RGT"], ["IAD", "RAD", "FD", "IGA"], ["CG", "NS", "NYS"]]
+    assert HyperGradientRules.get_gradient_order() == groups
     assert DynamicalSystemRules.get_gradient_order() == [["GDA", "DI"], ["NGD", "DM"]]
     order = HyperGradientRules.get_gradient_order()
     assert sequential_hg.validate_and_adjust_order(["RAD", "RGT", "PTT"], order) == ["PTT", "RGT", "RAD"]
