@@ -6,8 +6,8 @@ import logging
 import math
 from typing import TYPE_CHECKING, Literal
 
-from jboat import registry
 from jboat.callbacks.lambda_callback import LambdaCallback
+from jboat.spelling import nearest
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
@@ -103,7 +103,7 @@ class MonitoredMetric:
 
     def _near(self, known: list[str] | tuple[str, ...]) -> str:
         evaluated = f"val_{self.name}"
-        return f" Did you mean {evaluated!r}?" if evaluated in known else registry.nearest(self.name, known)
+        return f" Did you mean {evaluated!r}?" if evaluated in known else nearest(self.name, known)
 
     def _may_be_added(self, trainer: BilevelTrainer) -> bool:
         """Whether a callback may still add it: one that says so, or one of the user's, of which nothing is known."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from importlib.metadata import version
 from pathlib import PurePath
 import sys
 from typing import TYPE_CHECKING, Any
 
 from jboat.backend.start import start, start_when_used
+from jboat.public_names import HOMES, imported
 
 if TYPE_CHECKING:
     from jboat.registry import register_operator as register_operator
@@ -25,20 +25,7 @@ if TYPE_CHECKING:
 
 __version__ = version("jboat-trainer")
 
-_HOMES = {
-    "BilevelTrainer": "jboat.trainers.bilevel_trainer",
-    "DeviceMemoryError": "jboat.trainers.errors",
-    "History": "jboat.trainers.history",
-    "HyperGradientResult": "jboat.trainers.outer_step.result",
-    "NonFiniteError": "jboat.trainers.errors",
-    "SecondOrderError": "jboat.trainers.errors",
-    "StopReason": "jboat.stop_reason",
-    "TrainerState": "jboat.trainers.trainer_state",
-    "Trajectory": "jboat.trajectory",
-    "load_weights": "jboat.trainers.persistence.weights",
-    "register_operator": "jboat.registry",
-}
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *HOMES]
 
 
 def _is_the_program() -> bool:
@@ -55,10 +42,10 @@ else:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in HOMES:
         raise AttributeError(f"module 'jboat' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return imported(name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *HOMES})

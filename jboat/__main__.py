@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="jboat", description="Bilevel optimization on Jittor.")
     parser.add_argument("--version", action="version", version=f"jboat {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("doctor", help="report what Jittor needs, what is missing, and how to mend it")
+    commands.add_parser("doctor", help="report what Jittor needs, what is missing, and how to fix it")
     commands.add_parser("changes", help="list what jboat changes in the process that it runs in")
     listing = commands.add_parser("ops", help="list the operators, their options, costs and papers")
     listing.add_argument("--chains", action="store_true", help="list the valid chains instead")

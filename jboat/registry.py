@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from jboat.chain_plan import ChainOptions, ChainPlan
 from jboat.registered_operator import Kind, Operator
-from jboat.spelling import nearest as nearest
+from jboat.spelling import nearest
 
 _C = TypeVar("_C", bound=type)
 _MUST_SAY = {

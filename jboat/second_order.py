@@ -4,7 +4,7 @@ A Hessian-vector product of the objective is compared with a finite difference o
 ReLU, make the two differ although the product is right, so that a difference only counts where no kink explains it.
 Operations whose gradient was written by hand (``jt.code`` with a gradient source, and subclasses of ``jt.Function``)
 often have a second derivative of zero, or a wrong one, and nothing says so: one call of the objective is watched for
-them, and where there are any, less evidence is enough. What the differences settle neither way is told apart.
+them, and where there are any, less evidence is enough. What the differences decide neither way is told apart.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Findings(NamedTuple):
 
     Attributes:
         wrong: for each variable whose part of the product is wrong, ``||product - difference|| / ||difference||``.
-        unsettled: those of which the differences show neither that it is right nor that it is wrong.
+        undecided: those of which the differences show neither that it is right nor that it is wrong.
     """
 
     wrong: dict[int, float]
-    unsettled: list[int]
+    undecided: list[int]
 
 
 @contextlib.contextmanager
@@ -93,7 +93,7 @@ def examined(value: Callable[[Sequence[jt.Var]], jt.Var], y: Sequence[jt.Var], *
     :data:`SMOOTH`: across kinks a difference holds curvature that the product rightly has not, and not the same on both
     sides. For a ``suspicious`` objective both sides need not agree, and a part that is less than a thousandth of the
     difference is wrong in any case. A part that is within :data:`TOLERANCE` of the difference at any step is right, and
-    what is neither is not settled.
+    what is neither is not decided.
 
     Parts that rounding could have made are left out, and so is everything where a number is not finite, which others
     report. No smaller step is tried once a variable is found, or once all parts agree.
@@ -105,7 +105,7 @@ def examined(value: Callable[[Sequence[jt.Var]], jt.Var], y: Sequence[jt.Var], *
         suspicious: whether ``value`` uses operations with a hand-written gradient.
 
     Returns:
-        The variables that disagree, and those that are not settled, of which there are none where any disagrees.
+        The variables that disagree, and those that are not decided, of which there are none where any disagrees.
     """
     rng = np.random.default_rng(0)
     direction = []

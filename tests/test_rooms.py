@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-import jboat
+from jboat import public_names
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +33,9 @@ def imports(name, *, everywhere):
         elif isinstance(node, ast.ImportFrom):
             named = {f"{node.module}.{alias.name}" for alias in node.names}
             front = {
-                f"jboat.{alias.name}": jboat._HOMES.get(alias.name) for alias in node.names if node.module == "jboat"
+                f"jboat.{alias.name}": public_names.HOMES.get(alias.name)
+                for alias in node.names
+                if node.module == "jboat"
             }
             found |= {module if module in SOURCES else front.get(module) or node.module for module in named}
         elif is_for_types(node):

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from jboat.public_names import HOMES, imported
 
 if TYPE_CHECKING:
     from jboat.stop_reason import StopReason as StopReason
     from jboat.trainers.bilevel_trainer import BilevelTrainer as BilevelTrainer
+    from jboat.trainers.errors import DeviceMemoryError as DeviceMemoryError
     from jboat.trainers.errors import NonFiniteError as NonFiniteError
     from jboat.trainers.errors import SecondOrderError as SecondOrderError
     from jboat.trainers.history import History as History
     from jboat.trainers.outer_step.result import HyperGradientResult as HyperGradientResult
     from jboat.trainers.trainer_state import TrainerState as TrainerState
 
-_HOMES = {
-    "BilevelTrainer": "bilevel_trainer",
-    "History": "history",
-    "HyperGradientResult": "outer_step.result",
-    "NonFiniteError": "errors",
-    "SecondOrderError": "errors",
-    "StopReason": "trainer_state",
-    "TrainerState": "trainer_state",
-}
-__all__ = [*_HOMES]
+__all__ = [name for name, home in HOMES.items() if home.startswith("jboat.trainers.") or name == "StopReason"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'jboat.trainers' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"jboat.trainers.{_HOMES[name]}"), name)
+    return imported(name)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from jboat import functional, registry
+from jboat import functional
 from jboat.chain_plan import ChainOptions, ChainPlan
+from jboat.spelling import nearest
 from jboat.trainers.data.loaders import check_loader
 import jittor as jt
 
@@ -20,7 +21,7 @@ def choice(name: str, value: Any, allowed: Sequence[str]) -> None:
     """
     if value not in allowed:
         listing = ", ".join(repr(a) for a in allowed)
-        raise ValueError(f"{name} must be one of {listing}, got {value!r}.{registry.nearest(value, allowed)}")
+        raise ValueError(f"{name} must be one of {listing}, got {value!r}.{nearest(value, allowed)}")
 
 
 def positive_integer(name: str, value: Any) -> None:

@@ -396,7 +396,7 @@ class BilevelTrainer:
             check_second_order: whether to compare, before the first step and where the operators need second
                 derivatives, a Hessian-vector product of the lower objective with a central difference of its gradient
                 on the first batch. This calls the objective up to ten times, once for the same objectives; see
-                :mod:`jboat.second_order`. What cannot be settled is a warning where operations with a hand-written
+                :mod:`jboat.second_order`. What cannot be decided is a warning where operations with a hand-written
                 gradient were used.
 
         Returns:

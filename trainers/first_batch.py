@@ -57,7 +57,7 @@ def check_first_batch(method: OuterMethod, pair: Pair, initial: Sequence[jt.Var]
     """Call both objectives once, and see whether second derivatives are right where the operators need them.
 
     Unless second derivatives are looked at, the objectives are called without being run, so that nothing is compiled.
-    What cannot be settled is a warning where operations with a hand-written gradient were used, which it names, and
+    What cannot be decided is a warning where operations with a hand-written gradient were used, which it names, and
     else, as behind the kinks of many ReLUs, a line of level INFO.
 
     Args:
@@ -97,16 +97,16 @@ def check_first_batch(method: OuterMethod, pair: Pair, initial: Sequence[jt.Var]
                 f"{method.name} needs second derivatives of the lower objective. Use other operations there, or "
                 "pass check_second_order=False if no variable passes through it."
             )
-        wrong, unsettled = second_order.examined(value, y, suspicious=bool(found.names))
+        wrong, undecided = second_order.examined(value, y, suspicious=bool(found.names))
         jt.set_seed(seeding.drawn_seed())
     names = {id(p): name for name, p in problem.ll_model.named_parameters()}
     places = [names.get(id(v), f"ll_var[{i}]") for i, v in enumerate(problem.ll_var)]
-    if unsettled:
+    if undecided:
         _logger.log(
             logging.WARNING if found.names else logging.INFO,
             "check_second_order: whether the second derivatives of the lower objective are right in %s could not be "
-            "settled: kinks, such as those of ReLU, lie too close. %s",
-            _shortened([places[i] for i in unsettled]),
+            "decided: kinks, such as those of ReLU, lie too close. %s",
+            _shortened([places[i] for i in undecided]),
             f"Operations whose gradients are written by hand, and often wrong when differentiated again: "
             f"{', '.join(found.names)}. Make sure of them, or take others."
             if found.names

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jboat import autodiff, functional, registry
+from jboat import autodiff, functional
 from jboat.fo_ol.first_order import Auxiliary, FirstOrder, FirstOrderStep
 from jboat.levels import Batch
 from jboat.registry import register_operator
+from jboat.spelling import nearest
 import jittor as jt
 
 
@@ -32,7 +33,7 @@ class PGDOOptions:
 
     def __post_init__(self) -> None:
         if self.penalty not in ("value", "gradient"):
-            hint = registry.nearest(self.penalty, ("value", "gradient"))
+            hint = nearest(self.penalty, ("value", "gradient"))
             raise ValueError(
                 f"solver_config['PGDO']['penalty'] must be 'value' or 'gradient', got {self.penalty!r}.{hint}"
             )

@@ -229,7 +229,7 @@ def test_a_stopped_gradient_is_refused_without_any_hand_written_operation():
 def test_disagreements_of_known_functions(suspicious):
     def wrong(value):
         found = second_order.examined(value, y, suspicious=suspicious)
-        assert found.unsettled == []
+        assert found.undecided == []
         return found.wrong
 
     y = [jt.array([1.0, -2.0, 0.5]), jt.array([0.3, 0.4, 0.5])]
@@ -257,7 +257,7 @@ def test_kinks_are_not_taken_for_wrong_second_derivatives(samples):
     among_many_kinks = samples == 5000
     found = second_order.examined(with_stopped_term, y, suspicious=False)
     assert list(found.wrong) == ([] if among_many_kinks else [0])
-    assert (0 in found.unsettled) == among_many_kinks
+    assert (0 in found.undecided) == among_many_kinks
 
 
 def test_jittors_own_are_put_back():
@@ -268,7 +268,7 @@ def test_jittors_own_are_put_back():
 
 
 def rough(batch, ul_model, ll_model):
-    """Its gradient by the bias is another one 1e-6 further on, so that no difference settles anything."""
+    """Its gradient by the bias is another one 1e-6 further on, so that no difference decides anything."""
     return f(batch, ul_model, ll_model) + 1e-7 * jt.sin(1e6 * ll_model.head.bias).sum()
 
 
@@ -276,18 +276,18 @@ def rough_and_hand_written(batch, ul_model, ll_model):
     return Reversed.apply(rough(batch, ul_model, ll_model))
 
 
-def test_what_cannot_be_settled_is_said_once(caplog):
+def test_what_cannot_be_decided_is_said_once(caplog):
     trainer = make(nn.Pool(2, 2, op="mean"), lower=rough_and_hand_written)
     trainer.hypergradient(FEED, FEED)
     trainer.hypergradient(FEED, FEED)
     trainer.fit(FEED, FEED, max_steps=1)
     said = [r.getMessage() for r in caplog.records if "check_second_order" in r.getMessage()]
     assert len(said) == 1
-    assert "in head.bias could not be settled" in said[0]
+    assert "in head.bias could not be decided" in said[0]
     assert "Reversed (a jt.Function)" in said[0]
 
 
-def test_what_cannot_be_settled_without_hand_written_operations_is_no_warning(caplog):
+def test_what_cannot_be_decided_without_hand_written_operations_is_no_warning(caplog):
     caplog.set_level(logging.INFO, "jboat")
     make(nn.Pool(2, 2, op="mean"), lower=rough).fit(FEED, FEED, max_steps=1)
     (said,) = [r for r in caplog.records if "check_second_order" in r.getMessage()]

@@ -1,4 +1,4 @@
-"""``python -m jboat doctor``: what was found, what is missing, and the command that mends it."""
+"""``python -m jboat doctor``: what was found, what is missing, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def main() -> int:
     return _report_second_derivative()
 
 
-def _line(label: str, text: str, mend: str = "") -> None:
+def _line(label: str, text: str, fix: str = "") -> None:
     if label:
         print(f"{label + ':':<{_LABEL}} {text}")
-    if mend:
-        print(f"{'':<{_LABEL}} mend it: {mend}")
+    if fix:
+        print(f"{'':<{_LABEL}} fix it: {fix}")
 
 
 def _report_compiler() -> None:

@@ -15,6 +15,7 @@ import jboat.fo_ol
 import jboat.gm_ol
 import jboat.na_ol
 import jboat.sl_ol  # noqa: F401  (registers the operators)
+from jboat.spelling import nearest
 
 _OBJECTS = {
     "lower_level_model": "ll_model",
@@ -177,7 +178,7 @@ def _section(name: str, section: Mapping[str, Any], notes: list[str]) -> dict[st
         if (name, key) in _OPTIONS_GONE:
             notes.append(f"{name}.{key} is ignored: {_OPTIONS_GONE[name, key]}")
         elif key not in valid:
-            notes.append(f"{name}.{key} is ignored: {name} has no such option.{registry.nearest(key, valid)}")
+            notes.append(f"{name}.{key} is ignored: {name} has no such option.{nearest(key, valid)}")
         elif value is not None:
             kept[key] = _option(name, key, value, valid[key], notes)
     return kept

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import functools
 from typing import TYPE_CHECKING, Any
 
-from jboat import registry
+from jboat.spelling import nearest
 from jboat.trainers.configuration import named_objects, parts, plain_settings
 from jboat.trainers.configuration.error import ConfigurationError
 from jboat.trainers.configuration.files import Source, read, with_settings
@@ -50,7 +50,7 @@ def build(
         ConfigurationError: with everything that is wrong.
     """
     config, objects = _separated(config, objects)
-    wrong = [f"unknown key {key!r}.{registry.nearest(key, KEYS)}" for key in config if key not in KEYS]
+    wrong = [f"unknown key {key!r}.{nearest(key, KEYS)}" for key in config if key not in KEYS]
     needed = [*MODELS, *(LOADERS[:2] if with_loaders else ())]
     if "trainer" not in config:
         needed += ["ll_objective", "ul_objective", *OPTIMIZERS]

@@ -16,7 +16,7 @@ import os
 import sys
 from typing import Any
 
-from jboat import registry
+from jboat.spelling import nearest
 from jboat.trainers.data.loaders import check_loader
 import jittor as jt
 
@@ -60,7 +60,7 @@ def resolved(reference: str) -> Any:
         try:
             found = getattr(found, part)
         except AttributeError:
-            hint = registry.nearest(part, dir(found))
+            hint = nearest(part, dir(found))
             raise ValueError(f"{reference!r}: {module_name} has no {part!r}.{hint}") from None
         except Exception as error:
             raise ValueError(f"{reference!r}: asking for {part!r} failed: {described(error)}") from error
@@ -144,7 +144,7 @@ def argument_faults(function: Callable[..., Any], given: Mapping[str, Any], skip
     named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     unknown = [] if takes_any else [n for n in given if n not in named]
     missing = [n for n, p in named.items() if p.default is p.empty and n not in given]
-    return [f"{name} has no argument {n!r}.{registry.nearest(n, named)}" for n in unknown] + [
+    return [f"{name} has no argument {n!r}.{nearest(n, named)}" for n in unknown] + [
         f"{name} needs {n!r}" for n in missing
     ]
 

@@ -13,8 +13,8 @@ from numbers import Real
 from typing import Any
 
 from jboat import callbacks as callback_classes
-from jboat import registry
 from jboat.callbacks.callback import Callback
+from jboat.spelling import nearest
 from jboat.trainers.configuration import named_objects
 from jboat.trainers.configuration.named_objects import described
 import jittor as jt
@@ -63,7 +63,7 @@ def function(key: str, value: Any, arguments: int) -> Made:
     """
     if not isinstance(value, Mapping):
         return named(key, value, lambda found: named_objects.function_fault(found, arguments, {}))
-    wrong = [f"{key!r} has no key {name!r}.{registry.nearest(name, BOUND)}" for name in value if name not in BOUND]
+    wrong = [f"{key!r} has no key {name!r}.{nearest(name, BOUND)}" for name in value if name not in BOUND]
     bound = value.get("params", {})
     if not isinstance(bound, Mapping):
         wrong.append(f"{key!r}: 'params' must be a table, got {bound!r}")
@@ -85,7 +85,7 @@ def optimizer(key: str, value: Any, trained: Any) -> Made:
     cls = getattr(jt.optim, str(value["class"]), None)
     if not (inspect.isclass(cls) and issubclass(cls, jt.optim.Optimizer)):
         classes = [n for n, c in vars(jt.optim).items() if inspect.isclass(c) and issubclass(c, jt.optim.Optimizer)]
-        hint = registry.nearest(value["class"], classes)
+        hint = nearest(value["class"], classes)
         return None, [f"{key!r}: no optimizer {value['class']!r} in jt.optim.{hint}"]
     given = {name: argument for name, argument in value.items() if name != "class"}
     wrong = [f"{key!r}: {fault}" for fault in named_objects.argument_faults(cls, given, skip=("params",))]
@@ -121,7 +121,7 @@ def _callback(where: str, table: Any) -> Made:
     else:
         known = [n for n in callback_classes.__all__ if inspect.isclass(getattr(callback_classes, n))]
         cls = getattr(callback_classes, name) if name in known else None
-        wrong = [] if cls else [f"{where!r}: no callback {name!r}.{registry.nearest(name, known)}"]
+        wrong = [] if cls else [f"{where!r}: no callback {name!r}.{nearest(name, known)}"]
     wrong = wrong or [f"{where!r}: {fault}" for fault in named_objects.argument_faults(cls, arguments)]
     return (None, wrong) if wrong else called(where, cls, **arguments)
 

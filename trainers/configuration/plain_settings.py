@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from jboat import registry
+from jboat.spelling import nearest
 from jboat.trainers import arguments
 from jboat.trainers import device as devices
 
@@ -90,7 +91,7 @@ def _section_errors(config: Mapping[str, Any]) -> list[str]:
 
 def _fit_errors(config: Mapping[str, Any]) -> list[str]:
     given = table(config, "fit")
-    found = [f"'fit' has no key {key!r}.{registry.nearest(key, FIT)}" for key in given if key not in FIT]
+    found = [f"'fit' has no key {key!r}.{nearest(key, FIT)}" for key in given if key not in FIT]
     limits = {key: given.get(key) for key in ("max_epochs", "max_steps", "max_time", "val_every")}
     found += [f"fit.{error}" for error in _complaints(arguments.limits, **limits, val_loader=config.get("val_loader"))]
     for key, kind in (("resume_from", str), ("check_second_order", bool)):

@@ -11,7 +11,7 @@ namespace jboat {
 
 static const size_t most_plans = 1000; // of one kind that are kept, as in oneDNN's own cache
 
-// On processors with AVX-512 some of oneDNN's programs write past the caches, where an address that is no multiple of 64
+// On processors with AVX-512 some of oneDNN's kernels write past the caches, where an address that is no multiple of 64
 // ends the process. Jittor's are multiples of 32.
 static const size_t cache_line = 64;
 

@@ -238,7 +238,7 @@ def test_doctor_reports_and_its_status_tells(lab):
         assert word in healthy.stdout
     broken = run(["-m", "jboat", "doctor"], cc_path="/nowhere/g++")
     assert broken.returncode == 1
-    assert "mend it:" in broken.stdout
+    assert "fix it:" in broken.stdout
     assert "Jittor failed" in broken.stdout
 
 

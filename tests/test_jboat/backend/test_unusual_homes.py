@@ -39,7 +39,7 @@ def test_the_doctor_tells_a_user_without_a_home():
     done = run("-c", code)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert "mend it: export JITTOR_HOME" in done.stdout
+    assert "fix it: export JITTOR_HOME" in done.stdout
 
 
 def test_a_full_disk_is_told_as_one(monkeypatch):
@@ -75,7 +75,7 @@ def test_a_cuda_that_jittor_has_downloaded_does_not_start_the_program_again():
 
 
 @pytest.mark.parametrize(
-    ("driver", "mend"),
+    ("driver", "fix"),
     [
         (CudaDriver(None), None),
         (CudaDriver((12, 4), 0), None),
@@ -83,7 +83,7 @@ def test_a_cuda_that_jittor_has_downloaded_does_not_start_the_program_again():
         (CudaDriver((13, 0), 1), "pip install 'jboat-trainer[cuda13]'"),
     ],
 )
-def test_the_doctor_names_a_compiler_that_the_driver_can_run(tmp_path, monkeypatch, capsys, driver, mend):
+def test_the_doctor_names_a_compiler_that_the_driver_can_run(tmp_path, monkeypatch, capsys, driver, fix):
     fake_cuda.machine(monkeypatch)
     monkeypatch.setattr(cuda_driver, "find", lambda: driver)
     monkeypatch.delenv("nvcc_path", raising=False)
@@ -93,10 +93,10 @@ def test_the_doctor_names_a_compiler_that_the_driver_can_run(tmp_path, monkeypat
     said = capsys.readouterr().out
     assert "not used: there is no nvcc" in said
     assert f"CUDA_HOME is {tmp_path / 'gone'}" in said
-    told = [line.strip().removeprefix("mend it: ") for line in said.splitlines() if "mend it" in line]
-    assert told == ([] if mend is None else told)
-    assert all(line.startswith(mend) for line in told)
-    assert bool(told) is (mend is not None)
+    told = [line.strip().removeprefix("fix it: ") for line in said.splitlines() if "fix it" in line]
+    assert told == ([] if fix is None else told)
+    assert all(line.startswith(fix) for line in told)
+    assert bool(told) is (fix is not None)
 
 
 def test_what_the_doctor_knows_of_a_driver_is_said(monkeypatch, capsys):
