@@ -31,7 +31,6 @@ FLAGS = {
 RESTORED = (
     "Python's and numpy's generators of random numbers and HTTPS verification are as before Jittor's import",
     "`jt.code` runs passes in Python over a kernel's source when the operation is made, not when it is compiled",
-    "while a recurrent layer is built on CUDA, `jt.cudnn` is None, for other threads too",
     "in the program `jboat`, the module `jittor` starts when it is first used; `import jboat` starts it elsewhere",
     "`jittor_utils.install_cuda.has_installation` finds no CUDA that Jittor has downloaded",
 )

@@ -3,6 +3,8 @@
 They run on a CPU here, with a batched product made of Jittor's operations in place of cuBLAS's.
 """
 
+import threading
+
 from graph_checks import close, leaves
 from jboat import autodiff
 from jboat.backend.replacements import by_device, convolution, matrix_product, recurrent
@@ -166,3 +168,44 @@ def test_recurrent_layers_run_without_cudnn(monkeypatch):
         layer("layer", fails=True)
     assert seen == [None, None]
     assert jt.cudnn == "cuDNN"
+
+
+def test_nobody_else_is_without_cudnn_meanwhile(monkeypatch):
+    monkeypatch.setattr(jt, "cudnn", "cuDNN")
+    seen = {}
+
+    def elsewhere(place):
+        seen[place] = jt.cudnn
+
+    def execute():
+        elsewhere("called")
+        thread = threading.Thread(target=elsewhere, args=("thread",))
+        thread.start()
+        thread.join()
+        return jt.cudnn
+
+    assert recurrent.without_cudnn(execute)() is None
+    assert seen == {"called": "cuDNN", "thread": "cuDNN"}
+
+
+@pytest.mark.parametrize("layer", [nn.RNN, nn.LSTM, nn.GRU])
+def test_recurrent_layers_are_jittors_own_without_cudnn(layer, monkeypatch):
+    """Their code asks ``jt`` for cuDNN, and finds ours, whose absence leads to what a CPU runs."""
+    model, x = layer(3, 4), jt.array(RNG.normal(size=(5, 2, 3)).astype("float32"))
+    assert layer.execute is nn.RNNBase.execute
+    assert vars(recurrent)["_JITTORS"].__globals__["jt"] is jt
+    expected = model(x)[0].numpy()
+    asked = []
+    monkeypatch.setattr(
+        recurrent._JittorWithoutCudnn, "flags", property(lambda self: asked.append(1) or On), raising=False
+    )
+    monkeypatch.setattr(layer, "_execute_cudnn_rnn", lambda *args: pytest.fail("cuDNN"))
+    with replaced(recurrent.on_cuda()):
+        np.testing.assert_allclose(model(x)[0].numpy(), expected, rtol=1e-5, atol=1e-6)  # fused otherwise
+    assert asked
+
+
+class On:
+    """Jittor's flags where CUDA is on."""
+
+    use_cuda = 1
