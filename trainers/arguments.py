@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from jboat import functional
+from jboat import functional, registry
 from jboat.chain_plan import ChainOptions, ChainPlan
 from jboat.spelling import nearest
 from jboat.trainers.data.loaders import check_loader
