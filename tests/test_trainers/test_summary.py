@@ -1,5 +1,7 @@
 """``trainer.summary()``: sizes counted by numpy, the chain as it runs, options in force, costs with numbers in them."""
 
+from functools import partial
+
 from jboat import BilevelTrainer, registry
 from jboat.callbacks import TensorBoardLogger
 import jittor as jt
@@ -7,21 +9,9 @@ from jittor import nn
 import numpy as np
 from problems import Quadratic
 import pytest
+import small_trainers
 
-
-def make(*, callbacks=(), **arguments):
-    problem = Quadratic(same_dims="IAD" in arguments.get("na_op", ()))
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.1),
-        ul_optimizer=jt.optim.Adam(list(ul_model.parameters()), 0.05),
-        callbacks=callbacks,
-        **{"lower_iters": 7, **arguments},
-    )
+make = partial(small_trainers.make, ul_optimizer=lambda params: jt.optim.Adam(params, 0.05), lower_iters=7)
 
 
 def test_sizes_chain_and_options():

@@ -18,21 +18,7 @@ from jittor import nn
 import numpy as np
 from problems import Classifier, Point, Quadratic
 import pytest
-
-
-def make(*, same_dims=False, callbacks=(), **arguments):
-    problem = Quadratic(same_dims=same_dims)
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), arguments.pop("lr", 0.1)),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
-        callbacks=callbacks,
-        **{"lower_iters": 2, **arguments},
-    )
+from small_trainers import make
 
 
 def test_numpy_alone_reads_one_model_and_both(tmp_path):
@@ -97,7 +83,7 @@ def test_of_two_models_the_one_that_fits_is_taken(tmp_path):
 
 
 def test_two_models_that_fit_ask_for_the_level(tmp_path):
-    trainer = make(same_dims=True)
+    trainer = make(problem=Quadratic(same_dims=True))
     trainer.fit({}, {}, max_steps=1)
     trainer.save_weights(tmp_path / "both.npz")
     point = Point(np.zeros(8))
@@ -179,7 +165,7 @@ def test_compressed_weights_and_no_weights_at_all(tmp_path):
 def test_models_of_a_checkpoint_under_other_settings(tmp_path, caplog):
     saved = make(callbacks=[ModelCheckpoint(tmp_path, every_n_steps=1)])
     saved.fit({}, {}, max_steps=3)
-    other = make(lr=0.2, lower_iters=7, na_op=("CG",), warm_start=False)
+    other = make(ll_lr=0.2, lower_iters=7, na_op=("CG",), warm_start=False)
     with pytest.raises(CheckpointError, match=r"lower_iters was 2 and is 7.*what='models'"):
         other.load_checkpoint(tmp_path / "last.npz")
     with caplog.at_level(logging.INFO, "jboat"):
@@ -212,7 +198,7 @@ def test_models_of_a_trainer_that_has_run_give_its_next_start(tmp_path):
 
 
 def test_models_that_do_not_fit_change_nothing(tmp_path):
-    make(same_dims=True).save_checkpoint(tmp_path / "other.npz")
+    make(problem=Quadratic(same_dims=True)).save_checkpoint(tmp_path / "other.npz")
     trainer = make()
     before = trainer.values()
     with pytest.raises(CheckpointError, match=r"'ul_model.value' has shape \[8\], and the module's has \[5\]"):

@@ -10,6 +10,7 @@ import jittor as jt
 import numpy as np
 from problems import DIM_Y, Point, Quadratic
 import pytest
+from small_trainers import make
 
 K, LR = 10, 0.1
 INDEFINITE = [-0.4, 0.3, 0.5, 0.7, 1.0, 1.2, 1.5, 2.0]
@@ -74,14 +75,10 @@ def test_damping_of_ns_is_in_its_series():
 
 
 def trainer_of(problem, na_op, sections, *, lr=0.02, **kwargs):
-    ul_model, ll_model = problem.models()
-    return BilevelTrainer(
-        ll_model,
-        ul_model,
-        problem.f,
-        problem.F,
-        ll_optimizer=jt.optim.SGD(list(ll_model.parameters()), 0.3),
-        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), lr),
+    return make(
+        problem=problem,
+        ll_lr=0.3,
+        ul_lr=lr,
         lower_iters=20,
         na_op=na_op,
         solver_config=sections,
