@@ -1,20 +1,15 @@
 """Callbacks that act: stopping, clipping, guarding, schedules, timing, checking. One test a promise."""
 
 from functools import partial
-import json
-import math
 
 from jboat import StopReason
 from jboat.callbacks import (
     Callback,
-    CSVLogger,
-    CurvePlotter,
     DISchedule,
     EarlyStopping,
     GDASchedule,
     GradientClipping,
     HypergradientCheck,
-    JSONLLogger,
     LambdaCallback,
     LRSchedule,
     ModelCheckpoint,
@@ -337,41 +332,6 @@ def test_hypergradient_check_finds_a_wrong_one():
     history = make(wrong, HypergradientCheck(every_n_steps=1)).fit({}, {})
     assert history["hypergradient_error"][0] == pytest.approx(0.5, abs=5e-3)
     assert history["hypergradient_cosine"][0] == pytest.approx(1.0, abs=1e-3)
-
-
-def test_jsonl_holds_the_history_and_spells_what_json_has_not(tmp_path):
-    trainer = make(JSONLLogger(tmp_path), Scripted([NAN, math.inf, -math.inf, 1.0]))
-    trainer.fit({}, {}, max_steps=3)
-    trainer.fit({}, {}, max_steps=1, val_loader={})
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row.pop("script") for row in rows] == ["NaN", "Infinity", "-Infinity", 1.0]
-    assert rows == [{k: v for k, v in row.items() if k != "script"} for row in trainer.history]
-    assert "val_ul_loss" in rows[-1]
-
-
-@pytest.mark.parametrize("logger", [CSVLogger, JSONLLogger])
-def test_row_loggers_drop_the_rows_after_the_checkpoint_that_is_resumed(logger, tmp_path):
-    checkpoint = {"every_n_steps": 2, "save_top_k": 0}
-    make(logger(tmp_path), ModelCheckpoint(tmp_path, **checkpoint)).fit({}, {}, max_steps=3)
-    resumed = make(logger(tmp_path), ModelCheckpoint(tmp_path, **checkpoint))
-    resumed.fit({}, {}, max_steps=4, resume_from="last")
-    lines = (tmp_path / ("metrics.csv" if logger is CSVLogger else "metrics.jsonl")).read_text().splitlines()
-    steps = [int(line.split(",")[0].split(":")[-1]) for line in lines[logger is CSVLogger :]]
-    assert steps == [1, 2, 3, 4]
-    assert resumed.history["step"] == [1, 2, 3, 4]
-
-
-def test_curve_plotter_draws_at_the_end_and_after_an_exception(tmp_path):
-    make(CurvePlotter(tmp_path)).fit({}, {}, max_steps=2)
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-    def fail(trainer, state):
-        if state.step == 2:
-            raise LookupError
-
-    with pytest.raises(LookupError):
-        make(CurvePlotter(tmp_path, name="failed.svg"), LambdaCallback(on_step_start=fail)).fit({}, {}, max_steps=5)
-    assert "svg" in (tmp_path / "failed.svg").read_text()
 
 
 def test_lambda_callback_refuses_what_is_no_hook():

@@ -3,8 +3,18 @@
 import csv
 import io
 import json
+import math
 
-from jboat.callbacks import Callback, CSVLogger, ProgressBar, TensorBoardLogger
+from jboat.callbacks import (
+    Callback,
+    CSVLogger,
+    CurvePlotter,
+    JSONLLogger,
+    LambdaCallback,
+    ModelCheckpoint,
+    ProgressBar,
+    TensorBoardLogger,
+)
 import pytest
 from small_trainers import make
 
@@ -162,3 +172,40 @@ def test_progress_bar_shows_losses_and_is_silent_where_there_is_no_terminal():
     quiet = io.StringIO()
     make(ProgressBar(quiet)).fit({}, {}, max_steps=3)
     assert quiet.getvalue() == ""
+
+
+def test_jsonl_holds_the_history_and_spells_what_json_has_not(tmp_path):
+    numbers = iter([math.nan, math.inf, -math.inf, 1.0])
+    script = LambdaCallback(on_step_end=lambda trainer, state: state.metrics.update(script=next(numbers)))
+    trainer = make(JSONLLogger(tmp_path), script)
+    trainer.fit({}, {}, max_steps=3)
+    trainer.fit({}, {}, max_steps=1, val_loader={})
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row.pop("script") for row in rows] == ["NaN", "Infinity", "-Infinity", 1.0]
+    assert rows == [{k: v for k, v in row.items() if k != "script"} for row in trainer.history]
+    assert "val_ul_loss" in rows[-1]
+
+
+@pytest.mark.parametrize("logger", [CSVLogger, JSONLLogger])
+def test_row_loggers_drop_the_rows_after_the_checkpoint_that_is_resumed(logger, tmp_path):
+    checkpoint = {"every_n_steps": 2, "save_top_k": 0}
+    make(logger(tmp_path), ModelCheckpoint(tmp_path, **checkpoint)).fit({}, {}, max_steps=3)
+    resumed = make(logger(tmp_path), ModelCheckpoint(tmp_path, **checkpoint))
+    resumed.fit({}, {}, max_steps=4, resume_from="last")
+    lines = (tmp_path / ("metrics.csv" if logger is CSVLogger else "metrics.jsonl")).read_text().splitlines()
+    steps = [int(line.split(",")[0].split(":")[-1]) for line in lines[logger is CSVLogger :]]
+    assert steps == [1, 2, 3, 4]
+    assert resumed.history["step"] == [1, 2, 3, 4]
+
+
+def test_curve_plotter_draws_at_the_end_and_after_an_exception(tmp_path):
+    make(CurvePlotter(tmp_path)).fit({}, {}, max_steps=2)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+    def fail(trainer, state):
+        if state.step == 2:
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        make(CurvePlotter(tmp_path, name="failed.svg"), LambdaCallback(on_step_start=fail)).fit({}, {}, max_steps=5)
+    assert "svg" in (tmp_path / "failed.svg").read_text()
