@@ -138,10 +138,12 @@ class Chains(OuterMethod):
     def _upper_chain(self) -> SequentialHG:
         problem = self.problem
         return makes_functional_na_operation(
-            problem.na_op, ll_var=problem.ll_var, ul_var=problem.ul_var, **problem.levels()
+            problem.na_op, ll_var=problem.ll_var, ul_var=problem.ul_var, **problem.operator_arguments()
         )
 
 
 def lower_chain(problem: Problem, config: Mapping[str, Any]) -> SequentialDS:
     """The operators of the lower level."""
-    return makes_functional_dynamical_system(problem.gm_op, lower_loop=problem.lower_iters, **problem.levels(config))
+    return makes_functional_dynamical_system(
+        problem.gm_op, lower_loop=problem.lower_iters, **problem.operator_arguments(config)
+    )

@@ -50,6 +50,6 @@ class FirstOrderMethod(OuterMethod):
     def _operator(self) -> FirstOrder:
         problem = self.problem
         operator: FirstOrder = registry.operators("fo")[self.name].cls(
-            **problem.levels(), ll_var=problem.ll_var, ul_var=problem.ul_var, lower_loop=problem.lower_iters
+            **problem.operator_arguments(), ll_var=problem.ll_var, ul_var=problem.ul_var, lower_loop=problem.lower_iters
         )
         return operator

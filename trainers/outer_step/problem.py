@@ -75,7 +75,7 @@ class Problem:
         single = self.in_place_of_chains
         return (*self.gm_op, *self.na_op) if single is None else (single,)
 
-    def levels(self, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def operator_arguments(self, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The arguments that every operator's constructor takes, with another configuration where one is given."""
         return {
             "ll_objective": self.ll_objective,

@@ -74,5 +74,5 @@ class SingleLoopMethod(OuterMethod):
     def _operator(self) -> SingleLoop:
         problem = self.problem
         return self._class(
-            **problem.levels(), ll_var=problem.ll_var, ul_var=problem.ul_var, lower_loop=problem.lower_iters
+            **problem.operator_arguments(), ll_var=problem.ll_var, ul_var=problem.ul_var, lower_loop=problem.lower_iters
         )
