@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import weakref
 
 from jboat import functional
-from jboat.backend.replacements import dispatch, module_call
+from jboat.backend.replacements import dispatch
 import jittor as jt
 
 
@@ -60,7 +60,8 @@ def accepted(module: jt.Module, variables: Sequence[jt.Var]) -> Iterator[None]:
     if signature_of(module.execute).named:
         yield
         return
-    call = dispatch.current(*module_call.PLACE)
+    place = (jt.Module, "__call__")
+    call = dispatch.current(*place)
 
     def call_with_params(called: jt.Module, *args: Any, **kwargs: Any) -> Any:
         own = _corresponding(called, module, variables) if "params" in kwargs else None
@@ -76,7 +77,7 @@ def accepted(module: jt.Module, variables: Sequence[jt.Var]) -> Iterator[None]:
             return call(called, *args, **kwargs)
         return functional.called_with(values, own, call, called, *args, **kwargs)
 
-    with dispatch.replaced({module_call.PLACE: call_with_params}):
+    with dispatch.replaced({place: call_with_params}):
         yield
 
 

@@ -5,5 +5,6 @@ from __future__ import annotations
 from jboat.backend.replacements.dispatch import install
 import jittor as jt
 
-PLACE = (jt.Module, "__call__")
-install(*PLACE, "while an objective that takes `params` runs, its lower-level model may be called with them")
+install(
+    jt.Module, "__call__", "while an objective that takes `params` runs, its lower-level model may be called with them"
+)
