@@ -11,47 +11,59 @@ import numpy as np
 
 
 def nystrom_solve(
-    product: MatrixVectorProduct, b: Sequence[jt.Var], *, columns: Sequence[int], shift: float
+    product: MatrixVectorProduct,
+    b: Sequence[jt.Var],
+    *,
+    columns: Sequence[int],
+    shift: float = 0.0,
+    inverses: Sequence[jt.Var] | None = None,
 ) -> Solution:
-    """``q = (C W^+ C' + shift I)^-1 b``, C being columns of A and W their rows of the same numbers.
+    """``q = (C W^+ C' + E)^-1 b``, C being columns of A, W their rows of the same numbers, E ``shift I`` or diagonal.
 
-    By the identity of Woodbury that is ``(b - C z) / shift`` with ``(shift W + C'C) z = C'b``, a system as large as the
-    number of columns, which is solved in float64 on the host. Its inner products are taken in float64 on the device,
-    since ``C'C`` squares the condition number; nothing as long as a column leaves the device.
+    By the identity of Woodbury that is ``E^-1 (b - C z)`` with ``(W + C' E^-1 C) z = C' E^-1 b``, a system as large as
+    the number of columns, which is solved in float64 on the host. Its inner products are taken in float64 on the
+    device, since ``C'C`` squares the condition number; nothing as long as a column leaves the device.
 
     Args:
         product: ``v -> A v`` with A symmetric; called once a column, and once more for the residual.
         b: the right-hand side.
         columns: which columns, by the position in all entries of ``b`` one after another; none twice.
-        shift: positive.
+        shift: positive; not read where ``inverses`` are given.
+        inverses: the diagonal of ``E^-1``, one Var per Var of ``b``; entries of q where it is 0 are 0.
 
     Returns:
-        The approximation, its residual being that of ``(A + shift I) q = b``. NaN in ``b`` or in a product stays in it.
+        The approximation, its residual being that of ``E^-1 (A + E) q = E^-1 b``. NaN in ``b`` or in a product stays
+        in it.
     """
-    right = _flat(b)
+    right, flat_inverses = _flat(b), None if inverses is None else functional.cut([_flat(inverses)])[0]
+
+    def unshifted(v: jt.Var) -> jt.Var:
+        return v * (1.0 / shift) if flat_inverses is None else v * flat_inverses
+
     taken: list[jt.Var] = []
-    inner = np.zeros((len(columns), len(columns)))
+    inner, cross = np.zeros((len(columns), len(columns))), np.zeros((len(columns), len(columns)))
     with_right = np.zeros(len(columns))
     rows = jt.array(np.asarray(columns, dtype=np.int32)).sync()
-    cross = np.zeros((len(columns), len(columns)))
     for i, column in enumerate(columns):
         (image,) = functional.cut([_flat(product(_unit(b, column)))])
         taken.append(image)
-        numbers = [_exact_dot(image, other) for other in (right, *taken)]
+        (weighted,) = functional.cut([unshifted(image)])
+        numbers = [_exact_dot(weighted, other) for other in (right, *taken)]
         entries = image[rows]
         jt.sync([*numbers, entries])
         with_right[i], inner[i, : i + 1] = numbers[0].item(), [n.item() for n in numbers[1:]]
         cross[i] = entries.numpy()
     inner = np.tril(inner) + np.tril(inner, -1).T
     cross = 0.5 * (cross + cross.T)
-    weights, lowest = _solved(shift * cross + inner, with_right), _lowest(cross)
-    solution = right
+    weights, lowest = _solved(cross + inner, with_right), _lowest(cross)
+    rest = right
     for weight, image in zip(weights, taken, strict=True):
-        (solution,) = functional.cut(functional.axpy(float(-weight), [image], [solution]))
-    vector = functional.cut([v * (1.0 / shift) for v in _like(solution, b)])
-    residual = functional.axpy(-shift, vector, functional.axpy(-1.0, functional.detached(product(vector)), b))
-    size = functional.norm(b)
-    left = functional.norm(functional.cut(residual))
+        (rest,) = functional.cut(functional.axpy(float(-weight), [image], [rest]))
+    solution, scaled_right = functional.cut([unshifted(rest), unshifted(right)])
+    vector = functional.cut(_like(solution, b))
+    image = unshifted(_flat(product(vector)))
+    (residual,) = functional.cut([scaled_right - image - solution])
+    size, left = functional.norm([scaled_right]), functional.norm([residual])
     relative = left / size if size > 0.0 else left
     breakdown = "the columns do not tell enough of the Hessian" if relative > 1.0 else ""
     negative = lowest if lowest < -flatness(b) * float(np.abs(cross).max(initial=0.0)) else 0.0

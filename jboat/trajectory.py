@@ -218,8 +218,13 @@ class Trajectory:
         parameters, state = inputs[: len(self._variables)], self._state(step, inputs)
         loss = self._at(parameters, objective)
         gradients = autodiff.grad(loss, parameters)
-        moved, new_state = self._rule.update(parameters, gradients, state, self._hyperparameters)
+        moved, new_state = self._moved(parameters, gradients, state)
         return loss, [*moved, *new_state.flat()]
+
+    def _moved(
+        self, parameters: Sequence[jt.Var], gradients: Sequence[jt.Var], state: OptimizerState
+    ) -> tuple[list[jt.Var], OptimizerState]:
+        return self._rule.update(parameters, gradients, state, self._hyperparameters)
 
     def _rebuilt(self, step: int, leaves: list[jt.Var]) -> list[jt.Var]:
         if self._reseed:
@@ -229,6 +234,23 @@ class Trajectory:
 
     def _state(self, step: int, leaves: list[jt.Var]) -> OptimizerState:
         return self._start.with_slots(leaves[len(self._variables) :], self._start.step + step)
+
+    def step_from(self, step: int, gradients: Sequence[jt.Var]) -> tuple[list[jt.Var], list[jt.Var]]:
+        """The step that was taken from an iterate, as a function of that iterate and of the gradient there.
+
+        The optimizer's state before it is a constant.
+
+        Args:
+            step: the inner step, from 0.
+            gradients: the gradient of phi, as the optimizer was given it; one leaf Var per variable.
+
+        Returns:
+            The next iterate with its graph, and the iterate that it starts from, leaves.
+        """
+        leaves = self._graphs.leaves(step)
+        parameters = leaves[: len(self._variables)]
+        moved, _ = self._moved(parameters, gradients, self._state(step, leaves))
+        return moved, parameters
 
     def pullback(
         self, cotangent: Sequence[jt.Var], wrt: Sequence[jt.Var], *, start: int | None = None, by_start: bool = True

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 import dataclasses
 from dataclasses import dataclass
 
+from jboat import functional
 from jboat.linear_solvers import MatrixVectorProduct, Solution, conjugate_gradient, from_start
 from jboat.minimal_residual import minres, normal_equations
 from jboat.na_ol.implicit import ImplicitHyperGradient, ImplicitOptions
 from jboat.registry import register_operator
 from jboat.spelling import nearest
+from jboat.step_jacobian import StepJacobian
 import jittor as jt
 
 _SOLVERS = {"cg": conjugate_gradient, "minres": minres, "normal_cg": normal_equations}
@@ -30,6 +32,9 @@ class CGOptions(ImplicitOptions):
         solver: ``"cg"`` for a positive definite Hessian; ``"minres"`` for one with negative curvature too, at the same
             cost; ``"normal_cg"``, conjugate gradient on the normal equations, the most robust where it is singular, at
             twice the cost an iteration.
+        through_optimizer: solve for the fixed point of the lower optimizer's own step, as it was the last time: its
+            decoupled weight decay counts, what it does not move is left out, and its step sizes precondition the
+            system. Under plain gradient descent that changes nothing.
     """
 
     solver: str = "cg"
@@ -72,3 +77,31 @@ class CG(ImplicitHyperGradient):
         if start is None:
             return solver(product, b, iterations=self.K, tolerance=self.tolerance)
         return from_start(solver, product, b, start, iterations=self.K, tolerance=self.tolerance)
+
+    def solve_through(
+        self,
+        product: MatrixVectorProduct,
+        b: list[jt.Var],
+        jacobian: StepJacobian,
+        start: Sequence[jt.Var] | None = None,
+    ) -> tuple[Solution, list[jt.Var]]:
+        """``q = R z`` with ``(R H R + S (I - J)) z = R b``; see the base class.
+
+        J and -P are the diagonals of dT/dy and dT/dg, ``R = |P|^(1/2)`` and S the signs of P: with ``u = P^-1 q`` that
+        is the fixed-point equation, made symmetric.
+        """
+        by_parameters, by_gradients = self.diagonals(jacobian, b)
+        roots = functional.cut([d.abs().sqrt() for d in by_gradients])
+        signs = [jt.where(d > 0.0, -jt.ones_like(d), jt.ones_like(d)) for d in by_gradients]
+        kept = functional.cut([s * (1.0 - j) for s, j in zip(signs, by_parameters, strict=True)])
+
+        def times(factors: Sequence[jt.Var], vector: Sequence[jt.Var]) -> list[jt.Var]:
+            return [r * v for r, v in zip(factors, vector, strict=True)]
+
+        def scaled(z: list[jt.Var]) -> list[jt.Var]:
+            image = product(functional.cut(times(roots, z)))
+            return functional.axpy(1.0, times(kept, z), times(roots, image))
+
+        given = {} if start is None else {"start": start}
+        solution = self.solve(scaled, functional.cut(times(roots, b)), [], **given)
+        return solution, functional.cut(times(roots, solution.vector))

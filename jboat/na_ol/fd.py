@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from jboat import autodiff, functional
 from jboat.capabilities import UpperCapabilities
 from jboat.levels import Batch
+from jboat.na_ol.switch import switch
 from jboat.na_ol.terminal import Terminal, UpperGradients
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
@@ -22,11 +23,15 @@ class FDOptions:
 
     Attributes:
         r: radius of the perturbation of the lower-level variables, positive.
+        through_optimizer: differentiate the last step of the lower optimizer itself, its state held, instead of one
+            of plain gradient descent.
     """
 
     r: float = 0.01
+    through_optimizer: bool = False
 
     def __post_init__(self) -> None:
+        switch("FD", "through_optimizer", self.through_optimizer)
         if not self.r > 0.0:
             raise ValueError(f"solver_config['FD']['r'] must be positive, got {self.r}")
 
@@ -39,7 +44,13 @@ class FD(Terminal):
     ``grad_x F - s (grad_x phi(y_{K-1} + e v) - grad_x phi(y_{K-1} - e v)) / (2 e)``; K = 1 is DARTS. Where parameter
     groups have different learning rates, v is weighted by theirs relative to the largest, which is then s.
 
-    Source: Liu, Simonyan and Yang, "DARTS: differentiable architecture search", ICLR 2019.
+    With ``through_optimizer`` the last step is the lower optimizer's, ``y_K = T(y_{K-1}, g)`` with
+    ``g = grad_y phi(y_{K-1})``: with ``w = (dT/dg)' v`` and ``e = r / ||w||`` the hypergradient is
+    ``grad_x F + (grad_x phi(y_{K-1} + e w) - grad_x phi(y_{K-1} - e w)) / (2 e)``, which is what RGT before RAD gives
+    with M = K - 1, under Adam and the others too, in the memory of one step.
+
+    Sources: Liu, Simonyan and Yang, "DARTS: differentiable architecture search", ICLR 2019; Choe, Mehta, Ahn,
+    Neiswanger, Xie, Strubell and Xing, "Making scalable meta learning practical", NeurIPS 2023 (``through_optimizer``).
     """
 
     capabilities = UpperCapabilities()
@@ -58,18 +69,27 @@ class FD(Terminal):
         hparams: Sequence[jt.Var] | None,
     ) -> tuple[list[jt.Var], dict[str, float]]:
         """See :meth:`Terminal.total`."""
-        rates = trajectory.learning_rates
-        rate = max(rates, key=abs)
-        if rate == 0.0:
-            return upper.by_x, {}
-        direction = [v * (own / rate) for v, own in zip(upper.by_y, rates, strict=True)]
-        per_radius = max(functional.norm(direction), _TINY) / self._r  # in this order, which keeps NaN
         step = trajectory.last - 1
+        through = bool(getattr(self.options, "through_optimizer", False))
+        if through:
+            jacobian = self._last_step(trajectory, ll_feed_dict, ul_feed_dict)
+            total, direction, factor = upper.by_x, jacobian.by_gradients(upper.by_y), 0.5
+        else:
+            rates = trajectory.learning_rates
+            rate = max(rates, key=abs)
+            if rate == 0.0:
+                return upper.by_x, {}
+            direction = [v * (own / rate) for v, own in zip(upper.by_y, rates, strict=True)]
+            total, factor = upper.by_x, -0.5 * rate
+        per_radius = max(functional.norm(direction), _TINY) / self._r  # in this order, which keeps NaN
         before = trajectory.parameters(step)
         sides = []
         for sign in (1.0, -1.0):
             shifted = functional.cut(functional.axpy(sign / per_radius, direction, before))
-            gradient = autodiff.grad(self._lower(trajectory, step, ll_feed_dict, ul_feed_dict, shifted), self.ul_var)
+            # the decay of the optimizer does not depend on x; with it would come a warning that is not true here
+            phi = self._lower(trajectory, step, ll_feed_dict, ul_feed_dict, shifted, decay=not through)
+            gradient = autodiff.grad(phi, self.ul_var)
+            del phi
             sides.append(functional.cut(gradient))
         difference = functional.axpy(-1.0, sides[1], sides[0])
-        return functional.axpy(-0.5 * rate * per_radius, difference, upper.by_x), {}
+        return functional.axpy(factor * per_radius, difference, total), {}

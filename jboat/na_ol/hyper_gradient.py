@@ -147,8 +147,10 @@ class HyperGradient:
         ll_feed_dict: Batch | Sequence[Batch],
         ul_feed_dict: Batch,
         parameters: Sequence[jt.Var],
+        *,
+        decay: bool = True,
     ) -> jt.Var:
-        """Phi of inner step ``step`` at ``parameters``, coupled weight decay included, with its graph."""
+        """Phi of inner step ``step`` at ``parameters``, with its graph, by default with the coupled weight decay."""
         anchor = trajectory.parameters(0)
         minimised = trajectory.lower_objective or self.lower_objective
 
@@ -157,6 +159,8 @@ class HyperGradient:
 
         with functional.preserved(self._upper_statistics), on_trial():
             phi = trajectory.evaluate(objective, parameters)
+        if not decay:
+            return phi
         return with_weight_decay(phi, parameters, trajectory.update_rule, operator=type(self).__name__, warn=self.warn)
 
     def _result(

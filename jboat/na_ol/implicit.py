@@ -12,7 +12,9 @@ from jboat.capabilities import UpperCapabilities
 from jboat.chain_plan import ChainPlan
 from jboat.levels import Batch, Objective
 from jboat.linear_solvers import MatrixVectorProduct, Solution
+from jboat.na_ol.switch import switch
 from jboat.na_ol.terminal import Terminal, UpperGradients
+from jboat.step_jacobian import StepJacobian
 from jboat.trajectory import Trajectory
 import jittor as jt
 
@@ -29,12 +31,14 @@ class ImplicitOptions:
         tolerance: relative size at which to stop, at least 0.
         damping: added to every eigenvalue of the Hessian, at least 0.
         warm_start: whether to begin at the solution of the last outer step.
+        through_optimizer: whether the lower optimizer's own step is differentiated.
     """
 
     k: int = 10
     tolerance: float = 1e-6
     damping: float = 0.0
     warm_start: bool = False
+    through_optimizer: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.k, int) or self.k < 1:
@@ -44,16 +48,7 @@ class ImplicitOptions:
         if not 0.0 <= self.damping < math.inf:
             raise ValueError(f"damping of CG and NS must be a finite number >= 0, got {self.damping}")
         switch("CG and NS", "warm_start", self.warm_start)
-
-
-def switch(operator: str, name: str, value: object) -> None:
-    """Require True or False of an option.
-
-    Raises:
-        ValueError: if it is something else.
-    """
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} of {operator} must be true or false, got {value!r}")
+        switch("CG and NS", "through_optimizer", self.through_optimizer)
 
 
 def keeps(options: Any) -> tuple[str, ...]:
@@ -86,6 +81,7 @@ class ImplicitHyperGradient(Terminal):
         super().__init__(ll_objective, ul_objective, ll_model, ul_model, ll_var, ul_var, solver_config)
         self.current_iter = 0
         self._kept: Mapping[str, list[jt.Var]] = {}
+        self._moves_entries_alone = False
 
     @staticmethod
     def check_options(options: Any, plan: ChainPlan, lower_iters: int) -> None:
@@ -96,7 +92,7 @@ class ImplicitHyperGradient(Terminal):
         """
         if plan.has_lower_loop:
             return
-        for name, default in (("damping", 0.0), ("warm_start", False), ("solver", "cg")):
+        for name, default in (("damping", 0.0), ("warm_start", False), ("solver", "cg"), ("through_optimizer", False)):
             if getattr(options, name, default) != default:
                 raise ValueError(
                     f"{name} of {plan.operators[-1].name} means nothing beside DM, whose multiplier takes one step an "
@@ -134,6 +130,42 @@ class ImplicitHyperGradient(Terminal):
             start: the solution of the last outer step; given with ``warm_start`` alone.
         """
         raise NotImplementedError(f"{type(self).__name__} must define solve()")
+
+    def solve_through(
+        self,
+        product: MatrixVectorProduct,
+        b: list[jt.Var],
+        jacobian: StepJacobian,
+        start: Sequence[jt.Var] | None = None,
+    ) -> tuple[Solution, list[jt.Var]]:
+        """The solution of the lower optimizer's fixed-point equation, and ``q = -(dT/dg)' u`` that follows from it.
+
+        At a fixed point ``y = T(y, grad_y phi(x, y))`` the hypergradient is ``grad_x F - (d2 phi / dx dy) q`` with
+        ``(I - dT/dy - dT/dg H)' u = grad_y F``.
+
+        Args:
+            product: ``v -> H v``, damping included, H without the weight decay that the optimizer adds.
+            b: ``grad_y F``.
+            jacobian: that of the last lower step.
+            start: the solution of the last outer step; given with ``warm_start`` alone.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define solve_through()")
+
+    def diagonals(self, jacobian: StepJacobian, probe: Sequence[jt.Var]) -> tuple[list[jt.Var], list[jt.Var]]:
+        """The diagonals of dT/dy and dT/dg.
+
+        Raises:
+            ValueError: if the step of an entry depends on other entries.
+        """
+        by_parameters, by_gradients = jacobian.diagonals()
+        if not self._moves_entries_alone and jacobian.mixes_entries(by_gradients, probe):
+            raise ValueError(
+                f"{type(self).__name__}: through_optimizer takes the lower step entry by entry, but at outer step "
+                f"{self.current_iter + 1} the step of an entry depends on others, as where gradients are clipped by "
+                "their norm or y is projected onto a simplex or a ball; take NS, FD or RAD"
+            )
+        self._moves_entries_alone = True
+        return by_parameters, by_gradients
 
     def compute_gradients(
         self,
@@ -175,9 +207,12 @@ class ImplicitHyperGradient(Terminal):
     ) -> tuple[list[jt.Var], dict[str, float]]:
         """See :meth:`Terminal.total`."""
         by_x = upper.by_x if hparams is None else [jt.zeros_like(v) for v in hparams]
-        y = trajectory.parameters()
-        gradient = autodiff.grad(self._lower(trajectory, trajectory.last - 1, ll_feed_dict, ul_feed_dict, y), y)
+        y, through = trajectory.parameters(), bool(getattr(self.options, "through_optimizer", False))
+        jacobian = self._last_step(trajectory, ll_feed_dict, ul_feed_dict) if through else None
+        phi = self._lower(trajectory, trajectory.last - 1, ll_feed_dict, ul_feed_dict, y, decay=not through)
+        gradient = autodiff.grad(phi, y)
         jt.sync(gradient)
+        del phi
         damping = self.damping
 
         def product(v: list[jt.Var]) -> list[jt.Var]:
@@ -185,10 +220,14 @@ class ImplicitHyperGradient(Terminal):
             return functional.axpy(damping, v, image) if damping else image
 
         start = {"start": self._kept[SOLUTION]} if keeps(self.options) and SOLUTION in self._kept else {}
-        solution = self.solve(product, upper.by_y, trajectory.learning_rates, **start)
+        if jacobian is None:
+            solution = self.solve(product, upper.by_y, trajectory.learning_rates, **start)
+            vector = solution.vector
+        else:
+            solution, vector = self.solve_through(product, upper.by_y, jacobian, **start)
         if keeps(self.options):
             self._kept = {SOLUTION: solution.vector}
-        through_y = autodiff.vjp(gradient, self.ul_var if hparams is None else hparams, solution.vector)
+        through_y = autodiff.vjp(gradient, self.ul_var if hparams is None else hparams, vector)
         self._tell(solution)
         name = type(self).__name__
         diagnostics = {

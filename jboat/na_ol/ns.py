@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jboat import functional
 from jboat.linear_solvers import MatrixVectorProduct, Solution, from_start, neumann_series
 from jboat.na_ol.implicit import ImplicitHyperGradient, ImplicitOptions
 from jboat.registry import register_operator
+from jboat.step_jacobian import StepJacobian
 import jittor as jt
 
 
@@ -21,6 +23,8 @@ class NSOptions(ImplicitOptions):
         damping: added to every eigenvalue of the Hessian, at least 0.
         warm_start: begin at the solution of the last outer step instead of zero, for one product more: the terms are
             then added to it. Checkpoints hold the solution.
+        through_optimizer: take the lower optimizer's own step, as it was the last time, in place of one of plain
+            gradient descent: the series is that of its fixed point.
     """
 
 
@@ -53,3 +57,21 @@ class NS(ImplicitHyperGradient):
         return from_start(
             neumann_series, product, b, start, scales=learning_rates, terms=self.K, tolerance=self.tolerance
         )
+
+    def solve_through(
+        self,
+        product: MatrixVectorProduct,
+        b: list[jt.Var],
+        jacobian: StepJacobian,
+        start: Sequence[jt.Var] | None = None,
+    ) -> tuple[Solution, list[jt.Var]]:
+        """``u = sum_{j=0..k} (dT/dy + dT/dg H)'^j b`` and ``-(dT/dg)' u``; see the base class."""
+
+        def remaining(u: list[jt.Var]) -> list[jt.Var]:
+            through_gradient = product(jacobian.by_gradients(u))
+            next_term = functional.axpy(1.0, through_gradient, jacobian.by_parameters(u))
+            return functional.axpy(-1.0, next_term, u)
+
+        given = {} if start is None else {"start": start}
+        solution = self.solve(remaining, b, [1.0] * len(b), **given)
+        return solution, functional.cut(functional.times(-1.0, jacobian.by_gradients(solution.vector)))

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 import math
 
+from jboat import functional
 from jboat.linear_solvers import MatrixVectorProduct, Solution
 from jboat.na_ol.implicit import ImplicitHyperGradient
+from jboat.na_ol.switch import switch
 from jboat.nystrom import nystrom_solve
 from jboat.registry import register_operator
+from jboat.step_jacobian import StepJacobian
 import jittor as jt
 import numpy as np
 
@@ -24,11 +27,14 @@ class NYSOptions:
         rho: added to every eigenvalue of the Hessian, positive. It bounds the inverse where the columns tell nothing:
             there q is ``grad_y F / rho``.
         seed: which columns are drawn: others in every outer step, and the same in every run with this seed.
+        through_optimizer: solve for the fixed point of the lower optimizer's own step, as it was the last time: its
+            decoupled weight decay counts, and what it does not move is left out.
     """
 
     k: int = 10
     rho: float = 0.01
     seed: int = 0
+    through_optimizer: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 1:
@@ -37,6 +43,7 @@ class NYSOptions:
             raise ValueError(f"rho of NYS must be a positive finite number, got {self.rho}")
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ValueError(f"seed of NYS must be an integer >= 0, got {self.seed!r}")
+        switch("NYS", "through_optimizer", self.through_optimizer)
 
 
 @register_operator(
@@ -63,8 +70,27 @@ class NYS(ImplicitHyperGradient):
         start: Sequence[jt.Var] | None = None,
     ) -> Solution:
         """See :func:`jboat.nystrom.nystrom_solve`."""
-        options = self.options
-        entries = sum(v.numel() for v in b)
+        return nystrom_solve(product, b, columns=self._columns(b), shift=self.options.rho)
+
+    def solve_through(
+        self,
+        product: MatrixVectorProduct,
+        b: list[jt.Var],
+        jacobian: StepJacobian,
+        start: Sequence[jt.Var] | None = None,
+    ) -> tuple[Solution, list[jt.Var]]:
+        """``q = (H_k + rho I + (I - J) P^-1)^-1 b``, J and -P the diagonals of dT/dy and dT/dg; see the base class."""
+        rho, inverses = self.options.rho, []
+        for j, by_gradient in zip(*self.diagonals(jacobian, b), strict=True):
+            denominator = (1.0 - j) - rho * by_gradient
+            moves = (by_gradient != 0.0).logical_and(denominator != 0.0)
+            safe = jt.where(moves, denominator, jt.ones_like(denominator))
+            inverses.append(jt.where(moves, -by_gradient, jt.zeros_like(by_gradient)) / safe)
+        solution = nystrom_solve(product, b, columns=self._columns(b), inverses=functional.cut(inverses))
+        return solution, solution.vector
+
+    def _columns(self, b: Sequence[jt.Var]) -> list[int]:
+        options, entries = self.options, sum(v.numel() for v in b)
         rng = np.random.default_rng((options.seed, self.current_iter))
-        columns = rng.choice(entries, size=min(options.k, entries), replace=False)
-        return nystrom_solve(product, b, columns=columns.tolist(), shift=options.rho)
+        columns: list[int] = rng.choice(entries, size=min(options.k, entries), replace=False).tolist()
+        return columns

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from jboat import autodiff
 from jboat.levels import Batch
 from jboat.na_ol.hyper_gradient import HyperGradientOperator
+from jboat.step_jacobian import StepJacobian
 from jboat.trajectory import Trajectory
 import jittor as jt
 
@@ -31,6 +33,15 @@ class Terminal(HyperGradientOperator):
     ) -> tuple[list[jt.Var], dict[str, float]]:
         """The hypergradient, and numbers about how it was found."""
         raise NotImplementedError(f"{type(self).__name__} must define total()")
+
+    def _last_step(
+        self, trajectory: Trajectory, ll_feed_dict: Batch | Sequence[Batch], ul_feed_dict: Batch
+    ) -> StepJacobian:
+        """The derivative of the lower optimizer's last step, which leads to the last iterate in use."""
+        step = trajectory.last - 1
+        before = trajectory.parameters(step)
+        phi = self._lower(trajectory, step, ll_feed_dict, ul_feed_dict, before, decay=False)
+        return StepJacobian(trajectory, step, autodiff.grad(phi, before))
 
     def compute_gradients(
         self,
