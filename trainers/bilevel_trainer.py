@@ -320,7 +320,8 @@ class BilevelTrainer:
 
         From ``setup`` or ``on_epoch_start`` to the end of a step a number belongs to that step; from its end to the
         next epoch's or step's start, as in ``on_step_end``, ``on_evaluate_end`` and ``on_epoch_end``, to the step just
-        finished. Outside of ``fit`` and ``evaluate`` it goes nowhere, which is a warning once.
+        finished. With several ranks it is averaged over all calls of all ranks until then, and each rank's own later.
+        Outside of ``fit`` and ``evaluate`` it goes nowhere, which is a warning once.
 
         Args:
             name: the metric's name.
