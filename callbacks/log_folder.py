@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def log_folder(given: str | Path | None, trainer: BilevelTrainer, logger: str) -> Path:
-    """The folder given to the logger, or the trainer's ``logger_dir``.
+    """The folder given to the logger, or the trainer's ``logger_dir``; one aside in a trial run.
 
     Raises:
         ValueError: if there is neither.
@@ -18,4 +18,4 @@ def log_folder(given: str | Path | None, trainer: BilevelTrainer, logger: str) -
     folder = given if given is not None else trainer.logger_dir
     if folder is None:
         raise ValueError(f"{logger} does not know where to write: give it a folder, or the trainer logger_dir")
-    return Path(folder)
+    return trainer.current_run.folder_for(Path(folder))

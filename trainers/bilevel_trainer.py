@@ -8,32 +8,31 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from jboat import functional, levels, registry
+from jboat import levels, registry
 from jboat.backend import ranks
 from jboat.backend.rank_failures import failing_together
 from jboat.callbacks.callback import Callback
 import jboat.fo_ol
 import jboat.gm_ol
-from jboat.levels import Objective, batches_of_step
+from jboat.levels import Objective
 import jboat.na_ol
 from jboat.optim import UpdateRule
 import jboat.sl_ol  # noqa: F401
-from jboat.trainers import arguments, rehearsal
+from jboat.trainers import arguments
 from jboat.trainers import device as devices
 from jboat.trainers.callback_list import CallbackList, with_default_loggers
 from jboat.trainers.configuration import build, description
-from jboat.trainers.data.loaders import batch_size, check_fixed, check_loader, drawn
-from jboat.trainers.data.sharding import Sharding, require_same_batches
-from jboat.trainers.data.step_batches import Pair, task_pairs
+from jboat.trainers.data.loaders import batch_size, check_loader
+from jboat.trainers.dev_run import dev_run, steps_of
 from jboat.trainers.device_scope import device_scope
 from jboat.trainers.evaluation import UnknownSize, evaluation_mode, weighted_means
-from jboat.trainers.fit_loop import FitLoop
+from jboat.trainers.fit_call import FitCall
 from jboat.trainers.history import History
 from jboat.trainers.history_recorder import HistoryRecorder
 from jboat.trainers.level_check import LevelCheck
 from jboat.trainers.logged_values import may_log
+from jboat.trainers.lone_hypergradient import hypergradient_of
 from jboat.trainers.outer_step import device_memory
-from jboat.trainers.outer_step.method import Events
 from jboat.trainers.outer_step.problem import Problem
 from jboat.trainers.outer_step.result import HyperGradientResult
 from jboat.trainers.persistence import checkpoint, weights
@@ -41,7 +40,6 @@ from jboat.trainers.persistence.models_of_checkpoint import load_models
 from jboat.trainers.run import Run
 from jboat.trainers.summary import Summary, short, summary_of
 from jboat.trainers.trainer_state import TrainerState
-from jboat.trial_calls import on_trial
 import jittor as jt
 import numpy as np
 
@@ -308,19 +306,10 @@ class BilevelTrainer:
     def log(self, name: str, value: Any) -> None:
         """Add a number of one's own to the metrics, the loggers and the history.
 
-        From an objective or a hook of a callback it is averaged over the calls of an outer step, all its tasks and
-        accumulated hypergradients included; within an evaluation, from :meth:`evaluation_step`, the upper objective or
-        a metric, over the batches, as ``val_`` and the name. A Var is fetched when the step ends, and no earlier.
-
-        An objective is called more often than the step is made of, and such calls do not count: steps that a
-        hypergradient rebuilds or differentiates once more (replay, CG, NS, NYS, FD, IGA), trials of PTT, the check of
-        second derivatives, HypergradientCheck, LowerGradientNorm and :meth:`hypergradient`. So f counts once for each
-        lower step taken, and F where the hypergradient starts from it, which with GDA is not where F is a part of phi.
-        First-order methods and single-loop methods count every call.
-
-        From ``setup`` or ``on_epoch_start`` to the end of a step a number belongs to that step; from its end to the
-        next epoch's or step's start, as in ``on_step_end``, ``on_evaluate_end`` and ``on_epoch_end``, to the step just
-        finished. Outside of ``fit`` and ``evaluate`` it goes nowhere, which is a warning once.
+        From an objective or a hook it is averaged over the calls that the outer step is made of, those that rebuild,
+        check or differentiate once more left out: f once for each lower step, F where the hypergradient starts from it.
+        Within an evaluation it is averaged over the batches, as ``val_...``. A Var is fetched when the step ends, and
+        no earlier. See docs/callbacks.md.
 
         Args:
             name: the metric's name.
@@ -351,20 +340,7 @@ class BilevelTrainer:
             SecondOrderError: if the lower objective has a wrong second derivative that the operators need.
         """
         self._levels.check()
-        run = self.current_run
-        whole = self._pairs_of(ll_batch, ul_batch)
-        require_same_batches(whole)
-        pairs, share = Sharding().own(whole)
-        run.problem.begin_step()
-        with device_scope(self.device), functional.preserved(run.problem.statistics()), on_trial():
-            if check_second_order and run.second_order.is_due(run.method):
-                run.check_first_batch(pairs[0])
-            result = run.step(pairs, Events(), share)
-        if result.failure is not None:
-            raise result.failure
-        if not run.zero_watch.settled:
-            run.look_for_zero(result)
-        return result
+        return hypergradient_of(self, ll_batch, ul_batch, check_second_order=check_second_order)
 
     @failing_together
     def fit(
@@ -379,6 +355,8 @@ class BilevelTrainer:
         val_every: int | None = None,
         resume_from: str | Path | None = None,
         check_second_order: bool = True,
+        limit_batches: int | None = None,
+        fast_dev_run: bool | int = False,
     ) -> History:
         """Train; ``fit`` may be called again to go on.
 
@@ -398,9 +376,14 @@ class BilevelTrainer:
                 on the first batch. This calls the objective up to ten times, once for the same objectives; see
                 :mod:`jboat.second_order`. What cannot be decided is a warning where operations with a hand-written
                 gradient were used.
+            limit_batches: how many batches a pass over each of the loaders has at most; None for all.
+            fast_dev_run: True or N to try everything in 1 or N outer steps before a long run: an evaluation of N
+                batches, a checkpoint, the end of an epoch, every callback, whose files go into a temporary folder. A
+                warning says what ran. Limits and ``resume_from`` are not looked at, and the trainer is as it was
+                afterwards.
 
         Returns:
-            The history: one row an outer step of this trainer.
+            The history: one row an outer step of this trainer; with ``fast_dev_run`` the rows of these steps alone.
 
         Raises:
             TypeError: for a loader or a batch of a wrong kind.
@@ -417,24 +400,24 @@ class BilevelTrainer:
             raise RuntimeError(
                 "fit() was called while a fit() of the same trainer is under way; let that one end first"
             )
-        if rehearsal.under_way():
-            self.callbacks = rehearsal.harmless(self.callbacks)
-            max_epochs, max_steps, max_time, resume_from = None, rehearsal.STEPS, None, None
-            val_every = val_every if val_loader is None else 1
-        arguments.fit_arguments(ll_loader, ul_loader, val_loader, val_every, max_epochs, max_steps, max_time)
-        method = self.current_run.method
-        if method.needs_fixed_batches:
-            check_fixed(ll_loader, "ll_loader", method.name)
-            check_fixed(ul_loader, "ul_loader", method.name)
-        if max_epochs is max_steps is max_time is None:
-            max_epochs = 1
-        max_epochs, max_steps = (None if limit is None else int(limit) for limit in (max_epochs, max_steps))
+        call = FitCall(
+            loaders=(ll_loader, ul_loader, val_loader),
+            max_epochs=max_epochs,
+            max_steps=max_steps,
+            max_time=max_time,
+            val_every=val_every,
+            resume_from=resume_from,
+            check_second_order=check_second_order,
+            limit_batches=limit_batches,
+        )
+        call.check(self)
+        dev_steps = steps_of(fast_dev_run)
         self._levels.check()
-        loop = FitLoop(self, ll_loader, ul_loader, val_loader, val_every, check_second_order, self._evaluation_metrics)
         self._fitting = True
         try:
-            with device_scope(self.device):
-                loop.run(max_epochs=max_epochs, max_steps=max_steps, max_time=max_time, resume_from=resume_from)
+            if dev_steps > 0:
+                return dev_run(self, call, dev_steps, self._evaluation_metrics)
+            call.run(self, self._evaluation_metrics)
         finally:
             self._fitting = False
         return self.history
@@ -504,18 +487,6 @@ class BilevelTrainer:
         """Put back what :meth:`values` gave."""
         for name, v in checkpoint.variables(self).items():
             v.update(checkpoint.as_var(values[name]))
-
-    def _pairs_of(self, ll_batch: Any, ul_batch: Any) -> list[Pair]:
-        """The pairs that :meth:`hypergradient` is given."""
-        if self.current_run.method.takes_lists:
-            items = [drawn(ll_batch, "ll_batch", fixed=True), drawn(ul_batch, "ul_batch", fixed=True)]
-            return [(batches_of_step(items[0]), batches_of_step(items[1]))]
-        fresh = self.lower_batches == "fresh"
-        given = list(ll_batch) if fresh else [ll_batch]
-        if fresh and len(given) != self.lower_iters:
-            raise ValueError(f"ll_batch must be a list of lower_iters = {self.lower_iters} batches, got {len(given)}")
-        lower_items = [drawn(item, "ll_batch", fixed=True) for item in given]
-        return task_pairs(lower_items, drawn(ul_batch, "ul_batch", fixed=True), fresh)
 
     def _evaluation_metrics(self) -> tuple[str, ...] | None:
         """What evaluations within ``fit`` give by name; None where what is called alone can tell."""

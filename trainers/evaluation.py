@@ -127,7 +127,7 @@ def weighted_means(
         for name, value in row.items():
             total, weights = sums.get(name, (0.0, 0))
             sums[name] = total + weight * value, weights + weight
-    return {name: total / weights for name, (total, weights) in _over_ranks(sums).items()}
+    return {name: total / weights for name, (total, weights) in over_ranks(sums).items()}
 
 
 def _on_any_rank(unsized: bool, batches: int) -> bool:
@@ -145,10 +145,10 @@ def _on_any_rank(unsized: bool, batches: int) -> bool:
     return any(row[0] for row in rows)
 
 
-def _over_ranks(sums: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+def over_ranks(sums: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
     """Sums and their weights, added up over all ranks."""
     if ranks.size() == 1:
-        return sums
+        return dict(sums)
     told = json.dumps(sums).encode()
     everywhere: dict[str, tuple[float, float]] = {}
     for rank in range(ranks.size()):

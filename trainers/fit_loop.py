@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import logging
 from pathlib import Path
 import time
@@ -38,6 +38,8 @@ class FitLoop:
         val_every: evaluate every so many outer steps; None for the end of every epoch.
         check_second_order: whether to look at the lower objective's second derivatives before the first step.
         evaluation_metrics: tells what evaluations give by name, None where that is not known.
+        limits: how many batches a pass over each loader has at most.
+        end_pass: whether the epoch ends where the run does.
 
     Attributes:
         streams: the loaders and where they stand.
@@ -52,6 +54,9 @@ class FitLoop:
         val_every: int | None,
         check_second_order: bool,
         evaluation_metrics: Callable[[], tuple[str, ...] | None],
+        *,
+        limits: Sequence[int | None] = (None, None, None),
+        end_pass: bool = False,
     ) -> None:
         self._trainer = trainer
         self._run = trainer.current_run
@@ -59,9 +64,10 @@ class FitLoop:
         seed = trainer.current_run.draw_random_seed()
         seeds = [seeding.derived_seed(seed, level, trainer.state.step) for level in (1, 2, 3)]
         seeded = trainer.deterministic or ranks.size() > 1  # all ranks read in the same order
-        self.streams = FitStreams(ll_loader, ul_loader, val_loader, seeds if seeded else [None] * 3)
+        self.streams = FitStreams(ll_loader, ul_loader, val_loader, seeds if seeded else [None] * 3, limits)
         self._lockstep = Lockstep(trainer, {"ll_loader": ll_loader, "ul_loader": ul_loader, "val_loader": val_loader})
         self._val_every = val_every
+        self._end_pass = end_pass
         self._evaluation_metrics = evaluation_metrics
         self._hooks = TimedHooks(trainer)
         self._step = FitStep(trainer, self.streams, self._hooks, check_second_order=check_second_order)
@@ -192,7 +198,8 @@ class FitLoop:
         """Go on to the next step or to the end of the epoch; a run about to stop looks whether the pass has ended."""
         state = self._state
         self._request_stop_at_limits()  # a run may be resumed here
-        if self.streams.pass_is_over(look=state.stop_reason is not None):
+        stops = state.stop_reason is not None
+        if self.streams.pass_is_over(look=stops) or (stops and self._end_pass):
             state.epoch += 1
             state.phase = Phase.EPOCH
         else:

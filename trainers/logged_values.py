@@ -7,6 +7,7 @@ import logging
 import types
 from typing import TYPE_CHECKING, Any
 
+from jboat.trainers.evaluation import over_ranks
 from jboat.trainers.metric_value import metric_value
 from jboat.trainers.step_metrics import StepMetrics
 from jboat.trial_calls import are_on_trial
@@ -72,7 +73,9 @@ class LoggedValues:
         before = self._state.metrics
         names = before.written if isinstance(before, StepMetrics) else set(before) - set(self._state.validation)
         written = {name: before[name] for name in before if name in names}
-        logged = means(self._values)
+        counts = {name: len(values) for name, values in self._values.items()}
+        sums = {name: (mean * counts[name], counts[name]) for name, mean in means(self._values).items()}
+        logged = {name: total / count for name, (total, count) in over_ranks(sums).items()}
         for source, given in (("written to state.metrics", written), ("logged by trainer.log()", logged)):
             taken = sorted(given.keys() & step_metrics.keys())
             if taken:

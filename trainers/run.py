@@ -38,8 +38,8 @@ class Run:
     """A trainer's run.
 
     Callbacks may read ``pairs``, ``loaded_from`` and the name of the ``method``, and call :meth:`failure_of`,
-    :meth:`value`, :meth:`unrolled_value`, :meth:`lower_gradient_norm`, :meth:`measured_values` and
-    :meth:`evaluates_after`. The rest is the trainer's own.
+    :meth:`value`, :meth:`unrolled_value`, :meth:`lower_gradient_norm`, :meth:`measured_values`,
+    :meth:`folder_for` and :meth:`evaluates_after`. The rest is the trainer's own.
 
     Args:
         trainer: whose run it is.
@@ -62,6 +62,7 @@ class Run:
         zero_watch: whether a hypergradient of zero was told of.
         second_order: whether second derivatives were looked at.
         logged: what ``trainer.log`` was given.
+        scratch_folder: where callbacks write while ``fit(fast_dev_run=...)`` runs.
     """
 
     def __init__(self, trainer: BilevelTrainer, problem: Problem, rule: UpdateRule) -> None:
@@ -80,6 +81,7 @@ class Run:
         self.zero_watch = ZeroWatch()
         self.second_order = SecondOrderCheck()
         self.logged = LoggedValues(trainer.state)
+        self.scratch_folder: Path | None = None
 
     def failure_of(self, found: OuterStep) -> ArithmeticError | None:
         """What of the outer step under way is NaN or infinite, or None."""
@@ -149,6 +151,12 @@ class Run:
         values = {id(variable): value for variable, value in self.measured or []}
         named = checkpoint.variables(self._trainer).items()
         return {name: values.get(id(v), v).numpy().copy() for name, v in named}
+
+    def folder_for(self, folder: Path) -> Path:
+        """Where a callback writes that was told to write into ``folder``: there, or aside in a trial run."""
+        if self.scratch_folder is None:
+            return folder
+        return self.scratch_folder.joinpath(*folder.absolute().parts[1:])
 
     def evaluates_after(self, step: int) -> bool:
         """Whether the running ``fit`` evaluates after this outer step."""

@@ -20,12 +20,20 @@ class FitStreams:
         ul_loader: upper batches.
         val_loader: batches to evaluate, or None.
         seeds: what the random numbers of each loader derive from; None where they are left alone.
+        limits: how many batches a pass over each has at most; None for all.
     """
 
-    def __init__(self, ll_loader: Any, ul_loader: Any, val_loader: Any, seeds: Sequence[int | None]) -> None:
-        self.ll = LoaderStream(ll_loader, "ll_loader", seeds[0])
-        self.ul = LoaderStream(ul_loader, "ul_loader", seeds[1])
-        self.val = None if val_loader is None else LoaderStream(val_loader, "val_loader", seeds[2])
+    def __init__(
+        self,
+        ll_loader: Any,
+        ul_loader: Any,
+        val_loader: Any,
+        seeds: Sequence[int | None],
+        limits: Sequence[int | None] = (None, None, None),
+    ) -> None:
+        self.ll = LoaderStream(ll_loader, "ll_loader", seeds[0], limits[0])
+        self.ul = LoaderStream(ul_loader, "ul_loader", seeds[1], limits[1])
+        self.val = None if val_loader is None else LoaderStream(val_loader, "val_loader", seeds[2], limits[2])
 
     @property
     def lengths(self) -> Counts | None:

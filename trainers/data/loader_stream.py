@@ -24,6 +24,7 @@ class LoaderStream:
         name: the argument to name in an error.
         seed: what the loader's random numbers derive from, apart from the global generators; None to let it draw from
             those.
+        limit: how many batches a pass has at most; None for all.
 
     Attributes:
         passes: passes begun.
@@ -31,11 +32,12 @@ class LoaderStream:
         wrapped: whether :meth:`draw_cycling` has begun a pass since this was last set to False.
     """
 
-    def __init__(self, loader: Any, name: str, seed: int | None = None) -> None:
+    def __init__(self, loader: Any, name: str, seed: int | None = None, limit: int | None = None) -> None:
         check_loader(loader, name)
         self._loader = loader
         self._name = name
         self._seed = seed
+        self._limit = limit
         self._iterator: Iterator[Any] | None = None
         self._whole: Item | None = drawn(loader, name, fixed=False) if isinstance(loader, Mapping) else None
         self._fixed = self._whole is not None or type(loader) in (list, tuple)  # a subclass may shuffle as it is read
@@ -55,7 +57,8 @@ class LoaderStream:
     @property
     def length(self) -> int | None:
         """The number of batches in a pass, where the loader tells."""
-        return 1 if self._whole is not None else known_length(self._loader)
+        length = 1 if self._whole is not None else known_length(self._loader)
+        return length if length is None or self._limit is None else min(length, self._limit)
 
     @property
     def may_be_at_end(self) -> bool:
@@ -67,12 +70,22 @@ class LoaderStream:
         length = self.length
         if self._iterator is None or length is not None:
             return self._iterator is None or self.position == length
+        if self._at_limit:
+            return True
         return self._iterator is not self._loader
+
+    @property
+    def _at_limit(self) -> bool:
+        """Whether the present pass has had all that it may have."""
+        return self._iterator is not None and self._limit is not None and self.position >= self._limit
 
     def draw(self) -> Item | None:
         """The next batch of the present pass; None, once, where the pass ends."""
         if self._whole is not None:
             return self._draw_whole(self._whole)
+        if self._at_limit:
+            self._iterator = None
+            return None
         if self._random is not None and self._seed is not None:
             seeding.reseed_jittor(self._seed, self.passes, self.position)
         begins = self._iterator is None
