@@ -103,13 +103,12 @@ def fitted(name):
     ul_model, ll_model = PROBLEM.models()
     if ranks.rank() == 1:  # as where each rank initialises its own
         ll_model.weight.assign(ll_model.weight + 1.0)
-    options = {"ll_objective": f, "ul_objective": PROBLEM.F, **options}
+    options = {"lower_iters": 6, "ll_objective": f, "ul_objective": PROBLEM.F, **options}
     trainer = BilevelTrainer(
         ll_model,
         ul_model,
         ll_optimizer=jt.optim.SGD(ll_model.parameters(), 0.3, momentum=0.9),
         ul_optimizer=jt.optim.Adam(ul_model.parameters(), 0.05),
-        lower_iters=6,
         metrics={"accuracy": accuracy},
         seed=3,
         **options,
