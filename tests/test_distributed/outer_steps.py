@@ -83,6 +83,7 @@ def first_order(fo_op, **kwargs):
 CASES = {
     "RAD": chain("NGD", "RAD"),
     "RAD, rebuilt": chain("NGD", "RAD", replay=3),
+    "RAD, Adam": chain("NGD", "RAD", optimizer=jt.optim.Adam),
     "RAD, GDA, DI, PTT": chain("GDA DI NGD", "PTT RAD"),
     "RGT": chain("NGD", "RGT RAD"),
     "CG": chain("NGD", "CG"),
@@ -100,7 +101,7 @@ CASES = {
     "PGDO, gradient": first_order("PGDO", penalty="gradient"),
     "MESO": first_order("MESO"),
     "MLP, RAD": classifier,
-    "MLP, RAD, Adam": lambda: classifier(optimizer=lambda p: jt.optim.Adam(p, 0.05), upper=jt.optim.SGD),
+    "MLP, RAD, Adam": lambda: classifier(optimizer=lambda p: jt.optim.Adam(p, 0.05, eps=1e-2)),
     "MLP, CG": lambda: classifier(na_op=("CG",)),
     "BatchNorm": lambda: classifier(Normalised),
 }
