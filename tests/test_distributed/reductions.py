@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 import sys
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from jboat import autodiff
 from jboat.backend import ranks, replicated
 import jittor as jt
