@@ -11,7 +11,7 @@ from jboat.backend import ranks
 from jboat.callbacks import Callback
 import jittor as jt
 import numpy as np
-from sampled import Normalised, SampledClassifier, SampledQuadratic
+from test_distributed.sampled import Normalised, SampledClassifier, SampledQuadratic
 
 STEPS, K, M = 5, 10, 4
 LR, UPPER_LR = 0.1, 0.05

@@ -1,10 +1,21 @@
 """Every kind of outer step on several ranks: as one process with all samples, and as its formula in float64."""
 
+from exact_steps import (
+    Exact,
+    dual_multiplier,
+    f2sa,
+    one_step_meso,
+    one_step_pgdo,
+    one_step_pgdo_gradient,
+    one_step_vfo,
+    soba,
+)
 import numpy as np
-import outer_steps
-from outer_steps import CASES
 from problems import DIM_X, DIM_Y
 import pytest
+from test_distributed import outer_steps
+from test_distributed.outer_steps import CASES, LR, STEPS, UPPER_LR, K, M
+from test_distributed.sampled import SampledClassifier, SampledQuadratic
 
 RANKS = [2, 3]
 CHAINS = ("RAD", "RGT", "CG", "NS", "NYS", "FD", "IGA", "IAD")
