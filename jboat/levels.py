@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 import weakref
 
 from jboat import functional, params_argument
-from jboat.backend import ranks
+from jboat.backend import ranks, replicated
 from jboat.backend.jittor_alone import jittor_alone
 from jboat.backend.ranks import Shard
 import jittor as jt
@@ -38,12 +40,38 @@ def call(objective: Objective, *args: Any, parameters: Sequence[jt.Var]) -> jt.V
     if weights is None:
         with jittor_alone():
             return call_here(objective, *args, parameters=parameters)
-    upper = _upper_variables(args[-2])
-    variables = [*upper, *parameters]
+    with reduced_together(*args[:-1], parameters=parameters):
+        loss = call_here(objective, *args, parameters=parameters)
+        return replicated.summed([weights[ranks.rank()] * loss])[0]
+
+
+@contextlib.contextmanager
+def reduced_together(*args: Any, parameters: Sequence[jt.Var]) -> Iterator[None]:
+    """Let the derivatives of all objectives that are called inside the block be summed over ranks by one reduction.
+
+    This has an effect where all batches are shards.
+
+    Args:
+        args: the batches of these objectives, and their upper-level model.
+        parameters: as :func:`call` takes them.
+    """
+    shards = ranks.size() > 1 and all(isinstance(batch, Shard) for batch in args[:-1])
+    handles = tuple(map(id, parameters))
+    if not shards or _shared.get() == handles:
+        yield
+        return
+    upper = _upper_variables(args[-1])
     # apart, so that a derivative by one level's variables alone reduces, and computes, nothing for the other's
-    values = [*ranks.shared(upper), *ranks.shared(parameters)]
-    loss: jt.Var = functional.called_with(values, variables, call_here, objective, *args, parameters=parameters)
-    return ranks.summed([weights[ranks.rank()] * loss])[0]
+    values = [*replicated.shared(upper), *replicated.shared(parameters)]
+    before = _shared.set(handles)
+    try:
+        with functional.substituted([*upper, *parameters], values):
+            yield
+    finally:
+        _shared.reset(before)
+
+
+_shared: ContextVar[tuple[int, ...]] = ContextVar("the lower variables that hold values shared by ranks", default=())
 
 
 def call_here(objective: Objective, *args: Any, parameters: Sequence[jt.Var]) -> jt.Var:

@@ -147,10 +147,11 @@ class LowerObjective:
         if self.gda_loss is not None:
             feed = levels.with_entries(ll_feed, alpha=alpha)
             return levels.call(self.gda_loss, feed, ul_feed, self._ul_model, model, parameters=parameters)
-        # both running statistics and what is logged are those of the lower objective
-        with functional.preserved(self._statistics(model)), on_trial():
-            upper = levels.call(self._ul_objective, ul_feed, self._ul_model, model, parameters=parameters)
-        lower = levels.call(self._ll_objective, ll_feed, self._ul_model, model, parameters=parameters)
+        with levels.reduced_together(ll_feed, ul_feed, self._ul_model, parameters=parameters):
+            # both running statistics and what is logged are those of the lower objective
+            with functional.preserved(self._statistics(model)), on_trial():
+                upper = levels.call(self._ul_objective, ul_feed, self._ul_model, model, parameters=parameters)
+            lower = levels.call(self._ll_objective, ll_feed, self._ul_model, model, parameters=parameters)
         return alpha * upper + (1.0 - alpha) * lower
 
     def _statistics(self, model: jt.Module) -> list[jt.Var]:

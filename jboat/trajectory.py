@@ -11,6 +11,7 @@ import copy
 from typing import Any, TypeAlias
 
 from jboat import autodiff, functional
+from jboat.backend.replicated import LaterSums
 from jboat.optim import OptimizerState, UpdateRule
 from jboat.step_graphs import StepGraphs, is_small
 from jboat.trial_calls import on_trial
@@ -275,17 +276,20 @@ class Trajectory:
         slots = [jt.zeros_like(slot) for slot in self._start.flat()]
         adjoint = [*functional.cut(cotangent, together_with=[*totals, *slots]), *slots]
         through, end = by_start, self.last
+        later = LaterSums(wrt)
         graphs = self._graphs.backwards(start, end, tracked_from=self.first, rebuild=self._rebuilt)
         for step, leaves, outputs in graphs:
             # after other joined steps, one more product compiles nothing, where leaving it out takes kernels
             through, end = through or (step > start and end - step > 1), step
             tracked = list(wrt) if step >= self.first else []
             inputs = leaves if through or step > start else []
-            products = autodiff.vjp(outputs, [*tracked, *inputs], adjoint)
+            with later:
+                products = autodiff.vjp(outputs, [*tracked, *inputs], adjoint)
             if tracked:
-                totals, adjoint = functional.cut_lists(
-                    functional.axpy(1.0, products[: len(tracked)], totals), products[len(tracked) :]
+                totals, adjoint, kept = functional.cut_lists(
+                    functional.axpy(1.0, products[: len(tracked)], totals), products[len(tracked) :], later.pending()
                 )
+                later.cut(kept)
             else:
                 adjoint = functional.cut(products)
-        return totals, adjoint[: len(self._variables)] if by_start else []
+        return later.added_to(totals), adjoint[: len(self._variables)] if by_start else []

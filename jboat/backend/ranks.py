@@ -10,7 +10,7 @@ a reduction may therefore be fetched by one rank alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -160,8 +160,8 @@ def mean_of(numbers: Sequence[float], weight: float = 1.0) -> list[float]:
             nothing, not even NaN.
     """
     rows = [(row[:-1], row[-1]) for row in gathered([*numbers, weight]) if row[-1] != 0.0]
-    total = sum(weight for _, weight in rows)
-    return [sum(row[i] * weight for row, weight in rows) / total for i in range(len(numbers))]
+    whole = sum(weight for _, weight in rows)
+    return [sum(row[i] * weight for row, weight in rows) / whole for i in range(len(numbers))]
 
 
 def mean(variables: Sequence[jt.Var]) -> list[jt.Var]:
@@ -171,62 +171,19 @@ def mean(variables: Sequence[jt.Var]) -> list[jt.Var]:
         variables: floating-point Vars of the same shapes on all ranks.
     """
     constants = [v.detach() for v in variables]
-    return constants if size() == 1 else [v / size() for v in _fused(constants)]
+    return constants if size() == 1 else [v / size() for v in total(constants)]
 
 
-def shared(variables: Sequence[jt.Var]) -> list[jt.Var]:
-    """The same values, for a part of the computation that is another one on each rank.
+def total(variables: Sequence[jt.Var]) -> list[jt.Var]:
+    """The sums over all ranks, by one reduction for each dtype there is.
 
-    Going backwards the derivatives of all ranks are summed, by one reduction. What is differentiated so any number of
-    times is the sum of all ranks' functions of ``variables``, if that sum is taken by :func:`summed`.
-
-    Args:
-        variables: floating-point Vars that hold the same values on all ranks.
-    """
-    return _taped(variables, list, summed)
-
-
-def summed(variables: Sequence[jt.Var]) -> list[jt.Var]:
-    """The sums over all ranks, by one reduction; going backwards every rank's derivative is that of the sum.
-
-    The opposite of :func:`shared`: the two are each other's derivatives.
+    Jittor differentiates them as if all ranks' losses were added up; see :mod:`jboat.backend.replicated` for others.
 
     Args:
-        variables: floating-point Vars, others on each rank, of the same shapes.
+        variables: floating-point Vars of the same shapes on all ranks.
     """
-    return _taped(variables, _fused, shared)
-
-
-Operation = Callable[[Sequence[jt.Var]], list[jt.Var]]
-
-
-def _taped(variables: Sequence[jt.Var], forward: Operation, backward: Operation) -> list[jt.Var]:
-    """``forward`` of variables, whose derivative is ``backward`` of the derivatives of what it returns."""
     if size() == 1:
         return list(variables)
-    tracked = [i for i, v in enumerate(variables) if not v.is_stop_grad()]
-    if jt.flags.no_grad or not tracked:
-        return forward(variables)
-    inputs = list(variables)
-    for i in tracked:
-        # The first of two steps is there since a product of None, as of a variable that is not used, takes
-        # from Jittor's ``grad`` what it has found for that variable elsewhere.
-        inputs[i] = inputs[i].tape().tape()
-    outputs = [v.tape() for v in forward(inputs)]
-
-    def pulled_back(*cotangents: jt.Var | None) -> list[jt.Var | None]:
-        there = [c for c in cotangents if c is not None]
-        found = iter(backward(there) if there else [])
-        products = [None if c is None else next(found) for c in cotangents]
-        return [products[i] for i in tracked]
-
-    # What is in between has no gradient of its own: Jittor's own reduction would be differentiated as a sum of losses.
-    jt.tape_together([inputs[i] for i in tracked], outputs, pulled_back)
-    return outputs
-
-
-def _fused(variables: Sequence[jt.Var]) -> list[jt.Var]:
-    """The sums over all ranks, by one reduction for each dtype."""
     results = list(variables)
     by_dtype: dict[str, list[int]] = {}
     for i, v in enumerate(variables):
@@ -236,8 +193,8 @@ def _fused(variables: Sequence[jt.Var]) -> list[jt.Var]:
         # MPI has no sum of 16-bit numbers
         sent = dtype if dtype in ("float32", "float64") else "float32"
         parts = [variables[i].cast(sent) if sent != dtype else variables[i] for i in places]
-        for i, total in zip(places, _sums(parts), strict=True):
-            results[i] = total.cast(dtype) if sent != dtype else total
+        for i, found in zip(places, _sums(parts), strict=True):
+            results[i] = found.cast(dtype) if sent != dtype else found
     return results
 
 

@@ -6,20 +6,19 @@ Called with a folder, and the names of cases or nothing for all: what was found 
 from pathlib import Path
 import sys
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from jboat import BilevelTrainer
 from jboat.backend import ranks
-from jboat.outer_step import mean
-from jboat.trainers.outer_step.method import Events
+from jboat.callbacks import Callback
 import jittor as jt
 import numpy as np
-from test_distributed.sampled import Normalised, SampledClassifier, SampledQuadratic, part
+from test_distributed.sampled import Normalised, SampledClassifier, SampledQuadratic
 
-STEPS, K, LR, M = 5, 10, 0.1, 4
+STEPS, K, M = 5, 10, 4
+LR, UPPER_LR = 0.1, 0.05
 SECTIONS = {
     "CG": {"k": 40, "tolerance": 1e-7},
     "NS": {"k": 10, "tolerance": 0.0},
+    "NYS": {"k": 8, "rho": 0.1},
     "FD": {"r": 0.1},
     "RGT": {"truncate_iter": M},
     "GDA": {"alpha_init": 0.4, "alpha_decay": 0.9},
@@ -29,14 +28,32 @@ SECTIONS = {
     "VFO": {"y_hat_lr": 0.2, "u1": 0.7},
     "MESO": {"eta": 0.2, "gamma_1": 0.5, "c0": 3.0},
     "PGDO": {"y_hat_lr": 0.2, "gamma_init": 2.0},
+    "SOBA": {"v_lr": 0.2},
+    "F2SA": {"v_lr": 0.2},
 }
 
 
+class Recorder(Callback):
+    """What each step's numbers are, and what it sends."""
+
+    def __init__(self):
+        self.numbers, self.iterations, self.traffic = [], [], []
+
+    def on_step_start(self, trainer, state):
+        self._before = ranks.traffic()
+
+    def on_step_end(self, trainer, state):
+        self.traffic.append([now - then for now, then in zip(ranks.traffic(), self._before, strict=True)])
+        names = ("ul_loss", "ll_loss", "hypergradient_norm", "ptt_index", "vfo_weight", "dm_residual")
+        self.numbers.append([state.metrics.get(name, 0.0) for name in names])
+        self.iterations.append(sum(value for name, value in state.metrics.items() if name.endswith("_iterations")))
+
+
 def quadratic(*, optimizer=None, replay=0, penalty="value", **operators):
-    """A trainer of the quadratic."""
-    na_op = operators.get("na_op", ())
-    first_order = "fo_op" in operators or "DM" in operators.get("gm_op", ())
-    problem = SampledQuadratic(same_dims="IAD" in na_op, **({"coupling": 0.3, "rho": 1.0} if first_order else {}))
+    """A trainer of the quadratic, of one that is easier where there is no chain, and then as in ``exact_steps``."""
+    na_op, loops = operators.get("na_op", ()), "NGD" in operators.get("gm_op", ())
+    tame = {} if loops else {"coupling": 0.3, "rho": 1.0}
+    problem = SampledQuadratic(same_dims="IAD" in na_op, **tame)
     ul_model, ll_model = problem.models()
     sections = {**SECTIONS, "RAD": {"remat_every": replay}, "PGDO": {**SECTIONS["PGDO"], "penalty": penalty}}
     trainer = BilevelTrainer(
@@ -45,9 +62,10 @@ def quadratic(*, optimizer=None, replay=0, penalty="value", **operators):
         problem.f,
         problem.F,
         ll_optimizer=(optimizer or jt.optim.SGD)(ll_model.parameters(), LR),
-        ul_optimizer=jt.optim.SGD(ul_model.parameters(), 0.05),
-        lower_iters=K,
+        ul_optimizer=jt.optim.SGD(ul_model.parameters(), UPPER_LR),
+        lower_iters=K if loops else 5,
         solver_config=sections,
+        callbacks=[Recorder()],
         **operators,
     )
     return problem, trainer
@@ -68,6 +86,7 @@ def classifier(kind=SampledClassifier, *, hidden=5, optimizer=None, upper=jt.opt
         lower_iters=6,
         na_op=list(na_op),
         solver_config={"CG": SECTIONS["CG"]},
+        callbacks=[Recorder()],
     )
     return problem, trainer
 
@@ -76,65 +95,61 @@ def chain(gm_op, na_op, **kwargs):
     return lambda: quadratic(gm_op=gm_op.split(), na_op=na_op.split(), **kwargs)
 
 
-def first_order(fo_op, **kwargs):
-    return lambda: quadratic(fo_op=fo_op, **kwargs)
+def without_lower_loop(**kwargs):
+    return lambda: quadratic(**kwargs)
 
 
 CASES = {
     "RAD": chain("NGD", "RAD"),
     "RAD, rebuilt": chain("NGD", "RAD", replay=3),
+    "RAD, Adam": chain("NGD", "RAD", optimizer=lambda p, lr: jt.optim.Adam(p, lr, eps=1e-2)),
     "RAD, GDA, DI, PTT": chain("GDA DI NGD", "PTT RAD"),
     "RGT": chain("NGD", "RGT RAD"),
     "CG": chain("NGD", "CG"),
     "CG, GDA": chain("GDA NGD", "CG"),
     "NS": chain("NGD", "NS"),
+    "NYS": chain("NGD", "NYS"),
     "FD": chain("NGD", "FD"),
     "IGA": chain("NGD", "IGA"),
     "IAD": chain("NGD", "IAD"),
     "IAD, FOA": chain("NGD", "FOA IAD"),
     "IAD, CG": chain("NGD", "IAD CG"),
-    "DM": chain("DM", "RAD"),
-    "DM, GDA, CG": chain("GDA DM", "CG"),
-    "VFO": first_order("VFO"),
-    "PGDO": first_order("PGDO"),
-    "PGDO, gradient": first_order("PGDO", penalty="gradient"),
-    "MESO": first_order("MESO"),
+    "DM": without_lower_loop(gm_op=["DM"], na_op=["RAD"]),
+    "DM, GDA, CG": without_lower_loop(gm_op=["GDA", "DM"], na_op=["CG"]),
+    "VFO": without_lower_loop(fo_op="VFO"),
+    "PGDO": without_lower_loop(fo_op="PGDO"),
+    "PGDO, gradient": without_lower_loop(fo_op="PGDO", penalty="gradient"),
+    "MESO": without_lower_loop(fo_op="MESO"),
+    "SOBA": without_lower_loop(sl_op="SOBA"),
+    "F2SA": without_lower_loop(sl_op="F2SA"),
     "MLP, RAD": classifier,
-    "MLP, RAD, Adam": lambda: classifier(optimizer=lambda p: jt.optim.Adam(p, 0.05), upper=jt.optim.SGD),
+    "MLP, RAD, Adam": lambda: classifier(optimizer=lambda p: jt.optim.Adam(p, 0.05, eps=1e-2)),
     "MLP, CG": lambda: classifier(na_op=("CG",)),
     "BatchNorm": lambda: classifier(Normalised),
 }
 
 
-def outer_steps(name, ll_shares=None, ul_shares=None):
+def outer_steps(name):
     """The first gradient of x and five steps' way, as arrays by name."""
     problem, trainer = CASES[name]()
     ll_batch, ul_batch = problem.batches()
-    pair = part(ll_batch, ll_shares), part(ul_batch, ul_shares)
-    run, found, numbers = trainer.current_run, {}, []
-    for step in range(STEPS):
-        run.problem.begin_step()
-        before = ranks.traffic()
-        outer = mean(run.step([pair], Events()))
-        sent = [b - a for a, b in zip(before, ranks.traffic(), strict=True)]
-        if step == 0:
-            found["gradient"] = np.concatenate([g.numpy().ravel() for g in outer.gradients])
-            found["y"] = np.concatenate([y.numpy().ravel() for y in outer.ll_parameters])
-        numbers.append([outer.upper_loss, outer.lower_loss, *outer.diagnostics.values()])
-        found["traffic"] = np.array(sent)
-        run.move(outer)
-        trainer.state.step += 1
-    found["numbers"] = np.array(numbers)
-    for variable, value in trainer.values().items():
-        found[variable] = value
-    return found
+    first = trainer.hypergradient(ll_batch, ul_batch)
+    trainer.fit(ll_batch, ul_batch, max_steps=STEPS)
+    recorder = next(c for c in trainer.callbacks.callbacks if isinstance(c, Recorder))
+    return {
+        "gradient": np.concatenate([g.numpy().ravel() for g in first.gradients]),
+        "y": np.concatenate([y.numpy().ravel() for y in first.ll_parameters]),
+        "upper loss": np.array([first.upper_loss]),
+        "by y_0": np.concatenate([g.numpy().ravel() for g in first.ll_init_gradient or [jt.zeros(1)]]),
+        "numbers": np.array(recorder.numbers),
+        "iterations": np.array(recorder.iterations),
+        "traffic": np.array(recorder.traffic[-1]),
+        **trainer.values(),
+    }
 
 
 def main(folder, names):
-    found = {}
-    for name in names or CASES:
-        for key, value in outer_steps(name).items():
-            found[f"{name}/{key}"] = value
+    found = {f"{name}/{key}": value for name in names or CASES for key, value in outer_steps(name).items()}
     np.savez(Path(folder) / f"{ranks.rank()}.npz", **found)
 
 

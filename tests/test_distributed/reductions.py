@@ -1,13 +1,11 @@
-"""What ranks tell each other, each rank by itself; run by several under ``mpirun``, with a folder for findings."""
+"""What ranks tell each other; run by several under ``mpirun``, with a folder for what each of them finds."""
 
 import json
 from pathlib import Path
 import sys
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from jboat import autodiff
-from jboat.backend import ranks
+from jboat.backend import ranks, replicated
 import jittor as jt
 import numpy as np
 from problems import Point
@@ -56,10 +54,10 @@ def derivatives():
     """
     w = [jt.array([[1.0, 2.0], [0.5, -1.0]]), jt.array([1.5, -2.0]), jt.array([3.0])]
     a = float(RANK + 1)
-    first, second = ranks.shared(w), ranks.shared(w)
+    first, second = replicated.shared(w), replicated.shared(w)
     here = a * (first[0] ** 5).sum() + (first[1] ** 3 * first[2]).sum()
-    (total,) = ranks.summed([here])
-    (other,) = ranks.summed([a * (second[1] ** 2).sum()])
+    (total,) = replicated.summed([here])
+    (other,) = replicated.summed([a * (second[1] ** 2).sum()])
     value, found = total + other, {"value": (total + other).item()}
     gradient = autodiff.grad(value, w)
     for order in range(1, 5):
@@ -71,8 +69,8 @@ def derivatives():
 def traffic():
     """Of the derivatives by some of the variables only what they need is reduced, and it is counted."""
     x, y = [Point([1.0, 2.0]).value, jt.array([[1.0, 2.0, 3.0]])], [jt.array([0.5, 0.25])]
-    here_x, here_y = ranks.shared(x), ranks.shared(y)
-    (total,) = ranks.summed([(here_x[0] * here_y[0]).sum() ** 3 + here_x[1].sum()])
+    here_x, here_y = replicated.shared(x), replicated.shared(y)
+    (total,) = replicated.summed([(here_x[0] * here_y[0]).sum() ** 3 + here_x[1].sum()])
     found = {}
     for name, wanted in (("x", x), ("y", y), ("both", [*x, *y])):
         before = ranks.traffic()
@@ -84,7 +82,7 @@ def traffic():
 def executed():
     """How many reductions Jittor has run between two calls, by its own profiler, and how many were counted."""
     w = [jt.array([1.0, 2.0]), jt.array([[1.0, 2.0]])]
-    (total,) = ranks.summed([sum((v**3).sum() for v in ranks.shared(w))])
+    (total,) = replicated.summed([sum((v**3).sum() for v in replicated.shared(w))])
     with jt.profile_scope() as report:
         before = ranks.traffic()
         gradient = autodiff.grad(total, w)

@@ -1,8 +1,5 @@
-"""Problems whose objectives are means over samples, and parts of their batches as ranks get them."""
+"""Problems whose objectives are means over samples."""
 
-import itertools
-
-from jboat.backend import ranks
 import jittor as jt
 from jittor import nn
 import numpy as np
@@ -80,26 +77,3 @@ class Normalised(SampledClassifier):
         for p in (ll_model[0].weight, ll_model[0].bias, ll_model[3].weight, ll_model[3].bias):
             p.assign(jt.array(0.5 * rng.normal(size=p.shape).astype("float32")))
         return ul_model, ll_model
-
-
-def as_vars(batch):
-    return {
-        name: jt.array(np.asarray(value).astype("int32" if value.dtype.kind == "i" else "float32"))
-        for name, value in batch.items()
-    }
-
-
-def part(batch, shares=None):
-    """This rank's part of a batch of arrays, all of it in one process.
-
-    Args:
-        batch: the arrays of all samples.
-        shares: how many samples each rank gets; about the same by default.
-    """
-    samples, n = len(next(iter(batch.values()))), ranks.size()
-    if n == 1:
-        return as_vars(batch)
-    bounds = [samples * r // n for r in range(n + 1)] if shares is None else np.cumsum([0, *shares])
-    begin, end = bounds[ranks.rank()], bounds[ranks.rank() + 1]
-    weights = [(b - a) / samples for a, b in itertools.pairwise(bounds)]
-    return ranks.Shard(as_vars({name: value[begin:end] for name, value in batch.items()}), weights)

@@ -3,6 +3,7 @@
 from functools import partial
 import itertools
 
+from exact_steps import dual_multiplier
 from jboat import registry
 from jboat.callbacks import ModelCheckpoint
 import jittor as jt
@@ -28,25 +29,6 @@ def make(gm_op, na_op, *, problem=None, callbacks=(), ll_lr=LR_Y, ul_lr=LR_X, ul
     )
 
 
-def exact_steps(problem, steps, gm_op, na_op, strategy):
-    x, y, v = problem.x0, problem.y0, np.zeros(len(problem.y0))
-    for k in range(steps):
-        mu = 0.6 * (k + 1) ** -0.5 if "GDA" in gm_op else 0.0
-        if "GDA" in gm_op:
-            a, b = {"s1": (2, 7), "s2": (1, 5), "s3": (0, 3)}[strategy]
-            eta, rate = (k + 1) ** -0.15 * mu**a * LR_Y, (k + 1) ** -0.45 * mu**b * LR_Y
-        else:
-            eta, rate = 0.8 * (k + 1) ** -0.15 * LR_Y, LR_X * LR_Y * (k + 1) ** -0.3
-        H, G, _ = problem.phi(mu)
-        residual = H @ v - problem.upper_by_y(y, x)
-        if "CG" in na_op:
-            eta = residual @ residual / (residual @ H @ residual)
-        dx = problem.upper_by_x(y, x) + G.T @ v
-        y_new = y - LR_Y * problem.phi_by_y(y, x, mu)
-        x, y, v = x - rate * dx, y_new, v - eta * residual
-    return x, y, v
-
-
 CHAINS = [
     (gm_op, na_op, strategy)
     for gm_op, na_op in registry.valid_chains()
@@ -69,7 +51,7 @@ def test_three_steps_equal_the_formulas(gm_op, na_op, strategy):
     problem = Quadratic()
     trainer = make(gm_op, na_op, problem=problem, strategy=strategy)
     trainer.fit({}, {}, max_steps=3)
-    x, y, v = exact_steps(problem, 3, gm_op, na_op, strategy)
+    x, y, v = dual_multiplier(problem, 3, gm_op, na_op, strategy, lr_y=LR_Y, lr_x=LR_X)
     np.testing.assert_allclose(trainer.ul_var[0].numpy(), x, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(trainer.ll_var[0].numpy(), y, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(trainer.auxiliary["multiplier"][0].numpy(), v, rtol=1e-3, atol=1e-5)

@@ -2,6 +2,16 @@
 
 from functools import partial
 
+from exact_steps import LOWER_ITERS as K
+from exact_steps import (
+    Exact,
+    one_step_alto,
+    one_step_gaffo,
+    one_step_meso,
+    one_step_pgdo,
+    one_step_pgdo_gradient,
+    one_step_vfo,
+)
 from jboat import BilevelTrainer
 from jboat.callbacks import LRSchedule, ModelCheckpoint, schedules
 import jittor as jt
@@ -11,8 +21,6 @@ from problems import DIM_X, DIM_Y, Quadratic
 import pytest
 from scipy.optimize import lsq_linear, minimize
 import small_trainers
-
-K = 5
 
 
 def tame(rank=DIM_Y):
@@ -29,90 +37,6 @@ def make(method, problem, *, options=None, lower_iters=K, **kwargs):
 
 def values(trainer):
     return trainer.ul_var[0].numpy().astype(float), trainer.ll_var[0].numpy().astype(float)
-
-
-class Exact:
-    """f and F of the quadratic with their gradients."""
-
-    def __init__(self, problem):
-        self.p = problem
-
-    def f(self, x, y):
-        return 0.5 * y @ self.p.A @ y - y @ (self.p.B @ x + self.p.c)
-
-    def f_y(self, x, y):
-        return self.p.A @ y - self.p.B @ x - self.p.c
-
-    def f_x(self, x, y):
-        return -self.p.B.T @ y
-
-    def best(self, x):
-        """The lower-level solution; of several the one with the least upper objective, as the field assumes."""
-        free = self.p.t - 0.5 * self.p.D @ x
-        return free - np.linalg.pinv(self.p.A, rcond=1e-10) @ (self.p.A @ free - self.p.B @ x - self.p.c)
-
-    def reduced(self, x):
-        return self.p.upper(self.best(x), x)
-
-    def optimum(self):
-        """The bilevel solution x, from the affine gradient of the reduced objective."""
-        by_x = np.stack([self.best(e) - self.best(np.zeros(DIM_X)) for e in np.eye(DIM_X)], 1)
-
-        def gradient(x):
-            y = self.best(x)
-            return self.p.upper_by_x(y, x) + by_x.T @ self.p.upper_by_y(y, x)
-
-        offset = gradient(np.zeros(DIM_X))
-        return np.linalg.solve(np.stack([gradient(e) - offset for e in np.eye(DIM_X)], 1), -offset)
-
-    def surrogate_optimum(self, value):
-        """The minimiser of a smooth function of x and y."""
-        start = np.concatenate([self.optimum(), self.best(self.optimum())])
-        found = minimize(lambda v: value(v[:DIM_X], v[DIM_X:]), start, method="BFGS", options={"gtol": 1e-9})
-        return found.x[:DIM_X], found.x[DIM_X:]
-
-
-def one_step_vfo(e, x, y):
-    y_hat = y
-    for _ in range(K):
-        y_hat = y_hat - 0.2 * e.f_y(x, y_hat)
-    q = e.f(x, y) - e.f(x, y_hat)
-    grad_q = np.concatenate([e.f_x(x, y) - e.f_x(x, y_hat), e.f_y(x, y)])
-    grad_upper = np.concatenate([e.p.upper_by_x(y, x), e.p.upper_by_y(y, x)])
-    weight = max(0.0, (0.7 * q - grad_upper @ grad_q) / (grad_q @ grad_q + 1e-8))
-    move = grad_upper + weight * grad_q
-    return move[:DIM_X], y - 0.1 * move[DIM_X:]
-
-
-def one_step_meso(e, x, y):
-    theta = y - 0.2 * e.f_y(x, y)
-    y_new = y - 0.1 * (e.p.upper_by_y(y, x) / 3.0 + e.f_y(x, y) - 0.5 * (y - theta))
-    return e.p.upper_by_x(y_new, x) / 3.0 + e.f_x(x, y_new) - e.f_x(x, theta), y_new
-
-
-def one_step_pgdo(e, x, y):
-    y_hat = y
-    for _ in range(K):
-        y_hat = y_hat - 0.2 * e.f_y(x, y_hat)
-    by_x = e.p.upper_by_x(y, x) + 2.0 * (e.f_x(x, y) - e.f_x(x, y_hat))
-    return by_x, y - 0.1 * (e.p.upper_by_y(y, x) + 2.0 * e.f_y(x, y))
-
-
-def one_step_pgdo_gradient(e, x, y):
-    g = e.f_y(x, y)
-    by_x = e.p.upper_by_x(y, x) - 2.0 * 2.0 * e.p.B.T @ g
-    return by_x, y - 0.1 * (e.p.upper_by_y(y, x) + 2.0 * 2.0 * e.p.A @ g)
-
-
-def one_step_alto(e, x, y):
-    y_new = y - 0.1 * e.f_y(x, y)
-    return e.p.upper_by_x(y_new, x), y_new
-
-
-def one_step_gaffo(e, x, y, low=-np.inf, high=np.inf):
-    theta = np.clip(y - 0.2 * e.f_y(x, y), low, high)
-    by_x = e.p.upper_by_x(y, x) / 3.0 + e.f_x(x, y) - e.f_x(x, theta)
-    return by_x, np.clip(y - 0.1 * (e.p.upper_by_y(y, x) / 3.0 + e.f_y(x, y) - 0.5 * (y - theta)), low, high)
 
 
 ONE_STEP = {
