@@ -42,6 +42,27 @@ def test_integers_that_do_not_fit_into_32_bits(value):
     assert make().hypergradient({"scale": value}, {}).upper_loss == pytest.approx(exact(2**40), rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_lists_of_integers_that_do_not_fit_into_32_bits(kind):
+    def by_identity(batch, ul_model, ll_model):
+        return lower({"scale": jt.array(batch["scale"])}, ul_model, ll_model)
+
+    found = make(ll_objective=by_identity).hypergradient({"scale": kind([2**40, 3])}, {})
+    assert found.upper_loss == pytest.approx(exact([2**40, 3]), rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [[1, 2], ["a", 2**40], [[2**40], [1, 2]], [None, 2**40], [2**70]])
+def test_other_lists_stay_what_they_are(value):
+    seen = []
+
+    def watched(batch, ul_model, ll_model):
+        seen.append(batch["names"])
+        return lower({"scale": 1.0}, ul_model, ll_model)
+
+    make(ll_objective=watched).hypergradient({"names": value}, {})
+    assert seen[0] == value
+
+
 def test_what_turns_into_an_array():
     class Frame:
         def __array__(self, dtype=None, copy=None):

@@ -137,15 +137,28 @@ def as_batch(raw: Mapping[str, Any], name: str) -> Batch:
 
 
 def _as_value(key: Any, value: Any, name: str) -> Any:
-    """Arrays, and what numpy makes arrays of, as Vars; so are integers that Jittor would cut to 32 bits."""
+    """Arrays, and what numpy makes arrays of, as Vars; so are integers that Jittor would cut, alone or in a list."""
     if isinstance(value, jt.Var):
         return value
     if is_array(value):
         return _as_var(key, value, name)
-    integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if integer and not _INT32.min <= int(value) <= _INT32.max:
+    if not _has_wide_integer(value):
+        return value
+    if not isinstance(value, (list, tuple)):
         return _as_var(key, np.asarray(value), name)
-    return value
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of different lengths, of which Jittor makes nothing either
+        return value
+    return _as_var(key, array, name) if array.dtype.kind in "iuf" else value
+
+
+def _has_wide_integer(value: Any) -> bool:
+    """Whether a number, or one in a list, is an integer of more than 32 bits."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_wide_integer, value))
+    integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return integer and not _INT32.min <= int(value) <= _INT32.max
 
 
 def is_array(value: Any) -> bool:
