@@ -12,7 +12,7 @@ from jboat import functional, lower_objective, registry
 from jboat.callbacks.callback import Callback
 import jboat.fo_ol
 import jboat.gm_ol
-from jboat.lower_objective import Objective, batches_of_step
+from jboat.lower_objective import Objective
 import jboat.na_ol
 from jboat.optim import UpdateRule
 from jboat.outer_step import mean
@@ -426,7 +426,8 @@ class BilevelTrainer:
     def _pairs_of(self, ll_batch: Any, ul_batch: Any) -> list[Pair]:
         """The pairs that :meth:`hypergradient` is given."""
         if self.current_run.method.takes_lists:
-            return [(batches_of_step(as_item(ll_batch, "ll_batch")), batches_of_step(as_item(ul_batch, "ul_batch")))]
+            lower, upper = (as_item(ll_batch, "ll_batch"), as_item(ul_batch, "ul_batch"))
+            return [(lower if isinstance(lower, list) else [lower], upper if isinstance(upper, list) else [upper])]
         fresh = self.lower_batches == "fresh"
         given = list(ll_batch) if fresh else [ll_batch]
         if fresh and len(given) != self.lower_iters:

@@ -79,12 +79,13 @@ def check_first_batch(method: OuterMethod, pair: Pair, initial: Sequence[jt.Var]
     start = functional.detached(y)  # apart from y: what is pulled towards the start is differentiated by y alone
     phi = LowerObjective(problem.ll_objective, problem.ul_objective, problem.ul_model, problem.config)
 
+    feeds = lower.batch_of_step(pair[0], 0), lower.batch_of_step(pair[1], 0)
+
     def value(parameters: Sequence[jt.Var]) -> jt.Var:
         jt.set_seed(_SEED)  # every call draws the same dropout mask
-        return trajectory.evaluate(lambda model: phi(model, problem.ll_var, 0, pair[0], pair[1], start), parameters)
+        return trajectory.evaluate(lambda model: phi(model, problem.ll_var, 0, *feeds, start), parameters)
 
     with functional.preserved(problem.statistics()):
-        feeds = lower.batch_of_step(pair[0], 0), pair[1]
         found = second_order.HandWritten()
         for objective, feed in zip((problem.ll_objective, problem.ul_objective), feeds, strict=True):
             differentiated = objective is problem.ll_objective or phi.aggregated
