@@ -146,6 +146,83 @@ class Quadratic:
         return answer, self.upper(y, x), k_star, by_y0
 
 
+class NoisyQuadratic(Quadratic):
+    """The quadratic as a mean over batches: of A, B and c in f, of D and t in F.
+
+    ``A``, ``B``, ``c``, ``D`` and ``t`` are the means, so that what the quadratic knows of itself holds for all batches
+    together. The coupling is weak, so that plain steps converge.
+    """
+
+    def __init__(self, seed=0, *, lower=4, upper=3, spread=0.3):
+        super().__init__(seed, coupling=0.3)
+        self.rho = 1.0
+        rng = np.random.default_rng(seed + 1)
+
+        def around(mean, count, noise):
+            off = np.stack([noise() for _ in range(count)])
+            return (mean + spread * (off - off.mean(0))).astype(np.float32)
+
+        def symmetric():
+            m = rng.normal(size=(DIM_Y, DIM_Y))
+            return (m + m.T) / DIM_Y
+
+        def matrix():
+            return rng.normal(size=(DIM_Y, DIM_X)) / DIM_Y
+
+        def vector():
+            return rng.normal(size=DIM_Y)
+
+        self.of_lower = {
+            "A": around(self.A, lower, symmetric),
+            "B": around(self.B, lower, matrix),
+            "c": around(self.c, lower, vector),
+        }
+        self.of_upper = {"D": around(self.D, upper, matrix), "t": around(self.t, upper, vector)}
+        for name, arrays in {**self.of_lower, **self.of_upper}.items():
+            setattr(self, name, arrays.astype(np.float64).mean(0))
+        self.x0, self.y0 = (v.astype(np.float32).astype(np.float64) for v in (self.x0, self.y0))
+
+    def loaders(self):
+        """Lists of lower and of upper batches."""
+        return tuple(
+            [dict(zip(level, arrays, strict=True)) for arrays in zip(*level.values(), strict=True)]
+            for level in (self.of_lower, self.of_upper)
+        )
+
+    def full(self):
+        """One batch of each level that stands for all."""
+        return tuple({n: np.float32(getattr(self, n)) for n in level} for level in (self.of_lower, self.of_upper))
+
+    def f(self, batch, ul_model, ll_model):
+        y, x = ll_model(), ul_model()
+        shift = (batch["B"] * x.reshape(1, -1)).sum(1) + batch["c"]
+        return 0.5 * (y.reshape(-1, 1) * batch["A"] * y.reshape(1, -1)).sum() - (y * shift).sum()
+
+    def F(self, batch, ul_model, ll_model):
+        y, x = ll_model(), ul_model()
+        gap = y - batch["t"]
+        cross = (y.reshape(-1, 1) * batch["D"] * x.reshape(1, -1)).sum()
+        return 0.5 * (gap * gap).sum() + 0.5 * cross + 0.5 * self.rho * (x * x).sum()
+
+    def terms(self, x, y, v, i=None, j=None, *, decay=0.0):
+        """grad_y f, (d2 f/dy2) v, (d2 f/dxdy) v of lower batch i, grad_y F, grad_x F of upper batch j; None for all."""
+        A, B, c = (getattr(self, n) if i is None else self.of_lower[n][i].astype(float) for n in "ABc")
+        D, t = (getattr(self, n) if j is None else self.of_upper[n][j].astype(float) for n in "Dt")
+        A = A + decay * np.eye(DIM_Y)
+        return A @ y - B @ x - c, A @ v, -B.T @ v, y - t + 0.5 * D @ x, 0.5 * D.T @ y + self.rho * x
+
+    def directions(self, *args, **kwargs):
+        """Along which y, v and x move by the terms that these arguments give."""
+        by_y, hessian_v, mixed_v, upper_by_y, upper_by_x = self.terms(*args, **kwargs)
+        return by_y, hessian_v - upper_by_y, upper_by_x - mixed_v
+
+    def hypergradient(self, x, *, decay=0.0):
+        """The exact one, of all batches."""
+        H = self.A + decay * np.eye(DIM_Y)
+        y = np.linalg.solve(H, self.B @ x + self.c)
+        return self.upper_by_x(y, x) + self.B.T @ np.linalg.solve(H, self.upper_by_y(y, x))
+
+
 class Classifier:
     """Weighted logistic regression, or a two-layer network, on few samples; x holds one weight per training sample."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jboat import functional
-from jboat.levels import batches_of_step
 from jboat.trainers.data.loaders import drawn
 from jboat.trainers.data.sharding import Sharding, require_same_batches
 from jboat.trainers.data.step_batches import Pair, task_pairs
@@ -42,7 +41,8 @@ def _pairs(trainer: BilevelTrainer, ll_batch: Any, ul_batch: Any) -> list[Pair]:
     """The pairs of batches that the two arguments stand for."""
     if trainer.current_run.method.takes_lists:
         items = [drawn(ll_batch, "ll_batch", fixed=True), drawn(ul_batch, "ul_batch", fixed=True)]
-        return [(batches_of_step(items[0]), batches_of_step(items[1]))]
+        lower, upper = ([item] if isinstance(item, dict) else item for item in items)
+        return [(lower, upper)]
     fresh = trainer.lower_batches == "fresh"
     given = list(ll_batch) if fresh else [ll_batch]
     if fresh and len(given) != trainer.lower_iters:

@@ -23,11 +23,11 @@ class Places(NamedTuple):
     """Which batches these are, for methods that remember something of each.
 
     Attributes:
-        index: the place of each level's batch in a pass over its loader, from 0.
+        at: the place of each level's batch in a pass over its loader, from 0.
         of: how many batches a pass has.
     """
 
-    index: Counts
+    at: Counts
     of: Counts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar
 
 from jboat.fo_ol.first_order import Auxiliary
@@ -65,13 +65,14 @@ class SABA(SingleLoop):
         """See :meth:`SingleLoop.estimates`; batches that come from no loader have the terms that they have."""
         if batches.places is None:
             return directions(lower, upper), {}
-        changed: Auxiliary = {}
-        for name, terms, index, of in zip(("lower", "upper"), (lower, upper), *batches.places, strict=True):
-            lists = lists_of(terms)
-            memory = {} if f"{name}.{of}" in kept else kept  # of another loader, with more batches
-            estimate, seen = Saga(name, of)([v for part in lists for v in part], index, memory)
-            changed.update(seen)
-            remaining = iter(estimate)
-            for field, part in zip(fields(terms), lists, strict=True):
-                setattr(terms, field.name, [next(remaining) for _ in part])
-        return directions(lower, upper), changed
+        at, of = batches.places
+        lower_lists, of_lower = _estimated(Saga("lower", of.lower), lists_of(lower), at.lower, kept)
+        upper_lists, of_upper = _estimated(Saga("upper", of.upper), lists_of(upper), at.upper, kept)
+        return directions(LowerTerms(*lower_lists), UpperTerms(*upper_lists)), {**of_lower, **of_upper}
+
+
+def _estimated(saga: Saga, lists: list[list[jt.Var]], index: int, kept: Kept) -> tuple[list[list[jt.Var]], Auxiliary]:
+    """The estimates of several lists of terms, and what changes in the memory."""
+    estimate, changed = saga([v for part in lists for v in part], index, kept)
+    remaining = iter(estimate)
+    return [[next(remaining) for _ in part] for part in lists], changed

@@ -1,5 +1,6 @@
 """What numpy has of kinds of numbers reaches the objectives as the numbers that they are."""
 
+import jittor as jt
 import numpy as np
 from problems import Point
 import pytest

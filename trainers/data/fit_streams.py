@@ -51,8 +51,8 @@ class FitStreams:
         if of is None:
             return None
         last = Counts(self.ll.position - 1, self.ul.position - 1)
-        index = Counts(*((place - count + 1) % length for place, count, length in zip(last, drawn, of, strict=True)))
-        return Places(index, of)
+        at = Counts(*((place - count + 1) % length for place, count, length in zip(last, drawn, of, strict=True)))
+        return Places(at, of)
 
     def positions(self) -> dict[str, Any]:
         """Where the loaders stand, for a checkpoint."""

@@ -40,7 +40,7 @@ class FirstOrderMethod(OuterMethod):
         auxiliary = dict(start.auxiliary) or None
         events.call("on_hypergradient_start")
         with events.timed("hypergradient"), operator.advancing_statistics():
-            found = operator.optimize(batch_of_step(pair[0], 0), pair[1], start.step - 1, auxiliary)
+            found = operator.optimize(batch_of_step(pair[0], 0), batch_of_step(pair[1], 0), start.step - 1, auxiliary)
         found.upper_loss_at = [] if found.upper_loss_after_step else self.problem.ll_var
         found.failure = lower_failure(self.name, start.step, 1, found.lower_loss, found.ll_parameters)
         events.call("on_hypergradient_end", found)

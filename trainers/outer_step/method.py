@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import time
 from typing import ClassVar
 
-from jboat import autodiff, functional, lower_objective
+from jboat import autodiff, functional, levels, lower_objective
 from jboat.optim import OptimizerState
 from jboat.outer_step import OuterStep
 from jboat.sl_ol.batches import Counts, Places
@@ -148,10 +148,12 @@ class OuterMethod(ABC):
         )
         view = Trajectory(problem.ll_model, problem.ll_var, problem.ll_optimizer, initial=y)
         parameters = view.parameters()
-        anchor = functional.detached(problem.ul_var)
+        anchor, ul_batch = functional.detached(problem.ul_var), levels.batch_of_step(pair[1], 0)
         if start.reseed:
             start.reseed(last)
         with functional.preserved(functional.buffers(problem.ul_model)):
-            loss = view.evaluate(lambda model: lower(model, problem.ll_var, last, pair[0], pair[1], anchor), parameters)
+            loss = view.evaluate(
+                lambda model: lower(model, problem.ll_var, last, pair[0], ul_batch, anchor), parameters
+            )
         loss = lower_objective.with_weight_decay(loss, parameters, view.update_rule)
         return functional.norm(functional.detached(autodiff.grad(loss, parameters)))
