@@ -6,11 +6,17 @@ from collections.abc import Mapping, MutableMapping
 import logging
 import os
 import shutil
+import subprocess
 import sys
 import time
 
-PACKAGES = "openmpi-bin libopenmpi-dev"
-INSTALL = f"apt-get install {PACKAGES}"
+INSTALL = "apt-get install openmpi-bin libopenmpi-dev"
+_SECONDS = 120
+_TRIAL = """
+import jboat
+from jboat.backend import ranks
+assert ranks.gathered([ranks.rank()]) == [[0.0], [1.0]]
+"""
 _SIZE, _RANK = "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"
 
 
@@ -19,13 +25,27 @@ def compiler(environ: Mapping[str, str] = os.environ) -> str | None:
     return shutil.which(environ.get("mpicc_path") or "mpicc")
 
 
+def is_off(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether Jittor is started without its MPI part."""
+    return environ.get("use_mpi", "1") != "1"
+
+
 def lacks(environ: Mapping[str, str] = os.environ) -> str:
     """Why Jittor has no MPI, in words; empty where it has."""
-    if environ.get("use_mpi", "1") != "1":
-        return "Jittor is started without its MPI part (use_mpi=0), as it has to be with CUDA 13"
-    if compiler(environ) is None:
-        return f"Jittor cannot compile its MPI part: there is no mpicc. Mend it: {INSTALL}"
-    return ""
+    if is_off(environ):
+        return "Jittor is started without its MPI part (use_mpi=0), as jboat does with CUDA 13"
+    return "" if compiler(environ) else "Jittor cannot compile its MPI part, since there is no mpicc"
+
+
+def tried(launcher: str) -> str:
+    """Let two processes tell each other their numbers; the end of what they said where that fails, else nothing."""
+    root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+    command = [launcher, *root, "--oversubscribe", "-np", "2", sys.executable, "-c", _TRIAL]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return "" if done.returncode == 0 else "\n".join([*done.stdout.splitlines(), *done.stderr.splitlines()][-8:])
 
 
 def require(environ: MutableMapping[str, str]) -> None:
@@ -49,4 +69,5 @@ def require(environ: MutableMapping[str, str]) -> None:
         logging.disable(logging.CRITICAL)
         time.sleep(5.0)  # mpirun ends all when the first one ends: let rank 0 speak
         sys.exit(1)
-    raise RuntimeError(f"mpirun has started {environ[_SIZE]} processes, but {why}")
+    mend = "" if is_off(environ) else f". Mend it: {INSTALL}"
+    raise RuntimeError(f"mpirun has started {environ[_SIZE]} processes, but {why}{mend}")

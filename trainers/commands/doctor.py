@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 
-from jboat.backend import cuda_compiler, cuda_driver, cuda_toolkit, onednn, start
+from jboat.backend import cuda_compiler, cuda_driver, cuda_toolkit, mpi, onednn, start
 from jboat.backend.cuda_driver import CudaDriver
 from jboat.backend.cuda_toolkit import CudaToolkit
 from jboat.backend.jittor_home import jittor_home, require_writable_home
@@ -40,9 +40,11 @@ def main() -> int:
         return 1
     _report_onednn()
     _report_cuda()
-    _report_mpi()
     _report_cache()
-    return _report_second_derivative()
+    status = _report_second_derivative()
+    if status == 0:
+        _report_mpi()  # with the core that the line before has compiled
+    return status
 
 
 def _line(label: str, text: str, fix: str = "") -> None:
@@ -155,7 +157,14 @@ def _package(part: str, version: tuple[int, int] | None) -> str:
 
 
 def _report_mpi() -> None:
-    _line("MPI", shutil.which(os.environ.get("mpicc_path") or "mpicc") or "not found")  # noqa: SIM112
+    """Whether several processes can train together, which two of them try."""
+    launcher, missing = shutil.which("mpirun"), mpi.lacks()
+    if missing or launcher is None:
+        why = missing or "there is no mpirun to start them"
+        _line("MPI", f"several processes cannot train together: {why}", "" if mpi.is_off() else mpi.INSTALL)
+        return
+    said = mpi.tried(launcher)
+    _line("MPI", f"FAILED: {said}" if said else f"two processes agree; {launcher}, {mpi.compiler()}")
 
 
 def _report_cache() -> None:
