@@ -10,7 +10,15 @@ import time
 
 from jboat import BilevelTrainer
 from jboat.backend import ranks
-from jboat.callbacks import CSVLogger, EarlyStopping, JSONLLogger, LambdaCallback, ModelCheckpoint, ProgressBar
+from jboat.callbacks import (
+    CSVLogger,
+    EarlyStopping,
+    JSONLLogger,
+    LambdaCallback,
+    ModelCheckpoint,
+    NaNGuard,
+    ProgressBar,
+)
 from jboat.trainers import lockstep
 import jittor as jt
 import numpy as np
@@ -44,10 +52,11 @@ def make(*callbacks, **options):
     )
 
 
-def fit(name, *callbacks, ll_loader=None, ul_loader=None, fits=None, **options):
-    """Fit, and note where it ended and by what."""
+def fit(name, *callbacks, ll_loader=None, ul_loader=None, fits=None, device=None, **options):
+    """Fit, and note where it ended and by what; with another device than the one that the trainer says it has."""
     logged.clear()
     trainer, raised = make(*callbacks, **options), None
+    trainer._configuration["device"] = device or trainer.device
     try:
         trainer.fit(ll_loader or cut(TRAIN, 8), ul_loader or PROBLEM.val, **{"max_epochs": 5, **(fits or {})})
     except BaseException as error:
@@ -109,11 +118,16 @@ fit("shorter list", ll_loader=cut(TRAIN, 8)[: 3 - RANK])
 fit("small batch", ll_loader=cut(TRAIN, 23))
 fit("small upper batch", ul_loader=cut(PROBLEM.val, 23))
 fit("other lower_iters", lower_iters=6 + RANK)
+fit("no GPU", device="cuda" if RANK == 0 else "cpu")
 fit("bad argument", fits={"max_steps": 0})
 try:
     make().evaluate(cut(PROBLEM.val, 8)[: 3 - RANK])
 except ValueError as error:
     seen["evaluation"] = {"raised": str(error)}
+
+poisoned = [[{**TRAIN, "data": TRAIN["data"] * (1.0 if task < 2 else np.inf)} for task in range(3)]] * 2
+for name, callbacks in (("task not finite", []), ("task skipped", [NaNGuard("skip", max_skips=1)])):
+    fit(name, *callbacks, ll_loader=poisoned, ul_loader=[[PROBLEM.val] * 3])
 
 lockstep.STEPS_BETWEEN_LOOKS = 2
 spoil = on_rank_1(lambda trainer: trainer.ul_var[0].assign(trainer.ul_var[0] + 0.01), 2)

@@ -1,4 +1,4 @@
-"""A run that is saved within an epoch, or goes on from there; every rank writes what it ends with to ``NAME-RANK.npz``."""
+"""A run that is saved within an epoch, or goes on from there; every rank writes its end to ``NAME-RANK.npz``."""
 
 from pathlib import Path
 import sys

@@ -17,13 +17,16 @@ STEPS = {  # of 15
     "SIGTERM": (3, "interrupted"),
     "SIGINT": (3, "interrupted"),
 }
+OTHER = "ValueError: all ranks have to do the same, but on ranks 0 and 1"
 REFUSED = {
     "other order": "ValueError: rank 1 drew other batches than rank 0",
     "shorter": "ValueError: ll_loader is shorter on rank 1 than on the others",
-    "shorter list": "ValueError: all ranks have to do the same, but on ranks 0 and 1 the length of ll_loader is 3 and 2",
+    "shorter list": f"{OTHER} the length of ll_loader is 3 and 2",
     "small batch": "ValueError: ll_loader gave a batch of 1 samples, and there are 2 ranks",
     "small upper batch": "ValueError: ul_loader gave a batch of 1 samples, and there are 2 ranks",
-    "other lower_iters": "ValueError: all ranks have to do the same, but on ranks 0 and 1 lower_iters is 6 and 7",
+    "other lower_iters": f"{OTHER} lower_iters is 6 and 7",
+    "no GPU": f"{OTHER} device is 'cuda' and 'cpu'",
+    "task not finite": "NonFiniteError: NGD: the lower loss is nan at outer step 1, inner step 6",
     "bad argument": "ValueError: max_steps must be at least 1, got 0",
     "drift": "RuntimeError: rank 1 drifted apart from rank 0 before the end of outer step 2",
 }
@@ -59,6 +62,11 @@ def test_all_stop_after_the_same_step(seen, name):
 def test_a_signal_to_one_ends_all_with_one_checkpoint(seen, folder, name, raised):
     assert [of_rank[name]["raised"].startswith(raised) for of_rank in seen] == [True, True]
     assert sorted(path.name for path in (folder / name).iterdir()) == ["last.npz", "step-00000003.npz"]
+
+
+def test_a_task_that_one_rank_alone_has_is_left_out_by_all(seen):
+    assert [of_rank["task skipped"]["reason"] for of_rank in seen] == ["non_finite", "non_finite"]
+    assert [of_rank["task skipped"]["step"] for of_rank in seen] == [2, 2]
 
 
 @pytest.mark.parametrize("name", REFUSED)
