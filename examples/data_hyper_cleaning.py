@@ -126,7 +126,7 @@ def make_classifier(kind: str, features: int, classes: int) -> jt.Module:
 
 def train_plainly(x: np.ndarray, y: np.ndarray, weights: np.ndarray, data: Data, args: argparse.Namespace) -> float:
     """Test accuracy of a fresh classifier trained with fixed sample weights."""
-    jt.set_global_seed(args.seed)
+    jt.set_global_seed(args.seed, different_seed_for_mpi=False)
     model = make_classifier(args.model, x.shape[1], int(y.max()) + 1)
     weights = weights * (len(weights) / weights.sum())
     inputs, target, weight = jt.array(x), jt.array(y), jt.array(weights.astype(np.float32))
@@ -171,7 +171,7 @@ def draw(path: Path, trainer: BilevelTrainer, weights: np.ndarray, wrong: np.nda
 def run(args: argparse.Namespace) -> dict[str, float]:
     """Train, print the table, and return its numbers."""
     rng = np.random.default_rng(args.seed)
-    jt.set_global_seed(args.seed)
+    jt.set_global_seed(args.seed, different_seed_for_mpi=False)
     data = load_mnist(Path(args.data), rng) if args.data else load_digits(rng)
     classes = int(data.test_y.max()) + 1
     noisy, wrong = corrupt(data.train_y, args.corruption, classes, rng)

@@ -7,6 +7,7 @@ from pathlib import Path
 import sys
 from typing import TYPE_CHECKING, Any
 
+from jboat.backend import ranks
 from jboat.trainers.configuration import build
 from jboat.trainers.configuration.build import ConfigurationError
 from jboat.trainers.persistence import run_record
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def train(paths: Sequence[str], settings: Sequence[str]) -> int:
-    """Run a configuration; returns 0, or 2 with every error printed.
+    """Run a configuration; returns 0, or 2 with every error printed. Of several processes rank 0 speaks and writes.
 
     Args:
         paths: the configuration's file or folder, or BOAT's two files.
@@ -26,13 +27,16 @@ def train(paths: Sequence[str], settings: Sequence[str]) -> int:
     if built is None:
         return 2
     config, trainer = built
-    folder = Path(str(trainer.logger_dir))
-    folder.mkdir(parents=True, exist_ok=True)
-    run_record.write(folder, config, trainer.seed)
-    print(trainer.summary(), flush=True)
+    folder, speaks, summary = Path(str(trainer.logger_dir)), ranks.rank() == 0, trainer.summary()
+    if speaks:
+        folder.mkdir(parents=True, exist_ok=True)
+        run_record.write(folder, config, trainer.seed)
+        print(summary, flush=True)
     # a function of no arguments is a generator factory, which fit calls for every pass
     loaders = {key: build.resolved(config[key]) for key in build.LOADERS if config.get(key)}
     history = trainer.fit(loaders.pop("ll_loader"), loaders.pop("ul_loader"), **loaders, **config.get("fit", {}))
+    if not speaks:
+        return 0
     last = history.rows[-1]
     numbers = {name: last[name] for name in last if name in ("ll_loss", "ul_loss") or name.startswith("val_")}
     print(f"{last['step']:.0f} outer steps: " + ", ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
