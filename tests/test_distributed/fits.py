@@ -87,7 +87,7 @@ CASES = {
     "pairs": lambda: ([tuple(PROBLEM.train.values())], [tuple(PROBLEM.val.values())], {}),
     "shuffled": lambda: (shuffled(TRAIN, 10), shuffled(PROBLEM.val, 7), {}),
     "fresh": lambda: (shuffled(TRAIN, 5), cut(PROBLEM.val, 8), {"lower_batches": "fresh"}),
-    "one array for all": lambda: (reusing_its_arrays(TRAIN, 10), PROBLEM.val, {}),
+    "one array for all": lambda: (reusing_its_arrays(TRAIN, 5), PROBLEM.val, {"lower_batches": "fresh"}),
     "Dataset": lambda: (Pairs(PROBLEM.train, 10), Pairs(PROBLEM.val, 7), {}),
     "Vars": lambda: (as_vars(cut(TRAIN, 10)), as_vars([PROBLEM.val]), {}),
     "sized": lambda: (sized(TRAIN, 10), PROBLEM.val, {"ll_objective": per_class}),

@@ -26,7 +26,7 @@ REFUSED = {
     "small upper batch": "ValueError: ul_loader gave a batch of 1 samples, and there are 2 ranks",
     "other lower_iters": f"{OTHER} lower_iters is 6 and 7",
     "no GPU": f"{OTHER} device is 'cuda' and 'cpu'",
-    "task not finite": "NonFiniteError: NGD: the lower loss is nan at outer step 1, inner step 6",
+    "task not finite": "NonFiniteError: NGD: the lower-level variables are not finite at outer step 1, inner step 1",
     "bad argument": "ValueError: max_steps must be at least 1, got 0",
     "drift": "RuntimeError: rank 1 drifted apart from rank 0 before the end of outer step 2",
 }
