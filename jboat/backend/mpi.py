@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 
+logger = logging.getLogger("jboat")
+
 INSTALL = "apt-get install openmpi-bin libopenmpi-dev"
 _SECONDS = 120
 _TRIAL = """
@@ -60,6 +62,11 @@ def require(environ: MutableMapping[str, str]) -> None:
         RuntimeError: in the process of rank 0.
         SystemExit: in the others, a while later.
     """
+    if _SIZE not in environ and environ.get("PMI_SIZE", "1") != "1" and environ.get("PMI_RANK", "0") == "0":
+        logger.warning(
+            "%s processes were started, but not by OpenMPI's mpirun, which alone Jittor knows: each trains by itself",
+            environ["PMI_SIZE"],
+        )
     if _SIZE not in environ or not (why := lacks(environ)):
         return
     if environ[_SIZE] == "1":
@@ -69,5 +76,5 @@ def require(environ: MutableMapping[str, str]) -> None:
         logging.disable(logging.CRITICAL)
         time.sleep(5.0)  # mpirun ends all when the first one ends: let rank 0 speak
         sys.exit(1)
-    mend = "" if is_off(environ) else f". Mend it: {INSTALL}"
-    raise RuntimeError(f"mpirun has started {environ[_SIZE]} processes, but {why}{mend}")
+    fix = "" if is_off(environ) else f". Fix it: {INSTALL}"
+    raise RuntimeError(f"mpirun has started {environ[_SIZE]} processes, but {why}{fix}")

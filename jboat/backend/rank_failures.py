@@ -113,19 +113,22 @@ def _words_of_all(error: BaseException) -> list[int] | None:
     global _rounds
     mpi, tag = _Mpi(), _TAG + _rounds
     _rounds += 1
-    own = zlib.crc32(f"{type(error).__name__}: {error}".encode())
+    words = (
+        "" if isinstance(error, KeyboardInterrupt) else str(error)
+    )  # that names a checkpoint, which rank 0 alone has
+    own = zlib.crc32(f"{type(error).__name__}: {words}".encode())
     others = [rank for rank in range(ranks.size()) if rank != ranks.rank()]
     _sent.extend(mpi.send(own, rank, tag) for rank in others)
-    words: dict[int, int] = {ranks.rank(): own}
+    found: dict[int, int] = {ranks.rank(): own}
     until = time.monotonic() + WAIT
-    while len(words) < ranks.size():
+    while len(found) < ranks.size():
         for rank in others:
-            if rank not in words and (word := mpi.received(rank, tag)) is not None:
-                words[rank] = word
+            if rank not in found and (word := mpi.received(rank, tag)) is not None:
+                found[rank] = word
         if time.monotonic() > until:
             return None
         time.sleep(0.005)
-    return [words[rank] for rank in range(ranks.size())]
+    return [found[rank] for rank in range(ranks.size())]
 
 
 def _end_all(error: BaseException) -> None:

@@ -5,6 +5,7 @@ import sys
 
 from jboat import BilevelTrainer
 from jboat.backend import ranks
+from jboat.callbacks import HypergradientCheck
 import jittor as jt
 from jittor import nn
 import numpy as np
@@ -81,6 +82,10 @@ def tasks(arrays, number, size):
     return [batches[i : i + number] for i in range(0, len(batches), number)]
 
 
+def checks():
+    return [HypergradientCheck(every_n_steps=2, directions=2)]
+
+
 CASES = {
     "one batch": lambda: (TRAIN, PROBLEM.val, {}),
     "list": lambda: (cut(TRAIN, 10), cut(PROBLEM.val, 8), {}),
@@ -92,6 +97,8 @@ CASES = {
     "Vars": lambda: (as_vars(cut(TRAIN, 10)), as_vars([PROBLEM.val]), {}),
     "sized": lambda: (sized(TRAIN, 10), PROBLEM.val, {"ll_objective": per_class}),
     "accumulate": lambda: (cut(TRAIN, 8), cut(PROBLEM.val, 8), {"accumulate": 2}),
+    "checked": lambda: (cut(TRAIN, 10), cut(PROBLEM.val, 8), {"callbacks": checks()}),
+    "tasks, checked": lambda: (tasks(TRAIN, 3, 8), tasks(PROBLEM.val, 3, 8), {"callbacks": checks()}),
     "tasks": lambda: (tasks(TRAIN, 3, 8), tasks(PROBLEM.val, 3, 8), {}),
     "tasks, carried": lambda: (tasks(TRAIN, 4, 3), tasks(PROBLEM.val, 4, 3), {"ll_optimizer_state": "carry"}),
     "tasks, DI": lambda: (tasks(TRAIN, 3, 8), tasks(PROBLEM.val, 3, 8), {"gm_op": ["DI", "NGD"]}),
@@ -118,6 +125,9 @@ def fitted(name):
     found = {f"{name}/{key}": value for key, value in trainer.values().items()}
     for metric in ("ul_loss", "ll_loss", "hypergradient_norm", "val_ul_loss", "val_accuracy"):
         found[f"{name}/{metric}"] = np.array(trainer.history[metric])
+    if "callbacks" in options:
+        for metric in ("hypergradient_cosine", "hypergradient_verdict", "lower_gradient_norm"):
+            found[f"{name}/{metric}"] = np.array(trainer.history[metric])
     found[f"{name}/evaluated"] = np.array(list(trainer.evaluate(cut(whole, 23)).values()))  # whose last has one sample
     if name == "one batch":
         found[f"{name}/hypergradient"] = trainer.hypergradient(TRAIN, PROBLEM.val).gradients[0].numpy()
