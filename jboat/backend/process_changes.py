@@ -32,8 +32,8 @@ RESTORED = (
     "Python's and numpy's generators of random numbers and HTTPS verification are as before Jittor's import",
     "`jt.code` runs passes in Python over a kernel's source when the operation is made, not when it is compiled",
     "in the program `jboat`, the module `jittor` starts when it is first used; `import jboat` starts it elsewhere",
-    "under `mpirun`, `sys.excepthook` ends all processes by what one of them raises alone, and the logger `jboat` of all but "
-    "rank 0 is set to errors; `jt.in_mpi` is False while a loader is read and the upper optimizer steps",
+    "under `mpirun`, `sys.excepthook` ends all processes by what one of them raises alone, and the logger `jboat` of "
+    "all but rank 0 is set to errors; `jt.in_mpi` is False while a loader is read and the upper optimizer steps",
     "`jittor_utils.install_cuda.has_installation` finds no CUDA that Jittor has downloaded",
 )
 """The rest."""
