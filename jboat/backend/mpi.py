@@ -23,8 +23,8 @@ _SIZE, _RANK = "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"
 
 
 def compiler(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The program that Jittor compiles its MPI part with, or None."""
-    return shutil.which(environ.get("mpicc_path") or "mpicc")
+    """The program that Jittor compiles its MPI part with, or None; an empty ``mpicc_path`` names none."""
+    return shutil.which(environ.get("mpicc_path", "mpicc"))
 
 
 def is_off(environ: Mapping[str, str] = os.environ) -> bool:

@@ -56,7 +56,7 @@ def test_what_all_raise_is_told_once(run, tmp_path):
     assert [(tmp_path / f"torn down {rank}").exists() for rank in range(2)] == [True, True]
 
 
-@pytest.mark.parametrize("missing", [{"mpicc_path": "/nowhere/mpicc"}, {"use_mpi": "0"}])
+@pytest.mark.parametrize("missing", [{"mpicc_path": ""}, {"mpicc_path": "/nowhere/mpicc"}, {"use_mpi": "0"}])
 def test_without_jittors_mpi_rank_0_says_what_is_missing(run, tmp_path, missing):
     done = run(2, "failures.py", "everywhere", tmp_path, **missing)
     assert done.returncode != 0
