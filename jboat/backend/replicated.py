@@ -27,7 +27,7 @@ def shared(variables: Sequence[jt.Var]) -> list[jt.Var]:
     Args:
         variables: floating-point Vars that hold the same values on all ranks.
     """
-    return _taped(variables, list, summed, may_wait=True)
+    return taped(variables, list, summed, may_wait=True)
 
 
 def summed(variables: Sequence[jt.Var]) -> list[jt.Var]:
@@ -36,7 +36,7 @@ def summed(variables: Sequence[jt.Var]) -> list[jt.Var]:
     Args:
         variables: floating-point Vars, others on each rank, of the same shapes.
     """
-    return _taped(variables, ranks.total, shared)
+    return taped(variables, ranks.total, shared)
 
 
 class LaterSums(AbstractContextManager["LaterSums", None]):
@@ -94,10 +94,17 @@ class LaterSums(AbstractContextManager["LaterSums", None]):
 _waiting: ContextVar[LaterSums | None] = ContextVar("where derivatives wait to be reduced", default=None)
 
 
-def _taped(
+def taped(
     variables: Sequence[jt.Var], forward: Operation, backward: Operation, *, may_wait: bool = False
 ) -> list[jt.Var]:
-    """``forward`` of variables, whose derivative is ``backward`` of the derivatives of what it returns."""
+    """``forward`` of variables, whose derivative is ``backward`` of the derivatives of what it returns.
+
+    Args:
+        variables: floating-point Vars.
+        forward: a function of their values, which need not have a gradient.
+        backward: a function of as many derivatives, some of which may be left out.
+        may_wait: whether derivatives may wait in a :class:`LaterSums`.
+    """
     if ranks.size() == 1:
         return list(variables)
     tracked = [i for i, v in enumerate(variables) if not v.is_stop_grad()]
