@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, TypeAlias
 
-from jboat.backend import ranks
+from jboat.backend import collective_order, ranks
 import jittor as jt
 
 Operation: TypeAlias = "Callable[[Sequence[jt.Var]], list[jt.Var]]"
@@ -110,7 +110,7 @@ def taped(
     tracked = [i for i, v in enumerate(variables) if not v.is_stop_grad()]
     if jt.flags.no_grad or not tracked:
         return forward(variables)
-    nodes = [v.id for v in variables]
+    part, nodes = collective_order.Part(), [v.id for v in variables]
     inputs = list(variables)
     for i in tracked:
         # The first of two steps is there since a product of None, as of a variable that is not used, takes from
@@ -124,7 +124,8 @@ def taped(
             waiting.keep(nodes, cotangents)
             return [None for _ in tracked]
         there = [c for c in cotangents if c is not None]
-        found = iter(backward(there) if there else [])
+        with collective_order.derivative_of(part):
+            found = iter(backward(there) if there else [])
         products = [None if c is None else next(found) for c in cotangents]
         return [products[i] for i in tracked]
 
