@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import functools
 
 from jboat import functional
+from jboat.backend import collective_order
 import jittor as jt
 import numpy as np
 
@@ -43,7 +44,9 @@ def _one() -> jt.Var:
 def _grad(loss: jt.Var, inputs: Sequence[jt.Var]) -> list[jt.Var]:
     ids = [v.id for v in inputs]
     unique = {i: v for i, v in zip(ids, inputs, strict=True) if functional.is_float(v) and not v.is_stop_grad()}
-    found = functional.of_dtypes(jt.grad(loss, list(unique.values())), unique.values()) if unique else []
+    with collective_order.one_grad():
+        found = jt.grad(loss, list(unique.values())) if unique else []
+    found = functional.of_dtypes(found, unique.values())
     if len(found) == len(ids):
         return found
     gradients = dict(zip(unique, found, strict=True))

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import weakref
 
 from jboat import functional, params_argument
-from jboat.backend import ranks, replicated
+from jboat.backend import batch_statistics, ranks, replicated
 from jboat.backend.jittor_alone import jittor_alone
 from jboat.backend.ranks import Shard
 import jittor as jt
@@ -40,9 +40,10 @@ def call(objective: Objective, *args: Any, parameters: Sequence[jt.Var]) -> jt.V
     if weights is None:
         with jittor_alone():
             return call_here(objective, *args, parameters=parameters)
-    with reduced_together(*args[:-1], parameters=parameters):
+    weight = weights[ranks.rank()]
+    with reduced_together(*args[:-1], parameters=parameters), batch_statistics.weighted(weight):
         loss = call_here(objective, *args, parameters=parameters)
-        return replicated.summed([weights[ranks.rank()] * loss])[0]
+        return replicated.summed([weight * loss])[0]
 
 
 @contextlib.contextmanager

@@ -3,9 +3,8 @@
 Without ``mpirun`` there is one rank: every function is there and nothing is sent. With several, all of them must call
 these functions in the same order. A lone call waits for ever.
 
-Numbers and bytes are sent when a function is called. Vars are lazy: their reductions run when they are computed, in the
-order in which they were built, which is the same on all ranks where all build the same graphs. Nothing that depends on
-a reduction may therefore be fetched by one rank alone.
+Numbers and bytes are sent when a function is called. Vars are lazy: their reductions run when what depends on them is
+computed. Nothing that does may therefore be fetched by one rank alone.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 import functools
 from typing import Any, NamedTuple
 
+from jboat.backend.collective_order import summed_in_order
 import jittor as jt
 import numpy as np
 
@@ -207,8 +207,8 @@ def _sums(parts: list[jt.Var]) -> list[jt.Var]:
         bytes_sent = sum(v.nbytes for v in parts)
         _traffic = _traffic._replace(reductions=_traffic.reductions + 1, size=_traffic.size + bytes_sent)
     if len(parts) == 1:
-        return [parts[0].mpi_all_reduce("add")]
-    joined = jt.concat([v.reshape(-1) for v in parts], 0).mpi_all_reduce("add")
+        return [summed_in_order(parts[0])]
+    joined = summed_in_order(jt.concat([v.reshape(-1) for v in parts], 0))
     results, begin = [], 0
     for v in parts:
         end = begin + v.numel()

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, TypeAlias
 
-from jboat.backend import ranks
+from jboat.backend import collective_order, ranks
 import jittor as jt
 
 Operation: TypeAlias = "Callable[[Sequence[jt.Var]], list[jt.Var]]"
@@ -27,7 +27,7 @@ def shared(variables: Sequence[jt.Var]) -> list[jt.Var]:
     Args:
         variables: floating-point Vars that hold the same values on all ranks.
     """
-    return _taped(variables, list, summed, may_wait=True)
+    return taped(variables, list, summed, may_wait=True)
 
 
 def summed(variables: Sequence[jt.Var]) -> list[jt.Var]:
@@ -36,7 +36,7 @@ def summed(variables: Sequence[jt.Var]) -> list[jt.Var]:
     Args:
         variables: floating-point Vars, others on each rank, of the same shapes.
     """
-    return _taped(variables, ranks.total, shared)
+    return taped(variables, ranks.total, shared)
 
 
 class LaterSums(AbstractContextManager["LaterSums", None]):
@@ -94,16 +94,23 @@ class LaterSums(AbstractContextManager["LaterSums", None]):
 _waiting: ContextVar[LaterSums | None] = ContextVar("where derivatives wait to be reduced", default=None)
 
 
-def _taped(
+def taped(
     variables: Sequence[jt.Var], forward: Operation, backward: Operation, *, may_wait: bool = False
 ) -> list[jt.Var]:
-    """``forward`` of variables, whose derivative is ``backward`` of the derivatives of what it returns."""
+    """``forward`` of variables, whose derivative is ``backward`` of the derivatives of what it returns.
+
+    Args:
+        variables: floating-point Vars.
+        forward: a function of their values, which need not have a gradient.
+        backward: a function of as many derivatives, some of which may be left out.
+        may_wait: whether derivatives may wait in a :class:`LaterSums`.
+    """
     if ranks.size() == 1:
         return list(variables)
     tracked = [i for i, v in enumerate(variables) if not v.is_stop_grad()]
     if jt.flags.no_grad or not tracked:
         return forward(variables)
-    nodes = [v.id for v in variables]
+    part, nodes = collective_order.Part(), [v.id for v in variables]
     inputs = list(variables)
     for i in tracked:
         # The first of two steps is there since a product of None, as of a variable that is not used, takes from
@@ -117,7 +124,8 @@ def _taped(
             waiting.keep(nodes, cotangents)
             return [None for _ in tracked]
         there = [c for c in cotangents if c is not None]
-        found = iter(backward(there) if there else [])
+        with collective_order.derivative_of(part):
+            found = iter(backward(there) if there else [])
         products = [None if c is None else next(found) for c in cotangents]
         return [products[i] for i in tracked]
 

@@ -149,10 +149,16 @@ def _start(import_jittor: Callable[[], object]) -> None:
         precompiled_headers.use(sys.modules["jittor"])
         cuda_kernels.use(sys.modules["jittor"])
         _put_dispatchers()
-        from jboat.backend import rank_failures  # which needs Jittor, as the next does
+        from jboat.backend import (
+            batch_statistics,
+            collective_order,
+            rank_failures,
+        )  # which need Jittor, as the next does
         from jboat.backend.cpu_ops import load
 
         load()  # now, since Jittor's compiler processes cannot be reached from a forked process
+        collective_order.load()
+        batch_statistics.use()
         rank_failures.use()
 
 

@@ -162,7 +162,7 @@ REDUCTIONS = {
     "IAD, CG": K + UPPER + 1,
     "DM": UPPER + 1 + 2,
     "DM, GDA, CG": UPPER + 1 + 2 + 1,
-    "VFO": UPPER + 2 + 4 + 1,
+    "VFO": UPPER + 2 + 4 + 1,  # at y, on the way to y_hat, and there by x
     "PGDO": UPPER + 2 + 4 + 1,
     "PGDO, gradient": UPPER + 1 + 2,
     "MESO": 3 + 3,
@@ -171,7 +171,7 @@ REDUCTIONS = {
     "MLP, RAD": NETWORK + 1 + (NETWORK - 1) + 1,
     "MLP, RAD, Adam": NETWORK + 1 + (NETWORK - 1) + 1,
     "MLP, CG": NETWORK + 1 + 1 + 1,
-    "BatchNorm": NETWORK + 1 + (NETWORK - 1) + 1,
+    "BatchNorm": NETWORK + 1 + (NETWORK - 1) + 1 + 50,  # two means a forward pass, and their derivatives
 }
 
 
