@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+import math
+from numbers import Integral
 from typing import ClassVar, Literal, TypeAlias
 
 from jboat import autodiff, functional
@@ -28,7 +30,7 @@ class SingleLoopOptions:
     v_lr: float = 0.0
 
     def __post_init__(self) -> None:
-        self.require("v_lr", self.v_lr >= 0.0, "at least 0")
+        self.require("v_lr", 0.0 <= self.v_lr < math.inf, "at least 0 and finite")
 
     def require(self, name: str, holds: bool, allowed: str) -> None:
         """Refuse a value out of range.
@@ -38,7 +40,17 @@ class SingleLoopOptions:
         """
         if not holds:
             section = type(self).__name__.removesuffix("Options")
-            raise ValueError(f"solver_config[{section!r}][{name!r}] must be {allowed}, got {getattr(self, name)}")
+            raise ValueError(f"solver_config[{section!r}][{name!r}] must be {allowed}, got {getattr(self, name)!r}")
+
+    def require_integer(self, name: str, least: int) -> None:
+        """Refuse what is no integer of at least ``least``.
+
+        Raises:
+            ValueError: if it is none.
+        """
+        value = getattr(self, name)
+        is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+        self.require(name, is_integer and value >= least, f"an integer >= {least}")
 
 
 class SingleLoop(Chainless):
