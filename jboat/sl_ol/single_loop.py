@@ -12,7 +12,17 @@ from jboat import autodiff, functional
 from jboat.fo_ol.first_order import Auxiliary, Chainless
 from jboat.outer_step import OuterStep
 from jboat.sl_ol.batches import Counts, StepBatches
-from jboat.sl_ol.directions import Directions, Losses, LowerTerms, Point, UpperTerms, directions, mean_terms, terms_at
+from jboat.sl_ol.directions import (
+    Directions,
+    Losses,
+    LowerTerms,
+    Point,
+    UpperTerms,
+    directions,
+    directions_at,
+    mean_terms,
+    terms_at,
+)
 import jittor as jt
 
 Keeps: TypeAlias = Mapping[str, Literal["x", "y"]]
@@ -140,6 +150,8 @@ class SingleLoop(Chainless):
 
     def directions(self, point: Point, batches: StepBatches) -> Directions:
         """The directions at a point, on average over the step's batches."""
+        if len(batches.lower) == len(batches.upper) == 1:
+            return directions_at(self, point, batches.lower[0], batches.upper[0])
         lower, upper, _ = self.terms(point, batches)
         return directions(lower, upper)
 

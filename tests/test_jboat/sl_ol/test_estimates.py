@@ -42,7 +42,7 @@ def all_directions(trainer, problem):
     found = []
     for (i, ll_batch), (j, ul_batch) in itertools.product(enumerate(lower), enumerate(upper)):
         pair = [[{name: jt.array(array) for name, array in batch.items()}] for batch in (ll_batch, ul_batch)]
-        step = run.step([tuple(pair)], Events(), places=Places(Counts(i, j), of))[0]
+        step = run.step([tuple(pair)], Events(), places=Places(Counts(i, j), of))
         y_new, v_new = step.ll_parameters[0].numpy().astype(float), step.auxiliary["v"][0].numpy().astype(float)
         found.append([(y - y_new) / LL_LR, (v - v_new) / LL_LR, step.gradients[0].numpy().astype(float)])
     return [np.stack(of_one) for of_one in zip(*found, strict=True)]
