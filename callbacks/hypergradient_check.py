@@ -69,8 +69,9 @@ class HypergradientCheck(Callback):
     """Compares the hypergradient with central finite differences along random directions.
 
     Of chains the difference is that of the unrolled value ``F(x, y_K(x))``, which RAD differentiates exactly; an
-    operator that approximates shows here by how much. DM and first-order methods move x along the derivative of a value
-    of their own by x alone: the difference is that of this value, with y, multiplier, weights and all else held as in
+    operator that approximates shows here by how much. DM, first-order and single-loop methods move x along the
+    derivative of a value of their own by x alone (where estimates from other batches are part of the direction, plus
+    a linear term for these): the difference is that of this value, with y, multiplier, weights and all else held as in
     the step. It tells whether their direction is computed rightly, not how far it is from the hypergradient. Such
     methods of the user's are refused where they do not give ``FirstOrderStep.value``, or ``"value"`` in DM's place. The
     difference is taken in two radii, since one alone cannot tell a wrong gradient from an inaccurate

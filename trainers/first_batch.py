@@ -79,8 +79,6 @@ def check_first_batch(method: OuterMethod, pair: Pair, initial: Sequence[jt.Var]
     phi = LowerObjective(problem.ll_objective, problem.ul_objective, problem.ul_model, problem.config)
     feeds = levels.batch_of_step(pair[0], 0), levels.batch_of_step(pair[1], 0)
 
-    feeds = levels.batch_of_step(pair[0], 0), levels.batch_of_step(pair[1], 0)
-
     def value(parameters: Sequence[jt.Var]) -> jt.Var:
         jt.set_seed(_SEED)  # every call draws the same dropout mask
         return trajectory.evaluate(lambda model: phi(model, problem.ll_var, 0, *feeds, start), parameters)

@@ -28,7 +28,7 @@ class AMIGOOptions(SingleLoopOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("v_steps", self.v_steps >= 1, "at least 1")
+        self.require_integer("v_steps", 1)
 
 
 @register_operator(

@@ -125,6 +125,14 @@ def terms_at(
     return lower_terms(point, gradient), upper, Losses(lower_loss, upper_loss)
 
 
+def directions_at(method: Chainless, point: Point, lower_batch: Batch, upper_batch: Batch) -> Directions:
+    """The directions on a pair of batches where neither loss is wanted; they are let go, and so not computed."""
+    upper = upper_terms(method, point, upper_batch)[0]
+    gradient = lower_gradient(method, point, lower_batch)[0]
+    jt.sync([*upper.by_y, *upper.by_x, *gradient])
+    return directions(lower_terms(point, gradient), upper)
+
+
 def mean_terms(
     method: Chainless, point: Point, lower_batches: Sequence[Batch], upper_batches: Sequence[Batch]
 ) -> tuple[LowerTerms, UpperTerms, Losses]:

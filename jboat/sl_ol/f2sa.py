@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+import math
 from typing import ClassVar
 
 from jboat import functional
@@ -30,9 +31,9 @@ class F2SAOptions(SingleLoopOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("lambda_init", self.lambda_init > 0.0, "positive")
+        self.require("lambda_init", 0.0 < self.lambda_init < math.inf, "positive and finite")
         self.require("lambda_power", self.lambda_power >= 0.0, "at least 0")
-        self.require("lambda_max", self.lambda_max >= self.lambda_init, "at least lambda_init")
+        self.require("lambda_max", self.lambda_init <= self.lambda_max < math.inf, "at least lambda_init, and finite")
 
 
 @register_operator(

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+import math
+from numbers import Integral
 from typing import ClassVar, Literal, TypeAlias
 
 from jboat import autodiff, functional
 from jboat.fo_ol.first_order import Auxiliary, Chainless
 from jboat.outer_step import OuterStep
 from jboat.sl_ol.batches import Counts, StepBatches
-from jboat.sl_ol.directions import Directions, Losses, LowerTerms, Point, UpperTerms, directions, mean_terms, terms_at
+from jboat.sl_ol.directions import (
+    Directions,
+    Losses,
+    LowerTerms,
+    Point,
+    UpperTerms,
+    directions,
+    directions_at,
+    mean_terms,
+    terms_at,
+)
 import jittor as jt
 
 Keeps: TypeAlias = Mapping[str, Literal["x", "y"]]
@@ -28,7 +40,7 @@ class SingleLoopOptions:
     v_lr: float = 0.0
 
     def __post_init__(self) -> None:
-        self.require("v_lr", self.v_lr >= 0.0, "at least 0")
+        self.require("v_lr", 0.0 <= self.v_lr < math.inf, "at least 0 and finite")
 
     def require(self, name: str, holds: bool, allowed: str) -> None:
         """Refuse a value out of range.
@@ -38,7 +50,17 @@ class SingleLoopOptions:
         """
         if not holds:
             section = type(self).__name__.removesuffix("Options")
-            raise ValueError(f"solver_config[{section!r}][{name!r}] must be {allowed}, got {getattr(self, name)}")
+            raise ValueError(f"solver_config[{section!r}][{name!r}] must be {allowed}, got {getattr(self, name)!r}")
+
+    def require_integer(self, name: str, least: int) -> None:
+        """Refuse what is no integer of at least ``least``.
+
+        Raises:
+            ValueError: if it is none.
+        """
+        value = getattr(self, name)
+        is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+        self.require(name, is_integer and value >= least, f"an integer >= {least}")
 
 
 class SingleLoop(Chainless):
@@ -128,6 +150,8 @@ class SingleLoop(Chainless):
 
     def directions(self, point: Point, batches: StepBatches) -> Directions:
         """The directions at a point, on average over the step's batches."""
+        if len(batches.lower) == len(batches.upper) == 1:
+            return directions_at(self, point, batches.lower[0], batches.upper[0])
         lower, upper, _ = self.terms(point, batches)
         return directions(lower, upper)
 

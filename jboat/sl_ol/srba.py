@@ -26,7 +26,7 @@ class SRBAOptions(SingleLoopOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("period", self.period >= 0, "at least 0")
+        self.require_integer("period", 0)
 
 
 @register_operator(

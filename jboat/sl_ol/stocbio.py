@@ -28,7 +28,7 @@ class STOCBIOOptions(SingleLoopOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("terms", self.terms >= 1, "at least 1")
+        self.require_integer("terms", 1)
 
 
 @register_operator(

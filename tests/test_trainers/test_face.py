@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 FOR_USERS = {
     *("fit", "evaluate", "hypergradient", "save_checkpoint", "load_checkpoint", "from_config", "configuration"),
     *("ll_objective", "ul_objective", "evaluation_step", "evaluation_batch_size", "configure_optimizers"),
-    *("values", "set_values", "gm_op", "na_op", "fo_op", "initialization", "auxiliary"),
+    *("values", "set_values", "gm_op", "na_op", "fo_op", "sl_op", "initialization", "auxiliary"),
     *("log", "summary", "save_weights"),
 }
 FOR_CALLBACKS = {

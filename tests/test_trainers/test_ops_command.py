@@ -13,9 +13,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "operators.md"
 def test_every_operator_is_listed_with_options_cost_and_paper(capsys):
     assert main(["ops"]) == 0
     printed = capsys.readouterr().out
+    width = max(map(len, registry.operators())) + 1
     for operator in registry.operators().values():
         if operator.cls.__module__.startswith("jboat."):
-            assert f"  {operator.name:<6}{ops.summary(operator)}" in printed
+            assert f"  {operator.name:<{width}}{ops.summary(operator)}" in printed
             assert operator.cost
             assert operator.cost in printed
             assert ops.source(operator)

@@ -72,6 +72,7 @@ ONE_STEP = {
     "DM": {"gm_op": ["DM"]},
     "GDA+DM, CG": {"gm_op": ["GDA", "DM"], "na_op": ["CG"]},
     **{name: {"fo_op": name} for name in ("ALTO", "GAFFO", "MESO", "PGDO", "VFO", "VSO")},
+    **{name: {"sl_op": name} for name in ("SOBA", "SABA", "SRBA", "SUSTAIN", "STOCBIO", "AMIGO", "F2SA")},
     "PGDO, gradient": {"fo_op": "PGDO", "solver_config": {"PGDO": {"penalty": "gradient"}}},
 }
 

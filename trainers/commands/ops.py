@@ -27,8 +27,8 @@ Made from the docstrings by `python -m jboat ops --markdown`; do not edit.
 Throughout, F is the upper objective and f the lower one, x the upper-level variables and y the lower-level ones,
 y_0..y_K the iterates of the lower loop, s the lower learning rate, and phi the objective of the last lower step used:
 f, or with GDA `alpha F + (1 - alpha) f`, plus the lower optimizer's coupled weight decay, `wd / 2 ||y||^2` in every
-parameter group. In DM and the first-order methods f stands for itself and that decay. Decoupled weight decay (AdamW,
-Adan) belongs to no objective, which a warning says once a run.
+parameter group. In DM, the first-order and the single-loop methods f stands for itself and that decay. Decoupled weight
+decay (AdamW, Adan) belongs to no objective, which a warning says once a run.
 
 ## Which one?
 
@@ -43,6 +43,9 @@ Adan) belongs to no objective, which a warning says once a run.
 * **The initialisation is what is learned**: IAD (MAML), FOA+IAD (first-order), IAD+CG (implicit).
 * **The lower problem has many solutions**: GDA, DM, or a value-function method (VFO, MESO, VSO).
 * **The lower loop is not convex**: PTT, with DI to learn where it starts.
+* **Both levels have many small batches**: a single-loop method, whose steps cost one of SOBA's instead of a lower loop.
+  SABA and SRBA need no decreasing step sizes, but loaders that give the same batches in every pass; F2SA needs no
+  second derivatives.
 """
 
 
