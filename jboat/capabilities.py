@@ -63,6 +63,8 @@ class UpperCapabilities:
             be kept, and 0 where graphs are.
         solves_with_hessian: it solves with the Hessian of the lower objective at the last iterate.
         second_derivatives: it needs second derivatives of the lower objective for another reason than those above.
+        sees_lower_step: whether, by ``sees_lower_step(options)``, it differentiates the lower optimizer's own step, and
+            with it a projection, without pulling back through all of them. None where it never does.
         keeps: ``keeps(options)`` names what it remembers from one outer step to the next: lists with one Var per
             lower-level variable, which it is given, and returns, by these names.
         multiplier_update: how a multiplier moves when this operator alone stands beside the multiplier step.
@@ -77,6 +79,7 @@ class UpperCapabilities:
     rebuilt_at_once: Callable[[Any], int] | None = None
     solves_with_hessian: bool = False
     second_derivatives: bool = False
+    sees_lower_step: Callable[[Any], bool] | None = None
     keeps: Callable[[Any], tuple[str, ...]] | None = None
     multiplier_update: MultiplierUpdate | None = None
 

@@ -34,6 +34,10 @@ class StepJacobian:
         """``(dT/dy)' v``, the gradient g held; detached, not computed yet."""
         return functional.detached(autodiff.vjp(self._moved, self._parameters, vector))
 
+    def by_upper(self, variables: Sequence[jt.Var], vector: Sequence[jt.Var]) -> list[jt.Var]:
+        """``(dT/dx)' v``, y and g held; zeros where T depends on x by g alone. Detached, not computed yet."""
+        return functional.detached(autodiff.vjp(self._moved, variables, vector))
+
     def diagonals(self) -> tuple[list[jt.Var], list[jt.Var]]:
         """The diagonals of dT/dy and dT/dg, where T moves every entry by itself."""
         ones = [jt.ones_like(v) for v in self._parameters]

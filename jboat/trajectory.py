@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from jboat import autodiff, functional
 from jboat.backend.replicated import LaterSums
 from jboat.optim import OptimizerState, UpdateRule
+from jboat.projections import Projection, applied
 from jboat.step_graphs import StepGraphs, is_small
 from jboat.trial_calls import on_trial
 import jittor as jt
@@ -34,6 +35,7 @@ class Trajectory:
         state: the optimizer's state before the first step; by default that of a fresh optimizer.
         remat_every: how many steps are rebuilt at once where graphs were not kept.
         reseed: called with the inner step before it is built, so that a rebuilt step draws the same random numbers.
+        projection: applied to the iterate after every step of the optimizer, and a part of the step.
 
     Attributes:
         upper_statistics: what the upper model's running statistics would be after the lower objective of the first step
@@ -52,6 +54,7 @@ class Trajectory:
         state: OptimizerState | None = None,
         remat_every: int = 1,
         reseed: Callable[[int], None] | None = None,
+        projection: Projection | None = None,
     ) -> None:
         self._module = module
         self._variables = list(variables)
@@ -59,6 +62,7 @@ class Trajectory:
         self._rule = UpdateRule(optimizer, variables)
         self._hyperparameters = self._rule.hyperparameters()
         self._reseed = reseed
+        self._projection = projection
         y_0 = functional.cut(variables if initial is None else initial)
         self._start = self._rule.fresh_state(y_0) if state is None else state
         self._objectives: list[StepObjective] = []
@@ -225,7 +229,10 @@ class Trajectory:
     def _moved(
         self, parameters: Sequence[jt.Var], gradients: Sequence[jt.Var], state: OptimizerState
     ) -> tuple[list[jt.Var], OptimizerState]:
-        return self._rule.update(parameters, gradients, state, self._hyperparameters)
+        moved, new_state = self._rule.update(parameters, gradients, state, self._hyperparameters)
+        if self._projection is not None:
+            moved = applied(self._projection, moved, "ll_projection")
+        return moved, new_state
 
     def _rebuilt(self, step: int, leaves: list[jt.Var]) -> list[jt.Var]:
         if self._reseed:
@@ -252,6 +259,20 @@ class Trajectory:
         parameters = leaves[: len(self._variables)]
         moved, _ = self._moved(parameters, gradients, self._state(step, leaves))
         return moved, parameters
+
+    @property
+    def projection(self) -> Projection | None:
+        """What every step ends with, besides the optimizer's own."""
+        return self._projection
+
+    @property
+    def steps_depend_on_x(self) -> bool:
+        """Whether a step may depend on x by more than the gradient of phi."""
+        return self._projection is not None
+
+    def unprojected(self, step: int) -> list[jt.Var]:
+        """Where the step from an iterate led before it was projected, computed once more."""
+        return self._view(_projection=None)._rebuilt(step, self._graphs.leaves(step))[: len(self._variables)]
 
     def pullback(
         self, cotangent: Sequence[jt.Var], wrt: Sequence[jt.Var], *, start: int | None = None, by_start: bool = True

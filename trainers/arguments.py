@@ -237,3 +237,60 @@ def single_step(method: str, warm_start: bool, lower_batches: str) -> None:
         raise ValueError(f"warm_start must be True with {method}, which moves y on from where it is")
     if lower_batches != "shared":
         raise ValueError(f"lower_batches must be 'shared' with {method}, got {lower_batches!r}")
+
+
+def projections(
+    ll_projection: Any,
+    ul_projection: Any,
+    plan: ChainPlan,
+    solver_config: Mapping[str, Any],
+    fo_op: str | None,
+    sl_op: str | None,
+) -> None:
+    """Require callables, and a hypergradient that goes through the projection of the lower level.
+
+    Raises:
+        TypeError: if one is given that cannot be called.
+        ValueError: if the chain, or the method in its place, does not see the lower level's.
+    """
+    for argument, projection in (("ll_projection", ll_projection), ("ul_projection", ul_projection)):
+        if projection is not None and not callable(projection):
+            raise TypeError(f"{argument} must be a callable on a list of Vars, got {projection!r}")
+    if ll_projection is None:
+        return
+    if fo_op is not None:
+        method = registry.operators("fo")[fo_op]
+        why = method.cls.cannot_project(method.options_in(solver_config))  # type: ignore[attr-defined]
+        if why:
+            raise ValueError(f"ll_projection: fo_op={fo_op!r} cannot constrain its lower level {why}")
+        return
+    if sl_op is not None:
+        raise ValueError(
+            f"ll_projection: sl_op={sl_op!r} follows the equations of an unconstrained lower level; take RAD, or a "
+            "first-order method"
+        )
+    lower_step_is_seen("ll_projection", plan, solver_config)
+
+
+def lower_step_is_seen(argument: str, plan: ChainPlan, solver_config: Mapping[str, Any]) -> None:
+    """Require a chain whose hypergradient goes through the lower optimizer's own steps.
+
+    Args:
+        argument: what changes the steps.
+        plan: what the chains want.
+        solver_config: the operators' options.
+
+    Raises:
+        ValueError: if it does not, naming the operator.
+    """
+    if plan.differentiates_steps and plan.has_lower_loop:
+        return
+    last = plan.multiplier_mover or plan.operators[-1]
+    sees = last.upper.sees_lower_step
+    if sees is not None and sees(ChainOptions(plan, solver_config).of(last)):
+        return
+    mend = "" if sees is None else f"set solver_config['{last.name}']['through_optimizer'] = True, or "
+    raise ValueError(
+        f"{argument}: {last.name} does not see it, since it differentiates no step of the lower optimizer; {mend}take "
+        "RAD, RGT before RAD, or FD with through_optimizer"
+    )

@@ -17,6 +17,7 @@ import jboat.gm_ol
 from jboat.levels import Objective
 import jboat.na_ol
 from jboat.optim import UpdateRule
+from jboat.projections import Projection
 import jboat.sl_ol  # noqa: F401
 from jboat.trainers import arguments
 from jboat.trainers import device as devices
@@ -70,6 +71,10 @@ class BilevelTrainer:
         solver_config: options of the operators, one section each, such as ``{"CG": {"k": 20}}``.
         gda_loss: GDA's aggregated objective, called ``g(ll_batch, ul_batch, ul_model, ll_model)`` with the weight in
             ``ll_batch["alpha"]``; by default ``alpha F + (1 - alpha) f``.
+        ll_projection: what every step of the lower level ends with, such as one of :mod:`jboat.projections`: a callable
+            that takes the lower-level variables as a list of Vars and returns them projected. A lower loop is
+            differentiated through it.
+        ul_projection: the same of the upper level, after each step of ``ul_optimizer``.
         ll_var: lower-level variables; by default those of ``ll_model`` that ``ll_optimizer`` holds.
         ul_var: upper-level variables; by default those of ``ul_model`` that ``ul_optimizer`` holds.
         warm_start: whether a lower loop starts where the last one ended, or from the initial y_0. DI and IAD have
@@ -114,6 +119,8 @@ class BilevelTrainer:
         lower_iters: int = 10,
         solver_config: Mapping[str, Mapping[str, Any]] | None = None,
         gda_loss: Objective | None = None,
+        ll_projection: Projection | None = None,
+        ul_projection: Projection | None = None,
         ll_var: Sequence[jt.Var] | None = None,
         ul_var: Sequence[jt.Var] | None = None,
         warm_start: bool = True,
@@ -144,6 +151,7 @@ class BilevelTrainer:
         sections = solver_config if solver_config is not None else {}
         registry.check_sections(sections)
         arguments.chain_options(plan, sections, lower_iters)
+        arguments.projections(ll_projection, ul_projection, plan, sections, fo_op, sl_op)
         if plan.multiplier_mover is not None:
             arguments.single_step(f"gm_op {plan.multiplier_mover.name}", warm_start, lower_batches)
         self.ll_model = ll_model
@@ -186,6 +194,8 @@ class BilevelTrainer:
             lower_iters=lower_iters,
             sections=self.solver_config,
             gda_loss=gda_loss or getattr(self, "gda_loss", None),
+            ll_projection=ll_projection,
+            ul_projection=ul_projection,
             fo_op=fo_op,
             sl_op=sl_op,
         )

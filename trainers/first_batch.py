@@ -8,6 +8,7 @@ import logging
 
 from jboat import functional, levels, second_order
 from jboat.lower_objective import LowerObjective
+from jboat.projections import applied
 from jboat.trainers import seeding
 from jboat.trainers.data.step_batches import Pair
 from jboat.trainers.errors import SecondOrderError
@@ -89,6 +90,12 @@ def check_first_batch(method: OuterMethod, pair: Pair, initial: Sequence[jt.Var]
             differentiated = objective is problem.ll_objective or phi.aggregated
             with second_order.watched(found) if watch and differentiated else nullcontext():
                 levels.call(objective, feed, problem.ul_model, problem.ll_model, parameters=problem.ll_var)
+        for argument, projection, variables in (
+            ("ll_projection", problem.ll_projection, problem.ll_var),
+            ("ul_projection", problem.ul_projection, problem.ul_var),
+        ):
+            if projection is not None:
+                applied(projection, functional.detached(variables), argument)
         if not watch:
             return
         if found.fatal:

@@ -10,15 +10,17 @@ from jboat import functional
 from jboat.backend import ranks
 from jboat.optim import OptimizerState, UpdateRule
 from jboat.outer_step import OuterStep, mean
+from jboat.projections import Projection, applied, name_of
 from jboat.sl_ol.batches import Places
 from jboat.trainers import seeding
 from jboat.trainers.data.sharding import TaskShare
 from jboat.trainers.data.step_batches import Pair
+from jboat.trainers.errors import NonFiniteError
 from jboat.trainers.first_batch import SecondOrderCheck
 from jboat.trainers.logged_values import LoggedValues
 from jboat.trainers.outer_step import device_memory
 from jboat.trainers.outer_step.choice import chosen
-from jboat.trainers.outer_step.finiteness import failure_of
+from jboat.trainers.outer_step.finiteness import failure_of, finite
 from jboat.trainers.outer_step.method import Events, Start
 from jboat.trainers.outer_step.problem import Problem
 from jboat.trainers.outer_step.spread_tasks import mean_over_ranks
@@ -257,6 +259,22 @@ class Run:
         self.auxiliary = found.auxiliary
         with learning_rate(problem.ul_optimizer, found.ul_learning_rate):
             upper_step(problem.ul_optimizer, problem.ul_var, found.gradients)
+        if problem.ul_projection is not None:
+            self._project_x(problem.ul_projection)
+
+    def _project_x(self, projection: Projection) -> None:
+        """Project x, which has just moved.
+
+        Raises:
+            NonFiniteError: if the projection makes something of it that is not finite.
+        """
+        variables = self.problem.ul_var
+        values = functional.cut(applied(projection, functional.detached(variables), "ul_projection"))
+        if not finite(values) and finite(variables):
+            what = f"ul_projection ({name_of(projection)}) returned what is not finite"
+            raise NonFiniteError(what, operator=self.method.name, step=self._trainer.state.step + 1)
+        for variable, value in zip(variables, values, strict=True):
+            variable.update(value)
 
     def measured_at(self, found: OuterStep) -> list[tuple[jt.Var, jt.Var]]:
         """The variables of both levels with the values at which the step's own metrics were measured."""

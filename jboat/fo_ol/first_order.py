@@ -12,6 +12,7 @@ from jboat.levels import Batch, Objective
 from jboat.lower_objective import with_weight_decay
 from jboat.optim import OptimizerState, UpdateRule
 from jboat.outer_step import OuterStep
+from jboat.projections import applied
 from jboat.step_graphs import JoinedSteps, is_small
 from jboat.warn_once import WarnOnce
 import jittor as jt
@@ -137,6 +138,11 @@ class Chainless:
         """The method's own options; None where it has none."""
         return None if self._operator is None else self._options.of(self._operator)
 
+    @staticmethod
+    def cannot_project(options: Any) -> str:
+        """Why the method with these options cannot have its lower level constrained, in a clause; empty if it can."""
+        return ""
+
     def needs_second_derivatives(self) -> bool:
         """Whether, with its present options, it differentiates a gradient."""
         return False
@@ -198,9 +204,14 @@ class Chainless:
         for step in range(steps):
             known = first if step == 0 else None
             gradient = autodiff.grad(value(current), current) if known is None else known
-            current = joined.cut(functional.axpy(-lr, gradient, current))
+            current = joined.cut(self.projected(functional.axpy(-lr, gradient, current)))
         joined.settle()
         return current
+
+    def projected(self, y: Sequence[jt.Var]) -> list[jt.Var]:
+        """What ``ll_projection`` makes of a point of the lower level, with its graph; the point itself without one."""
+        projection = self.solver_config.get("ll_projection")
+        return list(y) if projection is None else applied(projection, y, "ll_projection")
 
     def value_gap(
         self, y: Sequence[jt.Var], feed: Batch, *, lr: float
@@ -239,7 +250,7 @@ class Chainless:
         """
         before = self.rule.load() if state is None else state
         moved, after = self.rule.update(y, gradient, before, decay_included=decay_included)
-        moved, slots = functional.cut_lists(moved, after.flat(), together_with=together_with)
+        moved, slots = functional.cut_lists(self.projected(moved), after.flat(), together_with=together_with)
         return moved, after.with_slots(slots)
 
     def start(self) -> list[jt.Var]:

@@ -78,7 +78,7 @@ class GAFFO(FirstOrder):
         by_theta = autodiff.grad(self.lower_value(theta, ll_feed_dict), theta)
         pull = functional.axpy(-1.0, y, theta)
         theta = functional.axpy(-options.eta, functional.axpy(1.0 / options.gamma, pull, by_theta), theta)
-        theta = functional.cut(_projected(theta, options))
+        theta = functional.cut(self.projected(_projected(theta, options)))
 
         def value() -> jt.Var:
             gap = self.lower_value(y, ll_feed_dict) - self.lower_value(theta, ll_feed_dict)
@@ -92,7 +92,7 @@ class GAFFO(FirstOrder):
         by_x = functional.axpy(-1.0, at_theta, functional.axpy(scale, upper.by_x, here.by_x))
         by_x = functional.detached(by_x)
         moved, state = self.lower_step(y, by_y, together_with=[*by_x, upper.loss, here.loss])
-        moved = functional.cut(_projected(moved, options))
+        moved = functional.cut(self.projected(_projected(moved, options)))
         return FirstOrderStep(
             gradients=by_x,
             ll_parameters=moved,

@@ -61,7 +61,7 @@ class MESO(FirstOrder):
         by_theta = autodiff.grad(self.lower_value(theta, ll_feed_dict), theta)
         pull = functional.axpy(-1.0, y, theta)
         direction = functional.axpy(options.gamma_1, pull, by_theta)
-        theta = functional.cut(functional.axpy(-options.eta, direction, theta))
+        theta = functional.cut(self.projected(functional.axpy(-options.eta, direction, theta)))
 
         upper = self.gradients(lambda v: self.upper_value(v, ul_feed_dict), y, by_x=False)
         lower = self.lower_gradients(y, ll_feed_dict, by_x=False)

@@ -68,6 +68,13 @@ class PGDO(FirstOrder):
 
     keeps = ()
 
+    @staticmethod
+    def cannot_project(options: PGDOOptions) -> str:
+        """With the gradient penalty, which a constrained solution does not make vanish."""
+        return (
+            "" if options.penalty == "value" else "with penalty = 'gradient', which no constrained solution minimises"
+        )
+
     def needs_second_derivatives(self) -> bool:
         """Whether the penalty is the lower gradient's norm."""
         return bool(self.options.penalty == "gradient")

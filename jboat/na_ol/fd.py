@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jboat import autodiff, functional
 from jboat.capabilities import UpperCapabilities
 from jboat.levels import Batch
-from jboat.na_ol.switch import switch
+from jboat.na_ol.switch import goes_through, switch
 from jboat.na_ol.terminal import Terminal, UpperGradients
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
@@ -31,7 +31,7 @@ class FDOptions:
     through_optimizer: bool = False
 
     def __post_init__(self) -> None:
-        switch("FD", "through_optimizer", self.through_optimizer)
+        switch("through_optimizer of FD", self.through_optimizer)
         if not self.r > 0.0:
             raise ValueError(f"solver_config['FD']['r'] must be positive, got {self.r}")
 
@@ -53,7 +53,7 @@ class FD(Terminal):
     Neiswanger, Xie, Strubell and Xing, "Making scalable meta learning practical", NeurIPS 2023 (``through_optimizer``).
     """
 
-    capabilities = UpperCapabilities()
+    capabilities = UpperCapabilities(sees_lower_step=goes_through)
 
     @property
     def _r(self) -> float:
@@ -70,10 +70,12 @@ class FD(Terminal):
     ) -> tuple[list[jt.Var], dict[str, float]]:
         """See :meth:`Terminal.total`."""
         step = trajectory.last - 1
-        through = bool(getattr(self.options, "through_optimizer", False))
+        through = goes_through(self.options)
         if through:
             jacobian = self._last_step(trajectory, ll_feed_dict, ul_feed_dict)
             total, direction, factor = upper.by_x, jacobian.by_gradients(upper.by_y), 0.5
+            if trajectory.steps_depend_on_x:
+                total = functional.axpy(1.0, jacobian.by_upper(self.ul_var, upper.by_y), total)
         else:
             rates = trajectory.learning_rates
             rate = max(rates, key=abs)

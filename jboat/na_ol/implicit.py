@@ -12,7 +12,7 @@ from jboat.capabilities import UpperCapabilities
 from jboat.chain_plan import ChainPlan
 from jboat.levels import Batch, Objective
 from jboat.linear_solvers import MatrixVectorProduct, Solution
-from jboat.na_ol.switch import switch
+from jboat.na_ol.switch import goes_through, switch
 from jboat.na_ol.terminal import Terminal, UpperGradients
 from jboat.step_jacobian import StepJacobian
 from jboat.trajectory import Trajectory
@@ -47,8 +47,8 @@ class ImplicitOptions:
             raise ValueError(f"tolerance of CG and NS must be >= 0, got {self.tolerance}")
         if not 0.0 <= self.damping < math.inf:
             raise ValueError(f"damping of CG and NS must be a finite number >= 0, got {self.damping}")
-        switch("CG and NS", "warm_start", self.warm_start)
-        switch("CG and NS", "through_optimizer", self.through_optimizer)
+        switch("warm_start of CG and NS", self.warm_start)
+        switch("through_optimizer of CG and NS", self.through_optimizer)
 
 
 def keeps(options: Any) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ class ImplicitHyperGradient(Terminal):
         current_iter: the number of the outer step under way, from 0.
     """
 
-    capabilities = UpperCapabilities(solves_with_hessian=True, keeps=keeps)
+    capabilities = UpperCapabilities(solves_with_hessian=True, keeps=keeps, sees_lower_step=goes_through)
     stops_at_tolerance: ClassVar[bool] = False
 
     def __init__(
@@ -151,6 +151,23 @@ class ImplicitHyperGradient(Terminal):
         """
         raise NotImplementedError(f"{type(self).__name__} must define solve_through()")
 
+    def adjoint(
+        self,
+        solution: Solution,
+        q: Sequence[jt.Var],
+        product: MatrixVectorProduct,
+        b: Sequence[jt.Var],
+        jacobian: StepJacobian,
+    ) -> list[jt.Var]:
+        """The u of :meth:`solve_through`, entry by entry: ``-q`` over dT/dg or, where that is 0, from its equation."""
+        by_parameters, by_gradients = jacobian.diagonals()
+        found, rest = [], functional.cut(functional.axpy(-1.0, product(list(q)), b))
+        for v, left, j, g in zip(q, rest, by_parameters, by_gradients, strict=True):
+            kept = 1.0 - j
+            held = jt.where(kept == 0.0, jt.zeros_like(left), left / jt.where(kept == 0.0, jt.ones_like(kept), kept))
+            found.append(jt.where(g == 0.0, held, -v / jt.where(g == 0.0, jt.ones_like(g), g)))
+        return functional.cut(found)
+
     def diagonals(self, jacobian: StepJacobian, probe: Sequence[jt.Var]) -> tuple[list[jt.Var], list[jt.Var]]:
         """The diagonals of dT/dy and dT/dg.
 
@@ -207,7 +224,7 @@ class ImplicitHyperGradient(Terminal):
     ) -> tuple[list[jt.Var], dict[str, float]]:
         """See :meth:`Terminal.total`."""
         by_x = upper.by_x if hparams is None else [jt.zeros_like(v) for v in hparams]
-        y, through = trajectory.parameters(), bool(getattr(self.options, "through_optimizer", False))
+        y, through = trajectory.parameters(), goes_through(self.options)
         jacobian = self._last_step(trajectory, ll_feed_dict, ul_feed_dict) if through else None
         phi = self._lower(trajectory, trajectory.last - 1, ll_feed_dict, ul_feed_dict, y, decay=not through)
         gradient = autodiff.grad(phi, y)
@@ -225,6 +242,9 @@ class ImplicitHyperGradient(Terminal):
             vector = solution.vector
         else:
             solution, vector = self.solve_through(product, upper.by_y, jacobian, **start)
+            if trajectory.steps_depend_on_x and hparams is None:
+                adjoint = self.adjoint(solution, vector, product, upper.by_y, jacobian)
+                by_x = functional.axpy(1.0, jacobian.by_upper(self.ul_var, adjoint), by_x)
         if keeps(self.options):
             self._kept = {SOLUTION: solution.vector}
         through_y = autodiff.vjp(gradient, self.ul_var if hparams is None else hparams, vector)

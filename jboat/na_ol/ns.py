@@ -75,3 +75,14 @@ class NS(ImplicitHyperGradient):
         given = {} if start is None else {"start": start}
         solution = self.solve(remaining, b, [1.0] * len(b), **given)
         return solution, functional.cut(functional.times(-1.0, jacobian.by_gradients(solution.vector)))
+
+    def adjoint(
+        self,
+        solution: Solution,
+        q: Sequence[jt.Var],
+        product: MatrixVectorProduct,
+        b: Sequence[jt.Var],
+        jacobian: StepJacobian,
+    ) -> list[jt.Var]:
+        """The sum of the series itself."""
+        return solution.vector

@@ -25,9 +25,10 @@ __all__ = ["LOADERS", "ConfigurationError", "Source", "build", "read", "resolved
 MODELS = ("ll_model", "ul_model")
 FUNCTIONS = {"ll_objective": 3, "ul_objective": 3, "gda_loss": 4}
 """How many arguments each is called with."""
+PROJECTIONS = ("ll_projection", "ul_projection")
 OPTIMIZERS = {"ll_optimizer": "ll_model", "ul_optimizer": "ul_model"}
 LOADERS = ("ll_loader", "ul_loader", "val_loader")
-KEYS = (*MODELS, *FUNCTIONS, *OPTIMIZERS, *LOADERS, *PLAIN, *TABLES, "callbacks", "trainer")
+KEYS = (*MODELS, *FUNCTIONS, *PROJECTIONS, *OPTIMIZERS, *LOADERS, *PLAIN, *TABLES, "callbacks", "trainer")
 
 
 def build(
@@ -97,6 +98,9 @@ def _made(config: Mapping[str, Any], objects: Mapping[str, Any]) -> tuple[dict[s
     for key, arguments in FUNCTIONS.items():
         if key in left:
             take(key, parts.function(key, left[key], arguments))
+    for key in PROJECTIONS:
+        if key in left:
+            take(key, parts.projection(key, left[key]))
     for key, model in OPTIMIZERS.items():
         if key in left:
             take(key, parts.optimizer(key, left[key], objects.get(model, made.get(model))))
@@ -115,7 +119,7 @@ def _made(config: Mapping[str, Any], objects: Mapping[str, Any]) -> tuple[dict[s
 def _separated(config: Mapping[str, Any], objects: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Take objects that were put into a dict, instead of their names, out of it."""
     kept, taken = dict(config), dict(objects)
-    for key in (*MODELS, *FUNCTIONS, *OPTIMIZERS):
+    for key in (*MODELS, *FUNCTIONS, *PROJECTIONS, *OPTIMIZERS):
         if kept.get(key) is not None and not isinstance(kept[key], (str, Mapping, bool, int, float, list)):
             taken.setdefault(key, kept.pop(key))
     for key in ("ll_var", "ul_var"):

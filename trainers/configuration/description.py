@@ -7,6 +7,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from jboat.callbacks.lr_schedule import LRSchedule
+from jboat.projections import name_of
 import jittor as jt
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def described(trainer: BilevelTrainer) -> dict[str, Any]:
     chains = {"gm_op": list(trainer.gm_op), "na_op": list(trainer.na_op)}
     return {
         **(single or chains),
+        **_projections(trainer),
         "lower_iters": trainer.lower_iters,
         "solver_config": copy.deepcopy(trainer.solver_config),
         "ll_model": type(trainer.ll_model).__name__,
@@ -35,6 +37,13 @@ def described(trainer: BilevelTrainer) -> dict[str, Any]:
         "deterministic": trainer.deterministic,
         "schedules": {c.key: c.arguments() for c in trainer.callbacks.callbacks if isinstance(c, LRSchedule)},
     }
+
+
+def _projections(trainer: BilevelTrainer) -> dict[str, Any]:
+    """The names of the projections that there are, so that a run without one has the description it always had."""
+    problem = trainer.current_run.problem
+    given = {"ll_projection": problem.ll_projection, "ul_projection": problem.ul_projection}
+    return {argument: name_of(p) for argument, p in given.items() if p is not None}
 
 
 def _described(optimizer: jt.optim.Optimizer) -> dict[str, Any]:

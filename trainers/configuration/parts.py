@@ -13,6 +13,7 @@ from numbers import Real
 from typing import Any
 
 from jboat import callbacks as callback_classes
+from jboat import projections
 from jboat.callbacks.callback import Callback
 from jboat.spelling import nearest
 from jboat.trainers.configuration import named_objects
@@ -76,6 +77,21 @@ def function(key: str, value: Any, arguments: int) -> Made:
     if wrong or more:
         return None, wrong + more
     return functools.partial(found, **bound), []
+
+
+def projection(key: str, value: Any) -> Made:
+    """A projection: one of :mod:`jboat.projections` by its name and arguments, or a function of the user's."""
+    table = value if isinstance(value, Mapping) else {"function": value}
+    name, given = str(table.get("function")), table.get("params", {})
+    short = name.removeprefix("jboat.projections:")
+    if short not in projections.__all__:
+        return function(key, value, 1)
+    wrong = [f"{key!r} has no key {name!r}.{nearest(name, BOUND)}" for name in table if name not in BOUND]
+    if not isinstance(given, Mapping):
+        return None, [*wrong, f"{key!r}: 'params' must be a table, got {given!r}"]
+    make = getattr(projections, short)
+    wrong += [f"{key!r}: {fault}" for fault in named_objects.argument_faults(make, given)]
+    return (None, wrong) if wrong else called(key, make, **given)
 
 
 def optimizer(key: str, value: Any, trained: Any) -> Made:

@@ -117,6 +117,7 @@ class Chains(OuterMethod):
             state=start.ll_state(),
             remat_every=problem.options.rebuilt_at_once or 1,
             reseed=start.reseed,
+            projection=problem.ll_projection,
         )
         return chain.optimize(
             ll_feed_dict=pair[0], ul_feed_dict=pair[1], auxiliary_model=trajectory, on_step=events.on_lower_step

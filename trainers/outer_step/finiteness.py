@@ -7,6 +7,7 @@ import math
 
 from jboat import functional
 from jboat.outer_step import OuterStep
+from jboat.projections import name_of
 from jboat.trainers.errors import NonFiniteError
 from jboat.trajectory import Trajectory
 import jittor as jt
@@ -39,6 +40,11 @@ def lower_loop_failure(operator: str, step: int, lower_loss: float, trajectory: 
     if failure is None:
         return None
     inner_step = next((k for k in range(1, last) if not finite(trajectory.parameters(k))), last)
+    if trajectory.projection is not None and not finite(trajectory.parameters(inner_step)):
+        before = [trajectory.parameters(inner_step - 1), trajectory.unprojected(inner_step - 1)]
+        if all(finite(values) for values in before):
+            what = f"ll_projection ({name_of(trajectory.projection)}) returned what is not finite"
+            return NonFiniteError(what, operator=operator, step=step, inner_step=inner_step)
     return failure if inner_step == last else _not_finite(operator, step, inner_step)
 
 

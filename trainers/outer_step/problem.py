@@ -10,6 +10,7 @@ from typing import Any
 from jboat import functional, levels, registry, running_statistics
 from jboat.chain_plan import ChainPlan, StepOptions
 from jboat.levels import Objective
+from jboat.projections import Projection
 from jboat.trajectory import Trajectory
 import jittor as jt
 
@@ -37,6 +38,8 @@ class Problem:
     lower_iters: int
     sections: dict[str, dict[str, Any]]
     gda_loss: Objective | None = None
+    ll_projection: Projection | None = None
+    ul_projection: Projection | None = None
     fo_op: str | None = None
     sl_op: str | None = None
     plan: ChainPlan = field(init=False, repr=False)
@@ -59,6 +62,7 @@ class Problem:
             lower_level_opt=self.ll_optimizer,
             upper_level_opt=self.ul_optimizer,
             gda_loss=self.gda_loss,
+            ll_projection=self.ll_projection,
             chain_plan=self.plan,
             chain_options=self.options,
         )
