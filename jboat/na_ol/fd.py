@@ -31,7 +31,7 @@ class FDOptions:
     through_optimizer: bool = False
 
     def __post_init__(self) -> None:
-        switch("FD", "through_optimizer", self.through_optimizer)
+        switch(type(self).__name__.removesuffix("Options"), "through_optimizer", self.through_optimizer)
         if not self.r > 0.0:
             raise ValueError(f"solver_config['FD']['r'] must be positive, got {self.r}")
 

@@ -43,7 +43,7 @@ class NYSOptions:
             raise ValueError(f"rho of NYS must be a positive finite number, got {self.rho}")
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ValueError(f"seed of NYS must be an integer >= 0, got {self.seed!r}")
-        switch("NYS", "through_optimizer", self.through_optimizer)
+        switch(type(self).__name__.removesuffix("Options"), "through_optimizer", self.through_optimizer)
 
 
 @register_operator(
