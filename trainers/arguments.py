@@ -37,6 +37,20 @@ def positive_integer(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be at least 1, got {value}")
 
 
+def dev_steps(fast_dev_run: Any) -> int:
+    """How many outer steps ``fast_dev_run`` asks for; 0 for a run that is none.
+
+    Raises:
+        TypeError: if it is neither a bool nor an integer.
+        ValueError: for a negative number.
+    """
+    if isinstance(fast_dev_run, bool) or fast_dev_run is None:
+        return int(bool(fast_dev_run))
+    if fast_dev_run != 0:
+        positive_integer("fast_dev_run", fast_dev_run)
+    return int(fast_dev_run)
+
+
 def metric_names(metrics: Mapping[str, Any]) -> None:
     """Refuse a metric that would stand in the place of the upper loss.
 

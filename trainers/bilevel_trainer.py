@@ -24,7 +24,7 @@ from jboat.trainers import device as devices
 from jboat.trainers.callback_list import CallbackList, with_default_loggers
 from jboat.trainers.configuration import build, description
 from jboat.trainers.data.loaders import batch_size, check_loader
-from jboat.trainers.dev_run import dev_run, steps_of
+from jboat.trainers.dev_run import dev_run
 from jboat.trainers.device_scope import device_scope
 from jboat.trainers.evaluation import UnknownSize, evaluation_mode, weighted_means
 from jboat.trainers.fit_call import FitCall
@@ -421,7 +421,7 @@ class BilevelTrainer:
             limit_batches=limit_batches,
         )
         call.check(self)
-        dev_steps = steps_of(fast_dev_run)
+        dev_steps = arguments.dev_steps(fast_dev_run)
         self._levels.check()
         self._fitting = True
         try:

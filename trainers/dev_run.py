@@ -7,9 +7,8 @@ from contextlib import contextmanager
 import logging
 from pathlib import Path
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from jboat.trainers import arguments
 from jboat.trainers.fit_call import FitCall
 from jboat.trainers.history import History
 from jboat.trainers.history_recorder import HistoryRecorder
@@ -20,20 +19,6 @@ if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
 
 logger = logging.getLogger("jboat")
-
-
-def steps_of(fast_dev_run: Any) -> int:
-    """How many outer steps ``fast_dev_run`` asks for; 0 for a run that is none.
-
-    Raises:
-        TypeError: if it is neither a bool nor an integer.
-        ValueError: for a negative number.
-    """
-    if isinstance(fast_dev_run, bool) or fast_dev_run is None:
-        return int(bool(fast_dev_run))
-    if fast_dev_run != 0:
-        arguments.positive_integer("fast_dev_run", fast_dev_run)
-    return int(fast_dev_run)
 
 
 def dev_run(

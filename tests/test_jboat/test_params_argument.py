@@ -3,7 +3,7 @@
 import copy
 import pickle
 
-from jboat import lower_objective
+from jboat import levels
 import jittor as jt
 from jittor import nn
 import numpy as np
@@ -28,7 +28,7 @@ def called(objective, model):
     def with_params(batch, ul_model, ll_model, params):
         return objective(ll_model, params)
 
-    return lower_objective.call(with_params, {}, None, model, parameters=[model.value])
+    return levels.call(with_params, {}, None, model, parameters=[model.value])
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -38,6 +38,20 @@ def test_every_argument_of_fit_may_stand_in_a_file():
     assert set(IN_FIT) == {*FIT, *build.LOADERS}
 
 
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"limit_batches": 3, "fast_dev_run": True}, None),
+        ({"fast_dev_run": 2}, None),
+        ({"limit_batches": 0}, "fit.limit_batches must be at least 1, got 0"),
+        ({"fast_dev_run": -1}, "fit.fast_dev_run must be at least 1, got -1"),
+        ({"fast_dev_run": "yes"}, "fit.fast_dev_run must be an integer >= 1, got 'yes'"),
+    ],
+)
+def test_a_short_run_may_be_asked_for_in_a_file(given, fault):
+    assert plain_settings.errors({"fit": given}) == ([] if fault is None else [fault])
+
+
 @pytest.mark.parametrize("name", CHOICES)
 def test_choices(name):
     valid = f"{name} must be one of {', '.join(map(repr, CHOICES[name]))}"

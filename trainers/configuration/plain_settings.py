@@ -26,7 +26,16 @@ PLAIN = {
     "device": str,
     "deterministic": bool,
 }
-FIT = ("max_epochs", "max_steps", "max_time", "val_every", "resume_from", "check_second_order")
+FIT = (
+    "max_epochs",
+    "max_steps",
+    "max_time",
+    "val_every",
+    "resume_from",
+    "check_second_order",
+    "limit_batches",
+    "fast_dev_run",
+)
 TABLES = ("solver_config", "metrics", "fit")
 
 
@@ -97,6 +106,9 @@ def _fit_errors(config: Mapping[str, Any]) -> list[str]:
     for key, kind in (("resume_from", str), ("check_second_order", bool)):
         if given.get(key) is not None and not isinstance(given[key], kind):
             found.append(f"'fit.{key}' must be {_described(kind)}, got {given[key]!r}")
+    if given.get("limit_batches") is not None:
+        found += [f"fit.{e}" for e in _complaints(arguments.positive_integer, "limit_batches", given["limit_batches"])]
+    found += [f"fit.{error}" for error in _complaints(arguments.dev_steps, given.get("fast_dev_run"))]
     source = given.get("resume_from")
     if source in ("last", "best") and not _saves(config.get("callbacks")):
         found.append(f"'fit.resume_from' = {source!r} needs a ModelCheckpoint among the callbacks")
