@@ -26,7 +26,17 @@ PLAIN = {
     "device": str,
     "deterministic": bool,
 }
-FIT = ("max_epochs", "max_steps", "max_time", "val_every", "resume_from", "check_second_order")
+FIT = (
+    "max_epochs",
+    "max_steps",
+    "max_time",
+    "val_every",
+    "resume_from",
+    "check_second_order",
+    "limit_batches",
+    "fast_dev_run",
+    "progress",
+)
 TABLES = ("solver_config", "metrics", "fit")
 
 
