@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import os
 from pathlib import Path
 import time
@@ -28,6 +28,7 @@ class EventFile:
         suffix = f".{time.time_ns()}.{os.getpid()}"  # TensorBoard reads files in the order of their names
         self._writer = EventsWriter(str(folder / "events"), suffix)
         self.path = Path(self._writer._file_name)
+        self._end: Summary | None = None
 
     def start_session(self, step: int) -> None:
         """Tell TensorBoard to forget what other files say from this step on."""
@@ -45,6 +46,24 @@ class EventFile:
     def histogram(self, step: int, tag: str, values: np.ndarray) -> None:
         """Write the histogram of an array's entries."""
         self._write(time.time(), step, summary.histogram(tag, values, bins="auto"))
+
+    def charts(self, charts: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+        """Say which tags, as regular expressions, share a chart, by group and title."""
+        layout = {
+            group: {title: ["Multiline", list(tags)] for title, tags in of.items()} for group, of in charts.items()
+        }
+        self._write(time.time(), 0, summary.custom_scalars(layout))
+
+    def hyperparameters(self, values: Mapping[str, bool | float | str], tags: Sequence[str]) -> None:
+        """Write an entry of the table of hyperparameters, whose columns are these values and the last of these tags."""
+        experiment, start, self._end = summary.hparams(dict(values), dict.fromkeys(tags, 0.0))
+        self._write(time.time(), 0, experiment)
+        self._write(time.time(), 0, start)
+
+    def end_hyperparameters(self) -> None:
+        """Say that the entry's run has ended."""
+        if self._end is not None:
+            self._write(time.time(), 0, self._end)
 
     def flush(self) -> None:
         """Bring what was written to the file."""

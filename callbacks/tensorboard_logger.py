@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import json
 import os
 from pathlib import Path
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 class TensorBoardLogger(Callback):
     """Every metric as a scalar against the outer step, the configuration and the summary as text; more on request.
 
-    Metrics are in the groups ``train``, ``val`` (evaluations) and ``wall_seconds`` (the times).
+    ``loss/ul_loss`` comes first, with ``loss/val_ul_loss`` beside it; the other metrics are in the groups ``train``,
+    ``val`` (evaluations), ``wall_seconds`` (times) and ``wall_shares`` (StepTimer's). The tab of custom scalars has one
+    chart for each metric with its evaluation, the tab of hyperparameters the configuration and the final numbers.
 
     A run that goes on, by another ``fit`` or from a checkpoint, opens another event file in the folder, which tells
     TensorBoard to forget what lies after the step it starts from and repeats the scalars that a killed run had not
@@ -128,6 +132,9 @@ class TensorBoardLogger(Callback):
         if self._file is not None:
             self._file.text(state.step, "configuration", f"```\n{configuration}\n```")
             self._file.text(state.step, "summary", f"```\n{trainer.summary()}\n```")
+            self._file.charts(_charts(state))
+            metrics = ["ul_loss", "ll_loss", *(state.evaluation_metrics or ())]
+            self._file.hyperparameters(_flat(trainer.configuration()), [_tag(name) for name in metrics])
         self._logged = state.step
         self._flush()
 
@@ -161,6 +168,7 @@ class TensorBoardLogger(Callback):
             try:
                 self._keep_late()
                 self._flush()
+                self._file.end_hyperparameters()
             finally:
                 file, self._file = self._file, None
                 with naming(file.path):
@@ -204,8 +212,37 @@ class TensorBoardLogger(Callback):
 
 
 def _tag(name: str) -> str:
-    """TensorBoard groups tags by what precedes the slash, in alphabetical order: losses first, times last."""
-    for prefix, group in (("val_", "val"), ("time_", "wall_seconds")):
+    """TensorBoard groups tags by what precedes the slash, in alphabetical order: the upper loss first, times last."""
+    if name in ("ul_loss", "val_ul_loss"):
+        return f"loss/{name}"
+    for prefix, group in (("val_", "val"), ("time_", "wall_seconds"), ("share_", "wall_shares")):
         if name.startswith(prefix):
             return f"{group}/{name.removeprefix(prefix)}"
     return f"train/{name}"
+
+
+def _charts(state: TrainerState) -> dict[str, dict[str, list[str]]]:
+    """Tags, as regular expressions, by group and chart: what a step and an evaluation measure alike in one."""
+    evaluated = [name.removeprefix("val_") for name in state.evaluation_metrics or () if name != "val_ul_loss"]
+    both = {name: [rf"(train|val)/{re.escape(name)}"] for name in evaluated}
+    losses = {"ul_loss": ["loss/(val_)?ul_loss"], "ll_loss": ["train/ll_loss"]}
+    return {
+        "losses": losses,
+        **({"training and evaluation": both} if both else {}),
+        "hypergradient": {"norm": ["train/hypergradient_norm"], "learning rates": ["train/(ll|ul)_lr"]},
+        "time": {"seconds": ["wall_seconds/.*"], "shares": ["wall_shares/.*"]},
+    }
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, bool | float | str]:
+    """Nested tables as one, with dotted names."""
+    flat: dict[str, bool | float | str] = {}
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{name}."))
+        elif isinstance(value, (list, tuple)):
+            flat[name] = ", ".join(str(entry) for entry in value)
+        elif value is not None:
+            flat[name] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return flat

@@ -199,8 +199,9 @@ class BilevelTrainer:
             fo_op=fo_op,
             sl_op=sl_op,
         )
-        given = with_default_loggers(list(callbacks), self.logger_dir)
-        self.callbacks = CallbackList([HistoryRecorder(), *given], self.logger_dir)
+        own = list(callbacks)
+        given = [HistoryRecorder(), *with_default_loggers(own, self.logger_dir)]
+        self.callbacks = CallbackList(given, self.logger_dir, own)
         self.state = TrainerState()
         self.history = History()
         self.current_run = Run(self, problem, rule)
@@ -367,6 +368,7 @@ class BilevelTrainer:
         check_second_order: bool = True,
         limit_batches: int | None = None,
         fast_dev_run: bool | int = False,
+        progress: bool | None = None,
     ) -> History:
         """Train; ``fit`` may be called again to go on.
 
@@ -391,6 +393,8 @@ class BilevelTrainer:
                 batches, a checkpoint, the end of an epoch, every callback, whose files go into a temporary folder. A
                 warning says what ran. Limits and ``resume_from`` are not looked at, and the trainer is as it was
                 afterwards.
+            progress: whether to show a ProgressBar though none is among the callbacks; None for a terminal or notebook
+                alone, unless a logger is among them. True shows plain lines where there is no terminal.
 
         Returns:
             The history: one row an outer step of this trainer; with ``fast_dev_run`` the rows of these steps alone.
@@ -419,6 +423,7 @@ class BilevelTrainer:
             resume_from=resume_from,
             check_second_order=check_second_order,
             limit_batches=limit_batches,
+            progress=progress,
         )
         call.check(self)
         dev_steps = arguments.dev_steps(fast_dev_run)

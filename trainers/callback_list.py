@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+import copy
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jboat.backend import ranks
 from jboat.callbacks.callback import HOOKS, Callback
 from jboat.callbacks.csv_logger import CSVLogger
+from jboat.callbacks.progress_bar import ProgressBar
 from jboat.callbacks.row_logger import RowLogger
 from jboat.callbacks.tensorboard_logger import TensorBoardLogger
 from jboat.trainers.trainer_state import TrainerState
@@ -31,14 +33,28 @@ class CallbackList:
     Args:
         callbacks: the callbacks.
         logger_dir: where those write that are given no folder.
+        own: those of them that the user has given; by default all.
+
+    Attributes:
+        callbacks: all of them, in the order in which they are called.
+        show_bar: whether the user has given a ProgressBar.
+        show_themselves: whether the user has given anything that shows how the run goes, a logger included.
 
     Raises:
         TypeError: if one is not a Callback.
         ValueError: if two have the same key and write to the same folder.
     """
 
-    def __init__(self, callbacks: Iterable[Callback], logger_dir: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        callbacks: Iterable[Callback],
+        logger_dir: str | os.PathLike[str] | None = None,
+        own: Sequence[Callback] | None = None,
+    ) -> None:
         given = list(callbacks)
+        theirs = given if own is None else own
+        self.show_bar = any(isinstance(c, ProgressBar) for c in theirs)
+        self.show_themselves = self.show_bar or any(isinstance(c, (RowLogger, TensorBoardLogger)) for c in theirs)
         for callback in given:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks must hold jboat.callbacks.Callback objects, got {callback!r}")
@@ -58,6 +74,15 @@ class CallbackList:
     def by_key(self) -> dict[str, Callback]:
         """The callbacks by key; of those with the same key and other folders, the second has ``#2`` behind it."""
         return dict(zip(self._keys, self.callbacks, strict=True))
+
+    def with_display(self, display: Callback) -> CallbackList:
+        """The same with a callback that only shows something, and that no checkpoint knows of."""
+        more = copy.copy(self)
+        hooks = {hook for hook in HOOKS if _overrides(display, hook)}
+        more._listeners = {h: [*cs, *([display] if h in hooks else [])] for h, cs in self._listeners.items()}
+        called = hooks if ranks.rank() == 0 else set()
+        more._called = {h: [*cs, *([display] if h in called else [])] for h, cs in self._called.items()}
+        return more
 
     def call(self, hook: str, trainer: BilevelTrainer, state: TrainerState, *extra: Any) -> None:
         """Call one hook of every callback that has it; of those that write, on rank 0 alone."""

@@ -11,6 +11,7 @@ from jboat.trainers import arguments, rehearsal
 from jboat.trainers.data.loaders import check_fixed
 from jboat.trainers.device_scope import device_scope
 from jboat.trainers.fit_loop import FitLoop
+from jboat.trainers.progress import shown
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
@@ -34,6 +35,7 @@ class FitCall:
     resume_from: str | Path | None
     check_second_order: bool
     limit_batches: int | None
+    progress: bool | None
     limit_val_batches: int | None = None
     end_pass: bool = False
 
@@ -52,6 +54,8 @@ class FitCall:
         arguments.fit_arguments(*self.loaders, *limits)
         if self.limit_batches is not None:
             arguments.positive_integer("limit_batches", self.limit_batches)
+        if self.progress is not None and not isinstance(self.progress, bool):
+            raise TypeError(f"progress must be True, False or None, got {self.progress!r}")
         method = trainer.current_run.method
         if method.needs_fixed_batches:
             check_fixed(self.loaders[0], "ll_loader", method.name)
@@ -76,5 +80,5 @@ class FitCall:
             limits=(self.limit_batches, self.limit_batches, self.limit_val_batches or self.limit_batches),
             end_pass=self.end_pass,
         )
-        with device_scope(trainer.device):
+        with device_scope(trainer.device), shown(trainer, self.progress):
             loop.run(max_epochs=max_epochs, max_steps=max_steps, max_time=self.max_time, resume_from=self.resume_from)

@@ -9,10 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from jboat.trainers import history_picture
 from jboat.trainers.persistence.atomic_file import atomic_file
 import numpy as np
-
-_PLOTTED = ("ll_loss", "ul_loss", "hypergradient_norm", "val_")
 
 
 class History:
@@ -96,7 +95,9 @@ class History:
         return Path(path)
 
     def plot(self, path: str | os.PathLike[str], metrics: Sequence[str] | None = None) -> Path:
-        """Draw metrics against the outer step, one panel each, and save the picture.
+        """Draw metrics against the outer step and save the picture.
+
+        Each has a panel, in several rows where there are many; ``val_...`` lies over the metric that it evaluates.
 
         Args:
             path: the picture; its ending chooses the format.
@@ -106,20 +107,10 @@ class History:
             ImportError: without matplotlib, which the extra ``jboat-trainer[plot]`` installs.
             KeyError: if no row has a metric.
         """
-        from matplotlib.figure import Figure
-
-        chosen = list(metrics) if metrics is not None else [n for n in self.names() if n.startswith(_PLOTTED)]
-        figure = Figure(figsize=(4.5 * max(1, len(chosen)), 3.2), layout="constrained")
-        for position, name in enumerate(chosen, start=1):
-            values = self[name]
-            axes = figure.add_subplot(1, len(chosen), position)
-            axes.plot([row["step"] for row in self.rows if name in row], values)
-            axes.set_xlabel("outer step")
-            axes.set_title(name.replace("_", " "))
-            axes.grid(alpha=0.3)
-        with atomic_file(path, "wb") as file:
-            figure.savefig(file, format=Path(path).suffix.lstrip(".") or "png")
-        return Path(path)
+        names = history_picture.chosen(self.names()) if metrics is None else list(metrics)
+        for name in names:
+            self[name]
+        return history_picture.draw(self.rows, names, path)
 
 
 def _require_column(name: str, there: Any, values: Any, length: int) -> None:

@@ -41,7 +41,7 @@ class Run:
 
     Callbacks may read ``pairs``, ``loaded_from`` and the name of the ``method``, and call :meth:`failure_of`,
     :meth:`value`, :meth:`unrolled_value`, :meth:`lower_gradient_norm`, :meth:`measured_values`,
-    :meth:`folder_for` and :meth:`evaluates_after`. The rest is the trainer's own.
+    :meth:`folder_for`, :meth:`steps_per_epoch` and :meth:`evaluates_after`. The rest is the trainer's own.
 
     Args:
         trainer: whose run it is.
@@ -153,6 +153,18 @@ class Run:
         values = {id(variable): value for variable, value in self.measured or []}
         named = checkpoint.variables(self._trainer).items()
         return {name: values.get(id(v), v).numpy().copy() for name, v in named}
+
+    def steps_per_epoch(self) -> float | None:
+        """Outer steps in a pass over the lower loader, on the average; None where its length is not known."""
+        loop = self.resumption.loop
+        streams = None if loop is None else loop.streams
+        if streams is None or streams.ll.length is None:
+            return None
+        trainer, method = self._trainer, self.method
+        draws = trainer.accumulate * (trainer.lower_iters if trainer.lower_batches == "fresh" else 1)
+        if method.takes_lists:
+            draws = method.batches(trainer.state.step + 1, streams.lengths, self.auxiliary).lower
+        return max(1.0, streams.ll.length / draws)
 
     def folder_for(self, folder: Path) -> Path:
         """Where a callback writes that was told to write into ``folder``: there, or aside in a trial run."""

@@ -11,11 +11,11 @@ def make(folder, *callbacks, every=1, **logger):
     return small_trainers.make(TensorBoardLogger(folder, **logger), saver, *callbacks)
 
 
-def scalars(folder, tag="train/ul_loss"):
+def scalars(folder, tag="loss/ul_loss"):
     return EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload().Scalars(tag)
 
 
-def steps(folder, tag="train/ul_loss"):
+def steps(folder, tag="loss/ul_loss"):
     return [event.step for event in scalars(folder, tag)]
 
 
@@ -43,7 +43,7 @@ def test_steps_that_are_repeated_are_shown_once(flush_seconds, tmp_path):
     assert [(e.step, e.value) for e in scalars(tmp_path)] == [
         (row["step"], pytest.approx(row["ul_loss"])) for row in history
     ]
-    assert steps(tmp_path, "val/ul_loss") == [2, 4, 6, 8]
+    assert steps(tmp_path, "loss/val_ul_loss") == [2, 4, 6, 8]
 
 
 def test_what_a_killed_run_had_not_written_is_not_missing(tmp_path):
@@ -63,7 +63,7 @@ def test_what_a_killed_run_had_not_written_is_not_missing(tmp_path):
     assert steps(tmp_path) == [1, 2, 3, 4]  # the last checkpoint is of step 4
     resumed = make(tmp_path, every=2, flush_seconds=1e9)
     history = resumed.fit({}, {}, max_steps=8, val_loader={}, val_every=1, resume_from="last")
-    assert steps(tmp_path) == steps(tmp_path, "val/ul_loss") == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert steps(tmp_path) == steps(tmp_path, "loss/val_ul_loss") == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [e.value for e in scalars(tmp_path)] == pytest.approx(history["ul_loss"])
 
 
@@ -77,9 +77,9 @@ def test_an_evaluation_that_is_made_up_for_is_shown_once(tmp_path):
     crash.rank = 3
     with pytest.raises(CrashError):  # the checkpoint of step 4 is there, and its evaluation has been logged
         make(tmp_path, crash, **logger).fit({}, {}, max_steps=6, val_loader={}, val_every=2)
-    assert steps(tmp_path, "val/ul_loss") == [2, 4]
+    assert steps(tmp_path, "loss/val_ul_loss") == [2, 4]
     make(tmp_path, **logger).fit({}, {}, max_steps=6, val_loader={}, val_every=2, resume_from="last")
-    assert steps(tmp_path, "val/ul_loss") == [2, 4, 6]
+    assert steps(tmp_path, "loss/val_ul_loss") == [2, 4, 6]
     assert steps(tmp_path) == [1, 2, 3, 4, 5, 6]
 
 

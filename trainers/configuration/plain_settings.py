@@ -35,6 +35,7 @@ FIT = (
     "check_second_order",
     "limit_batches",
     "fast_dev_run",
+    "progress",
 )
 TABLES = ("solver_config", "metrics", "fit")
 
