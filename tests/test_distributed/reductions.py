@@ -1,14 +1,16 @@
 """What ranks tell each other; run by several under ``mpirun``, with a folder for what each of them finds."""
 
+import gc
 import json
 from pathlib import Path
 import sys
 
-from jboat import autodiff
+from jboat import BilevelTrainer, autodiff, levels
 from jboat.backend import ranks, replicated
 import jittor as jt
 import numpy as np
 from problems import Point
+from test_distributed.sampled import SampledQuadratic
 
 RANK, SIZE = ranks.rank(), ranks.size()
 
@@ -93,6 +95,48 @@ def executed():
     return {"run": runs, "counted": counted}
 
 
+def alive():
+    """How many Vars are alive after some steps, and after more."""
+    quadratic, found = SampledQuadratic(), []
+    ul_model, ll_model = quadratic.models()
+    trainer = BilevelTrainer(
+        ll_model,
+        ul_model,
+        quadratic.f,
+        quadratic.F,
+        ll_optimizer=jt.optim.SGD(ll_model.parameters(), 0.1, momentum=0.9),
+        ul_optimizer=jt.optim.SGD(ul_model.parameters(), 0.01),
+        lower_iters=3,
+    )
+    for _ in range(3):
+        trainer.fit(*quadratic.batches(), max_steps=5)
+        gc.collect()
+        found.append(jt.number_of_lived_vars())
+    return {"alive": found[1:]}
+
+
+def unequal():
+    """What a gda_loss of two batches with unequal shares says."""
+    model, upper = Point([1.0]), Point([2.0])
+    one, other = (ranks.Shard({}, [(rank + k) / total for rank in range(SIZE)]) for k, total in ((1, 3.0), (0, 1.0)))
+    try:
+        levels.call(lambda *_: model(), one, other, upper, model, parameters=[model.value])
+    except ValueError as error:
+        return {"says": str(error)}
+    return {}
+
+
+def returned_itself():
+    """An objective that returns the variable itself; the mean over ranks of what weighs them."""
+    model, upper = Point([3.0]), Point([2.0])
+    weights = [(rank + 1) / (SIZE * (SIZE + 1) / 2) for rank in range(SIZE)]
+    batch = ranks.Shard({"scale": float(RANK + 1)}, weights)
+    one = levels.call(lambda b, u, m: m.value, batch, upper, model, parameters=[model.value])
+    scaled = levels.call(lambda b, u, m: m() * u() * b["scale"], batch, upper, model, parameters=[model.value])
+    by = autodiff.grad(scaled, [upper.value, model.value])
+    return {"one": one.item(), "scaled": scaled.item(), "by": [v.item() for v in by], "kept": model.value.item()}
+
+
 if __name__ == "__main__":
-    CASES = (numbers, variables, derivatives, traffic, executed)
+    CASES = (numbers, variables, derivatives, traffic, executed, alive, unequal, returned_itself)
     Path(sys.argv[1], f"{RANK}.json").write_text(json.dumps({case.__name__: case() for case in CASES}))

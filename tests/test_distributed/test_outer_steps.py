@@ -154,7 +154,7 @@ REDUCTIONS = {
     "CG": K + UPPER + 1 + 1,  # and each iteration's product
     "CG, GDA": K + UPPER + 1 + 1,
     "NS": K + UPPER + 1 + 1,
-    "NYS": K + UPPER + 1 + 9 + 1,
+    "NYS": K + UPPER + 1 + 1,
     "FD": K + UPPER + 2,
     "IGA": K + UPPER + 2,
     "IAD": K + UPPER + K,

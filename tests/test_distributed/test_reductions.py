@@ -77,3 +77,20 @@ def test_only_what_is_asked_for_is_reduced(found):
 def test_what_is_counted_is_what_jittor_runs(found):
     got = found[1]["executed"]
     assert got["run"] == got["counted"] == 2
+
+
+def test_nothing_is_left_of_a_step(found):
+    before, after = found[1]["alive"]["alive"]
+    assert after == before
+
+
+def test_a_loss_of_two_batches_with_unequal_shares_is_refused(found):
+    assert "unequal shares" in found[1]["unequal"]["says"]
+
+
+def test_means_weigh_the_ranks(found):
+    n, got = found[0], found[1]["returned_itself"]
+    scale = (2 * n + 1) / 3  # the mean of r + 1 where r + 1 is the weight
+    assert (got["one"], got["kept"]) == pytest.approx((3.0, 3.0), rel=1e-6)
+    assert got["scaled"] == pytest.approx(6.0 * scale, rel=1e-6)
+    assert got["by"] == pytest.approx([3.0 * scale, 2.0 * scale], rel=1e-6)
