@@ -97,6 +97,10 @@ CASES = {
     "Vars": lambda: (as_vars(cut(TRAIN, 10)), as_vars([PROBLEM.val]), {}),
     "sized": lambda: (sized(TRAIN, 10), PROBLEM.val, {"ll_objective": per_class}),
     "accumulate": lambda: (cut(TRAIN, 8), cut(PROBLEM.val, 8), {"accumulate": 2}),
+    **{
+        method: lambda method=method: (cut(TRAIN, 10), cut(PROBLEM.val, 8), {"sl_op": method, "lower_iters": 1})
+        for method in ("SOBA", "SABA", "F2SA", "STOCBIO")
+    },
     "checked": lambda: (cut(TRAIN, 10), cut(PROBLEM.val, 8), {"callbacks": checks()}),
     "tasks, checked": lambda: (tasks(TRAIN, 3, 8), tasks(PROBLEM.val, 3, 8), {"callbacks": checks()}),
     "tasks": lambda: (tasks(TRAIN, 3, 8), tasks(PROBLEM.val, 3, 8), {}),
