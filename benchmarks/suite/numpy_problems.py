@@ -72,7 +72,7 @@ class Problem(ABC):
             y = flat.reshape(shape)
             return self.lower_value(x, y, self.lower), self.lower_by_y(x, y, self.lower).ravel()
 
-        options = {"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-9}
+        options = {"maxiter": 2000, "ftol": 1e-14, "gtol": 1e-7}
         return minimize(value, self.y0.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(shape)
 
     def hypergradient(self, x: Array, y: Array) -> Array:
