@@ -4,6 +4,8 @@ import gc
 
 from jboat import BilevelTrainer, NonFiniteError, registry
 from jboat.callbacks import HypergradientCheck, LambdaCallback, LRSchedule, ModelCheckpoint, schedules
+from jboat.sl_ol import SingleLoop
+from jboat.sl_ol.directions import directions
 from jboat.trainers.configuration import plain_settings
 from jboat.trainers.persistence.checkpoint import CheckpointError
 import jittor as jt
@@ -212,11 +214,9 @@ def test_a_configuration_names_it():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_direction_is_the_derivative_of_its_value(method):
-    trainer = make(method, HypergradientCheck(every_n_steps=3, directions=2))
-    trainer.fit(*PROBLEM.loaders(), max_steps=7)
-    checked = [row for row in trainer.history.rows if "hypergradient_verdict" in row]
-    assert checked
-    assert all(row["hypergradient_verdict"] == 1.0 for row in checked)
+    trainer = make(method, HypergradientCheck(every_n_steps=1, directions=2))
+    trainer.fit(*PROBLEM.loaders(), max_steps=6)  # SRBA takes all batches in two of them
+    assert [row["hypergradient_verdict"] for row in trainer.history.rows] == [1.0] * 6
 
 
 def test_directions_of_a_model_with_layers():
@@ -329,6 +329,42 @@ def test_nothing_is_compiled_after_three_steps_and_nothing_piles_up(method, load
     gc.collect()
     jt.gc()
     assert jt.liveness_info()["lived_vars"] <= live
+
+
+def test_two_thousand_steps_leave_no_more_behind_than_two_hundred():
+    trainer = make("SABA")
+    live = []
+    for steps in (200, 2000):
+        trainer.fit(*PROBLEM.loaders(), max_steps=steps, check_second_order=False)
+        gc.collect()
+        jt.gc()
+        live.append(jt.liveness_info()["lived_vars"])
+    assert live[1] <= live[0]
+
+
+def test_a_method_of_the_users_own(own_registry, tmp_path):
+    @registry.register_operator("sl", cost="that of SOBA")
+    class SignedSOBA(SingleLoop):
+        """SOBA with the signs of the direction of x."""
+
+        def estimates(self, lower, upper, point, batches, current_iter, kept):
+            found = directions(lower, upper)
+            return found._replace(x=[(d > 0.0).float32() * 2.0 - 1.0 for d in found.x]), {"seen": lower.by_y}
+
+    through, first, second = (make("SignedSOBA", solver_config={}) for _ in range(3))
+    through.fit(*PROBLEM.loaders(), max_steps=6)
+    first.fit(*PROBLEM.loaders(), max_steps=3)
+    first.save_checkpoint(tmp_path / "three.npz")
+    second.fit(*PROBLEM.loaders(), max_steps=6, resume_from=tmp_path / "three.npz")
+    assert everything(second) == everything(through)
+    assert set(through.auxiliary) == {"v", "seen"}
+    gradient = through.hypergradient(*PROBLEM.full()).gradients[0].numpy()
+    assert set(np.abs(gradient)) == {1.0}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_summary_tells_the_method(method):
+    assert method in str(make(method).summary())
 
 
 def test_all_are_registered():
