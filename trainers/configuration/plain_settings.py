@@ -27,7 +27,7 @@ PLAIN = {
     "deterministic": bool,
 }
 FIT = ("max_epochs", "max_steps", "max_time", "val_every", "resume_from", "check_second_order")
-TABLES = ("solver_config", "metrics", "fit")
+TABLES = ("solver_config", "metrics", "ll_hyperparameters", "fit")
 
 
 def table(config: Mapping[str, Any], key: str) -> dict[str, Any]:
