@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from jboat import autodiff, functional
 from jboat.backend.replicated import LaterSums
+from jboat.learned_hyperparameters import LearnedHyperparameters
 from jboat.optim import OptimizerState, UpdateRule
 from jboat.projections import Projection, applied
 from jboat.step_graphs import StepGraphs, is_small
@@ -36,6 +37,7 @@ class Trajectory:
         remat_every: how many steps are rebuilt at once where graphs were not kept.
         reseed: called with the inner step before it is built, so that a rebuilt step draws the same random numbers.
         projection: applied to the iterate after every step of the optimizer, and a part of the step.
+        learned: those of the optimizer's numbers that the upper model gives.
 
     Attributes:
         upper_statistics: what the upper model's running statistics would be after the lower objective of the first step
@@ -55,6 +57,7 @@ class Trajectory:
         remat_every: int = 1,
         reseed: Callable[[int], None] | None = None,
         projection: Projection | None = None,
+        learned: LearnedHyperparameters | None = None,
     ) -> None:
         self._module = module
         self._variables = list(variables)
@@ -63,6 +66,7 @@ class Trajectory:
         self._hyperparameters = self._rule.hyperparameters()
         self._reseed = reseed
         self._projection = projection
+        self._learned = learned
         y_0 = functional.cut(variables if initial is None else initial)
         self._start = self._rule.fresh_state(y_0) if state is None else state
         self._objectives: list[StepObjective] = []
@@ -229,7 +233,8 @@ class Trajectory:
     def _moved(
         self, parameters: Sequence[jt.Var], gradients: Sequence[jt.Var], state: OptimizerState
     ) -> tuple[list[jt.Var], OptimizerState]:
-        moved, new_state = self._rule.update(parameters, gradients, state, self._hyperparameters)
+        learned = None if self._learned is None else self._learned.values()
+        moved, new_state = self._rule.update(parameters, gradients, state, self._hyperparameters, learned=learned)
         if self._projection is not None:
             moved = applied(self._projection, moved, "ll_projection")
         return moved, new_state
@@ -268,7 +273,7 @@ class Trajectory:
     @property
     def steps_depend_on_x(self) -> bool:
         """Whether a step may depend on x by more than the gradient of phi."""
-        return self._projection is not None
+        return self._projection is not None or self._learned is not None
 
     def unprojected(self, step: int) -> list[jt.Var]:
         """Where the step from an iterate led before it was projected, computed once more."""

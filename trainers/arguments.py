@@ -308,3 +308,26 @@ def lower_step_is_seen(argument: str, plan: ChainPlan, solver_config: Mapping[st
         f"{argument}: {last.name} does not see it, since it differentiates no step of the lower optimizer; {mend}take "
         "RAD, RGT before RAD, or FD with through_optimizer"
     )
+
+
+def learned_are_seen(plan: ChainPlan, solver_config: Mapping[str, Any], single: str | None) -> None:
+    """Require a chain that differentiates the lower optimizer's steps by the optimizer's numbers.
+
+    Raises:
+        ValueError: if it does not, naming the operator.
+    """
+    argument = "ll_hyperparameters"
+    if single is not None:
+        raise ValueError(f"{argument}: {single} does not see them, since it differentiates no step; take RAD")
+    if plan.initializer is not None:
+        raise ValueError(
+            f"{argument}: {plan.initializer.name} does not see them, since its hypergradient is that of the "
+            "initialisation, which x is; take RAD"
+        )
+    last = plan.operators[-1]
+    if plan.has_lower_loop and last.upper.solves_with_hessian:
+        raise ValueError(
+            f"{argument}: {last.name} does not see them, since it differentiates where the lower steps lead and "
+            "not the steps; take RAD, RGT before RAD, or FD with through_optimizer"
+        )
+    lower_step_is_seen(argument, plan, solver_config)

@@ -14,6 +14,7 @@ from jboat.backend.rank_failures import failing_together
 from jboat.callbacks.callback import Callback
 import jboat.fo_ol
 import jboat.gm_ol
+from jboat.learned_hyperparameters import HyperparameterFunction, LearnedHyperparameters
 from jboat.levels import Objective
 import jboat.na_ol
 from jboat.optim import UpdateRule
@@ -75,6 +76,10 @@ class BilevelTrainer:
             that takes the lower-level variables as a list of Vars and returns them projected. A lower loop is
             differentiated through it.
         ul_projection: the same of the upper level, after each step of ``ul_optimizer``.
+        ll_hyperparameters: those of the lower optimizer's numbers that the upper level learns, each a function of the
+            upper model: ``{"lr": lambda m: m.log_lr.exp()}``, also ``"momentum"``, ``"weight_decay"`` and ``"betas"``.
+            It returns a Var of one number, or one per lower-level variable; see
+            :class:`jboat.learned_hyperparameters.LearnedHyperparameters`.
         ll_var: lower-level variables; by default those of ``ll_model`` that ``ll_optimizer`` holds.
         ul_var: upper-level variables; by default those of ``ul_model`` that ``ul_optimizer`` holds.
         warm_start: whether a lower loop starts where the last one ended, or from the initial y_0. DI and IAD have
@@ -121,6 +126,7 @@ class BilevelTrainer:
         gda_loss: Objective | None = None,
         ll_projection: Projection | None = None,
         ul_projection: Projection | None = None,
+        ll_hyperparameters: Mapping[str, HyperparameterFunction] | None = None,
         ll_var: Sequence[jt.Var] | None = None,
         ul_var: Sequence[jt.Var] | None = None,
         warm_start: bool = True,
@@ -168,6 +174,10 @@ class BilevelTrainer:
         if plan.initializer is not None:
             arguments.same_structure(plan.initializer.name, self.ll_var, self.ul_var)
         rule = UpdateRule(self.ll_optimizer, self.ll_var)
+        learned = None
+        if ll_hyperparameters is not None:
+            arguments.learned_are_seen(plan, sections, single)
+            learned = LearnedHyperparameters(ll_hyperparameters, ul_model, rule)
         self.solver_config = {name: dict(section) for name, section in sections.items()}
         self.lower_iters = int(lower_iters)
         self.warm_start = warm_start
@@ -196,6 +206,7 @@ class BilevelTrainer:
             gda_loss=gda_loss or getattr(self, "gda_loss", None),
             ll_projection=ll_projection,
             ul_projection=ul_projection,
+            learned=learned,
             fo_op=fo_op,
             sl_op=sl_op,
         )

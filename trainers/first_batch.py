@@ -96,6 +96,8 @@ def check_first_batch(method: OuterMethod, pair: Pair, initial: Sequence[jt.Var]
         ):
             if projection is not None:
                 applied(projection, functional.detached(variables), argument)
+        if problem.learned is not None:
+            problem.learned.values()
         if not watch:
             return
         if found.fatal:

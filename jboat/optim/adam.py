@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
+from jboat.optim.numbers import is_zero, root
 from jboat.optim.rule import Hyperparameters, Rule, Slots, rule_of_jittors
 from jboat.optim.square_root import square_root
 import jittor as jt
@@ -20,9 +19,9 @@ class AdamRule(Rule):
     def update(self, p: jt.Var, g: jt.Var, slots: Slots, step: int, h: Hyperparameters) -> tuple[jt.Var, Slots]:
         """See :meth:`Rule.update`."""
         b0, b1 = h["betas"]
-        if h["weight_decay"]:
+        if not is_zero(h["weight_decay"]):
             g = p * h["weight_decay"] + g
         mean = b0 * slots[0] + (1 - b0) * g
         square = b1 * slots[1] + (1 - b1) * g * g
-        step_size = h["lr"] * math.sqrt(1 - b1**step) / (1 - b0**step)
+        step_size = h["lr"] * root(1 - b1**step) / (1 - b0**step)
         return p - mean * step_size / (square_root(square) + h["eps"]), (mean, square)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from jboat.optim.adam import AdamRule
+from jboat.optim.numbers import root
 from jboat.optim.rule import Hyperparameters, Rule, Slots, rule_of_jittors
 from jboat.optim.square_root import square_root
 import jittor as jt
@@ -22,6 +21,6 @@ class AdamWRule(Rule):
         b0, b1 = h["betas"]
         mean = b0 * slots[0] + (1 - b0) * g
         square = b1 * slots[1] + (1 - b1) * g * g
-        denominator = square_root(square) / math.sqrt(1 - b1**step) + h["eps"]
+        denominator = square_root(square) / root(1 - b1**step) + h["eps"]
         shrunk = p * (1 - h["lr"] * h["weight_decay"])
         return shrunk - (h["lr"] / (1 - b0**step)) * mean / denominator, (mean, square)

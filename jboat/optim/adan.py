@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import math
 
 from jboat import functional
+from jboat.optim.numbers import root
 from jboat.optim.rule import Hyperparameters, Rule, Slots, rule_of_jittors
 from jboat.optim.square_root import square_root
 import jittor as jt
@@ -38,7 +38,7 @@ class AdanRule(Rule):
         drift = b2 * drift + (1 - b2) * difference
         corrected = difference * b2 + g
         square = b3 * square + (1 - b3) * corrected * corrected
-        root = math.sqrt(1 - b3**step)
-        direction = (h["lr"] * root / (1 - b1**step)) * mean + (h["lr"] * b2 * root / (1 - b2**step)) * drift
-        moved = p - direction / (square_root(square) + h["eps"] * root)
+        scale = root(1 - b3**step)
+        direction = (h["lr"] * scale / (1 - b1**step)) * mean + (h["lr"] * b2 * scale / (1 - b2**step)) * drift
+        moved = p - direction / (square_root(square) + h["eps"] * scale)
         return moved / (1 + h["lr"] * h["weight_decay"]), (mean, square, drift, g)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jboat import functional
+from jboat.optim.numbers import is_zero
 from jboat.optim.rule import Hyperparameters, Rule, Slots, rule_of_jittors
 import jittor as jt
 
@@ -21,7 +22,7 @@ class SGDRule(Rule):
 
     def update(self, p: jt.Var, g: jt.Var, slots: Slots, step: int, h: Hyperparameters) -> tuple[jt.Var, Slots]:
         """See :meth:`Rule.update`."""
-        if h["weight_decay"]:
+        if not is_zero(h["weight_decay"]):
             (g,) = functional.axpy(h["weight_decay"], [p], [g])
         velocity = g if h["dampening"] == 0 else g * (1 - h["dampening"])
         if slots:

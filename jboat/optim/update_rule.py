@@ -93,6 +93,7 @@ class UpdateRule:
         hyperparameters: Sequence[Hyperparameters] | None = None,
         *,
         decay_included: bool = False,
+        learned: Sequence[Hyperparameters] | None = None,
     ) -> tuple[list[jt.Var], OptimizerState]:
         """One optimizer step, differentiable in all arguments.
 
@@ -103,6 +104,8 @@ class UpdateRule:
             hyperparameters: those of each variable, as :meth:`hyperparameters` gave them; by default those in force.
             decay_included: whether ``gradients`` hold the coupled weight decay already, as those of phi do; the rule
                 then adds none.
+            learned: for each variable what takes the place of some of its hyperparameters: Vars of one number, in which
+                the step is differentiable too, and for betas tuples of these.
 
         Returns:
             The new parameters, each of its variable's dtype, and the state after the step.
@@ -113,10 +116,11 @@ class UpdateRule:
             groups = [without[id(h)] for h in groups]
         gradients = functional.of_dtypes(gradients, parameters)
         step = state.step + 1
+        gradients = self._rule.transform_gradients(list(gradients), groups)
+        if learned is not None:
+            groups = [{**h, **own} for h, own in zip(groups, learned, strict=True)]
         moved = [
             self._rule.update(p, g, slots, step, h)
-            for p, g, slots, h in zip(
-                parameters, self._rule.transform_gradients(list(gradients), groups), state.slots, groups, strict=True
-            )
+            for p, g, slots, h in zip(parameters, gradients, state.slots, groups, strict=True)
         ]
         return [p for p, _ in moved], OptimizerState(step, tuple(slots for _, slots in moved))

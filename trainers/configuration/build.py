@@ -111,6 +111,12 @@ def _made(config: Mapping[str, Any], objects: Mapping[str, Any]) -> tuple[dict[s
     for name, value in table(config, "metrics").items():
         metrics[name], faults = parts.function(f"metrics.{name}", value, 3)
         wrong += faults
+    learned = {}
+    for name, value in table(config, "ll_hyperparameters").items():
+        learned[name], faults = parts.function(f"ll_hyperparameters.{name}", value, 1)
+        wrong += faults
+    if learned:
+        made["ll_hyperparameters"] = learned
     made["metrics"], made["solver_config"] = metrics, table(config, "solver_config")
     take("callbacks", parts.callbacks(left.get("callbacks", [])))
     return made, wrong

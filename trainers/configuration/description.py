@@ -21,7 +21,7 @@ def described(trainer: BilevelTrainer) -> dict[str, Any]:
     chains = {"gm_op": list(trainer.gm_op), "na_op": list(trainer.na_op)}
     return {
         **(single or chains),
-        **_projections(trainer),
+        **_parts_of_steps(trainer),
         "lower_iters": trainer.lower_iters,
         "solver_config": copy.deepcopy(trainer.solver_config),
         "ll_model": type(trainer.ll_model).__name__,
@@ -39,11 +39,12 @@ def described(trainer: BilevelTrainer) -> dict[str, Any]:
     }
 
 
-def _projections(trainer: BilevelTrainer) -> dict[str, Any]:
-    """The names of the projections that there are, so that a run without one has the description it always had."""
+def _parts_of_steps(trainer: BilevelTrainer) -> dict[str, Any]:
+    """What lower and upper steps have besides their optimizers; nothing in a run that has none of it."""
     problem = trainer.current_run.problem
     given = {"ll_projection": problem.ll_projection, "ul_projection": problem.ul_projection}
-    return {argument: name_of(p) for argument, p in given.items() if p is not None}
+    names = {argument: name_of(p) for argument, p in given.items() if p is not None}
+    return names if problem.learned is None else {**names, "ll_hyperparameters": sorted(problem.learned.names)}
 
 
 def _described(optimizer: jt.optim.Optimizer) -> dict[str, Any]:

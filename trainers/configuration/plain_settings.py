@@ -37,7 +37,7 @@ FIT = (
     "fast_dev_run",
     "progress",
 )
-TABLES = ("solver_config", "metrics", "fit")
+TABLES = ("solver_config", "metrics", "ll_hyperparameters", "fit")
 
 
 def table(config: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class Chains(OuterMethod):
         """See :class:`OuterMethod`."""
         problem = self.problem
         last_lower = problem.gm_op[-1]
+        learned = {} if problem.learned is None else problem.learned.numbers(start.step)
         events.call("on_lower_loop_start")
         with events.timed("lower"):
             with device_memory.named(last_lower, start.step):
@@ -69,6 +70,7 @@ class Chains(OuterMethod):
         chooses = problem.plan.chooser is not None
         if chooses:
             diagnostics["ptt_index"] = float(lower["max_loss_iter"])
+        diagnostics |= {f"ll_{name}": sum(n) / len(n) for name, n in learned.items() if name != "betas"}
         if problem.plan.aggregator is not None:
             diagnostics["gda_alpha"] = problem.options.weight(0)
         found = OuterStep(
@@ -118,6 +120,7 @@ class Chains(OuterMethod):
             remat_every=problem.options.rebuilt_at_once or 1,
             reseed=start.reseed,
             projection=problem.ll_projection,
+            learned=problem.learned,
         )
         return chain.optimize(
             ll_feed_dict=pair[0], ul_feed_dict=pair[1], auxiliary_model=trajectory, on_step=events.on_lower_step

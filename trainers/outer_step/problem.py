@@ -9,6 +9,7 @@ from typing import Any
 
 from jboat import functional, levels, registry, running_statistics
 from jboat.chain_plan import ChainPlan, StepOptions
+from jboat.learned_hyperparameters import LearnedHyperparameters
 from jboat.levels import Objective
 from jboat.projections import Projection
 from jboat.trajectory import Trajectory
@@ -20,6 +21,7 @@ class Problem:
     """The two levels and the operators that solve them.
 
     Attributes:
+        learned: those of the lower optimizer's numbers that are functions of the upper model.
         plan: what the chains want; that of no operators where another method takes their place.
         config: what the operators read, with the sections as they were when the outer step under way began.
         options: the options that these sections give, made once for the step.
@@ -40,6 +42,7 @@ class Problem:
     gda_loss: Objective | None = None
     ll_projection: Projection | None = None
     ul_projection: Projection | None = None
+    learned: LearnedHyperparameters | None = None
     fo_op: str | None = None
     sl_op: str | None = None
     plan: ChainPlan = field(init=False, repr=False)
