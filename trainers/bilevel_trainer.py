@@ -159,6 +159,7 @@ class BilevelTrainer:
         self.metrics = dict(metrics or {})
         arguments.metric_names(self.metrics)
         self.logger_dir = None if logger_dir is None else Path(logger_dir)
+        arguments.seed(seed)
         self.seed = None if seed is None else int(seed)
         self.device = devices.checked(device)
         self.deterministic = deterministic
@@ -183,7 +184,7 @@ class BilevelTrainer:
         self.state = TrainerState()
         self.history = History()
         self.current_run = Run(self, problem, rule)
-        self._fitting = False
+        self._loop: FitLoop | None = None  # that of the ``fit`` under way
         self._unknown_size = UnknownSize()
         self._configuration = description.described(self)
 
@@ -356,7 +357,7 @@ class BilevelTrainer:
             KeyboardInterrupt: at the end of the step under way after a Ctrl-C, checkpoint saved and callbacks closed.
             SystemExit: the same after a SIGTERM; a handler of the user's is called instead. See docs/checkpoints.md.
         """
-        if self._fitting:
+        if self._loop is not None:
             raise RuntimeError(
                 "fit() was called while a fit() of the same trainer is under way; let that one end first"
             )
@@ -366,12 +367,12 @@ class BilevelTrainer:
         max_epochs, max_steps = (None if limit is None else int(limit) for limit in (max_epochs, max_steps))
         self._levels.check()
         loop = FitLoop(self, ll_loader, ul_loader, val_loader, val_every, check_second_order, self._evaluation_metrics)
-        self._fitting = True
+        self._loop = loop
         try:
             with device_scope(self.device):
                 loop.run(max_epochs=max_epochs, max_steps=max_steps, max_time=max_time, resume_from=resume_from)
         finally:
-            self._fitting = False
+            self._loop = None
         return self.history
 
     def save_checkpoint(self, path: str | Path, *, measured: bool = False) -> None:
@@ -395,7 +396,13 @@ class BilevelTrainer:
 
         Raises:
             CheckpointError: if the file is missing, damaged, of a newer format, or of another configuration.
+            RuntimeError: within a ``fit``, but for ``setup``: the step under way would go on with other variables.
         """
+        if self._loop is not None and self.current_run.resumption.loop is self._loop:
+            raise RuntimeError(
+                "load_checkpoint() was called while fit() is under way; load before it, or end it with "
+                "state.request_stop() and call fit(resume_from=...)"
+            )
         checkpoint.load(self, path)
 
     def configuration(self) -> dict[str, Any]:
