@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jboat.callbacks import argument_checks
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.log_folder import log_folder
 
@@ -42,8 +43,8 @@ class CurvePlotter(Callback):
     ) -> None:
         if importlib.util.find_spec("matplotlib") is None:
             raise ImportError("CurvePlotter needs matplotlib: pip install 'jboat-trainer[plot]'")
-        if every_n_epochs is not None and every_n_epochs < 1:
-            raise ValueError(f"every_n_epochs must be at least 1, got {every_n_epochs}")
+        if every_n_epochs is not None:
+            argument_checks.count("every_n_epochs", every_n_epochs)
         self._folder = None if folder is None else Path(folder)
         self._name = name
         self._metrics = metrics

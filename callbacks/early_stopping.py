@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from jboat.callbacks import argument_checks
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.monitor import Mode, Monitor
 from jboat.callbacks.saved_values import is_count, same_kind
@@ -54,10 +55,11 @@ class EarlyStopping(Callback):
         check_finite: bool = True,
         restore_best: bool = False,
     ) -> None:
-        if patience < 1:
-            raise ValueError(f"patience must be at least 1, got {patience}")
         self._monitor = Monitor(monitor, mode, min_delta)
-        self._patience = patience
+        self._patience = argument_checks.count("patience", patience)
+        for name, limit in (("threshold", threshold), ("divergence_threshold", divergence_threshold)):
+            if limit is not None and math.isnan(argument_checks.number(name, limit)):
+                raise ValueError(f"{name} must be a number or None, got nan")
         self._threshold = threshold
         self._divergence_threshold = divergence_threshold
         self._check_finite = check_finite

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from jboat import functional
+from jboat.callbacks import argument_checks
 from jboat.callbacks.callback import Callback
 import jittor as jt
 
@@ -37,12 +38,12 @@ class GradientClipping(Callback):
         if max_norm is max_value is None:
             raise ValueError("give max_norm, max_value or both")
         for name, limit in (("max_norm", max_norm), ("max_value", max_value)):
-            if limit is not None and not limit > 0:
-                raise ValueError(f"{name} must be positive, got {limit}")
+            if limit is not None:
+                argument_checks.positive(name, limit)
         if level not in ("upper", "lower"):
             raise ValueError(f"level must be 'upper' or 'lower', got {level!r}")
-        self._max_norm = max_norm
-        self._max_value = max_value
+        self._max_norm = None if max_norm is None else float(max_norm)
+        self._max_value = None if max_value is None else float(max_value)
         self._level = level
 
     @property

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from jboat.callbacks import argument_checks
 from jboat.callbacks.callback import Callback
 import numpy as np
 
@@ -96,7 +98,8 @@ class HypergradientCheck(Callback):
         tolerance: the relative error up to which a hypergradient is right.
 
     Raises:
-        ValueError: for an argument out of range.
+        TypeError: for an argument that is no number.
+        ValueError: for one out of range.
     """
 
     later_metrics = (
@@ -110,10 +113,16 @@ class HypergradientCheck(Callback):
     def __init__(
         self, every_n_steps: int = 100, directions: int = 4, radius: float = 1e-2, tolerance: float = 0.05
     ) -> None:
+        for name, n in (("every_n_steps", every_n_steps), ("directions", directions)):
+            argument_checks.integer(name, n)
+        for name, size in (("radius", radius), ("tolerance", tolerance)):
+            argument_checks.number(name, size)
         if every_n_steps < 1 or directions < 1:
             raise ValueError(f"every_n_steps and directions must be at least 1, got {every_n_steps} and {directions}")
-        if not (radius > 0.0 and tolerance > 0.0):
-            raise ValueError(f"radius and tolerance must be positive, got {radius} and {tolerance}")
+        if not (0.0 < radius < math.inf and 0.0 < tolerance < math.inf):
+            raise ValueError(
+                f"radius and tolerance must be positive and the radius finite, got {radius} and {tolerance}"
+            )
         self._every = every_n_steps
         self._directions = directions
         self._radius = radius

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jboat.callbacks import argument_checks
 from jboat.callbacks.callback import Callback
 
 if TYPE_CHECKING:
@@ -28,9 +29,7 @@ class LowerGradientNorm(Callback):
     """
 
     def __init__(self, every_n_steps: int = 1) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
-        self._every = every_n_steps
+        self._every = argument_checks.count("every_n_steps", every_n_steps)
         self._found: dict[str, float] = {}
 
     def on_before_upper_step(self, trainer: BilevelTrainer, state: TrainerState, result: HyperGradientResult) -> None:

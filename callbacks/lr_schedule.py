@@ -7,6 +7,7 @@ from itertools import takewhile
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
+from jboat.callbacks import argument_checks
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.monitor import MonitoredMetric
 from jboat.callbacks.saved_values import same_kind
@@ -114,14 +115,15 @@ class LRSchedule(Callback):
         """Set the rate that a function gives.
 
         Raises:
+            TypeError: if it is no number, naming the step.
             ValueError: if it is negative or not finite, naming the step.
         """
         if self._function is None:
             return
         count = state.step if self._per == "step" else state.epoch
-        rate = float(self._function(count))
+        place = f"LRSchedule({self._level}) at {self._per} {count}"
+        rate = argument_checks.scheduled(place, self._function(count))
         if not (math.isfinite(rate) and rate >= 0.0):
-            place = f"LRSchedule({self._level}) at {self._per} {count}"
             raise ValueError(f"{place}: the rate must be a number of at least 0, got {rate}")
         optimizer = self._optimizer(trainer)
         optimizer.lr = rate

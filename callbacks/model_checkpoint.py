@@ -8,7 +8,7 @@ from pathlib import Path
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
-from jboat.callbacks import scored_files
+from jboat.callbacks import argument_checks, scored_files
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.log_folder import log_folder
 from jboat.callbacks.monitor import Mode, Monitor
@@ -77,11 +77,11 @@ class ModelCheckpoint(Callback):
         on_error: Literal["raise", "continue"] = "raise",
     ) -> None:
         for name, value in (("every_n_steps", every_n_steps), ("every_n_epochs", every_n_epochs)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if every_n_seconds is not None and not every_n_seconds > 0:
-            raise ValueError(f"every_n_seconds must be positive, got {every_n_seconds}")
-        if save_top_k < -1:
+            if value is not None:
+                argument_checks.count(name, value)
+        if every_n_seconds is not None:
+            argument_checks.positive("every_n_seconds", every_n_seconds)
+        if argument_checks.integer("save_top_k", save_top_k) < -1:
             raise ValueError(f"save_top_k must be -1 (all) or a number of files, got {save_top_k}")
         if save_top_k == 0 and not save_last:
             raise ValueError("save_top_k=0 with save_last=False would keep no checkpoint at all")

@@ -6,6 +6,7 @@ import logging
 import math
 from typing import TYPE_CHECKING, Literal
 
+from jboat.callbacks import argument_checks
 from jboat.callbacks.lambda_callback import LambdaCallback
 from jboat.spelling import nearest
 
@@ -26,9 +27,14 @@ class MonitoredMetric:
 
     Args:
         name: the metric.
+
+    Raises:
+        TypeError: if the name is no string.
     """
 
     def __init__(self, name: str) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"monitor must be the name of a metric, got {name!r}")
         self.name = name
         self._seen = False
 
@@ -130,10 +136,9 @@ class Monitor(MonitoredMetric):
 
     def __init__(self, name: str, mode: Mode, min_delta: float = 0.0) -> None:
         super().__init__(name)
+        argument_checks.at_least_zero("min_delta", min_delta)
         if mode not in ("min", "max"):
             raise ValueError(f"mode must be 'min' or 'max', got {mode!r}")
-        if not min_delta >= 0.0:
-            raise ValueError(f"min_delta must be at least 0, got {min_delta}")
         self.mode = mode
         self.min_delta = min_delta
         self.best: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Literal
 
+from jboat.callbacks import argument_checks
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.saved_values import is_count
 from jboat.stop_reason import StopReason
@@ -37,10 +38,8 @@ class NaNGuard(Callback):
     def __init__(self, action: Literal["stop", "skip"] = "stop", max_skips: int = 10) -> None:
         if action not in ("stop", "skip"):
             raise ValueError(f"action must be 'stop' or 'skip', got {action!r}")
-        if max_skips < 1:
-            raise ValueError(f"max_skips must be at least 1, got {max_skips}")
         self._action = action
-        self._max_skips = max_skips
+        self._max_skips = argument_checks.count("max_skips", max_skips)
         self._in_a_row = 0
         self.skipped = 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from jboat import registry
+from jboat.callbacks import argument_checks
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.schedules import Schedule
 
@@ -62,13 +63,14 @@ class OptionSchedule(Callback):
         """Set the option for this step.
 
         Raises:
+            TypeError: for a value that is no number, naming the step.
             ValueError: for a value out of range, naming the step.
         """
         count = state.step if self._per == "step" else state.epoch
-        self._value = float(self._schedule(count))
+        self._value = argument_checks.scheduled(f"{type(self).__name__} at {self._per} {count}", self._schedule(count))
         section = {**trainer.solver_config.get(self._section, {}), self.option: self._value}
         try:
-            registry.options({self._section: section}, self._section)
+            registry.check_sections({self._section: section})
         except ValueError as error:
             raise ValueError(f"{type(self).__name__} at {self._per} {count}: {error}") from error
         trainer.solver_config[self._section] = section

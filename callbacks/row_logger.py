@@ -8,6 +8,7 @@ from pathlib import Path
 import time
 from typing import TYPE_CHECKING
 
+from jboat.callbacks import argument_checks
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.log_folder import log_folder
 from jboat.callbacks.write_errors import naming
@@ -42,8 +43,7 @@ class RowLogger(Callback):
     def __init__(
         self, folder: str | os.PathLike[str] | None, name: str, *, times: bool = True, flush_seconds: float = 1.0
     ) -> None:
-        if not flush_seconds >= 0:
-            raise ValueError(f"flush_seconds must be at least 0, got {flush_seconds}")
+        argument_checks.at_least_zero("flush_seconds", flush_seconds)
         self._folder = None if folder is None else Path(folder)
         self._name = name
         self._times = times

@@ -6,6 +6,8 @@ import bisect
 from collections.abc import Callable, Sequence
 import math
 
+from jboat.callbacks import argument_checks
+
 Schedule = Callable[[int], float]
 
 
@@ -45,5 +47,4 @@ def piecewise(values: Sequence[float], boundaries: Sequence[int]) -> Schedule:
 
 
 def _require_steps(steps: int) -> None:
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    argument_checks.count("steps", steps)

@@ -10,6 +10,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
+from jboat.callbacks import argument_checks
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.log_folder import log_folder
 from jboat.callbacks.saved_values import is_count
@@ -60,13 +61,11 @@ class TensorBoardLogger(Callback):
         lower_curves: int = 0,
         flush_seconds: float = 5.0,
     ) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
+        argument_checks.count("every_n_steps", every_n_steps)
         for name, steps in (("histograms", histograms), ("lower_curves", lower_curves)):
-            if steps < 0:
+            if argument_checks.integer(name, steps) < 0:
                 raise ValueError(f"{name} must be a number of steps, or 0 for never, got {steps}")
-        if not flush_seconds >= 0:
-            raise ValueError(f"flush_seconds must be at least 0, got {flush_seconds}")
+        argument_checks.at_least_zero("flush_seconds", flush_seconds)
         self._folder = None if folder is None else Path(folder)
         self._every = every_n_steps
         self._histograms = histograms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+import math
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple
 
@@ -103,6 +104,23 @@ class Operator(NamedTuple):
                     f"register_operator of {self.name}: its capability {name} cannot read its options ({error}); give "
                     f"the class capabilities of its own, whose {name} can, or options that have what this one reads"
                 ) from error
+
+    def refuse_infinite(self, section: Mapping[str, Any]) -> None:
+        """See that the numbers of its own section are finite, but for bounds, which None stands for too, and no bools.
+
+        Raises:
+            TypeError: for True or False where a number belongs.
+            ValueError: for a number that is not finite.
+        """
+        for field in fields(self.options) if self.options is not None else ():
+            value = plain(section.get(field.name))
+            if field.type not in ("float", "int"):
+                continue
+            if isinstance(value, bool):
+                raise TypeError(f"solver_config[{self.name!r}][{field.name!r}] must be a number, got {value}")
+            unbounded = isinstance(field.default, float) and math.isinf(field.default)
+            if isinstance(value, float) and not math.isfinite(value) and not unbounded:
+                raise ValueError(f"solver_config[{self.name!r}][{field.name!r}] must be finite, got {value}")
 
     def misfit(self, section: Any) -> str:
         """Which value of its own section is of a wrong kind, in a sentence; empty where none is."""

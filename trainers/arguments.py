@@ -51,6 +51,16 @@ def dev_steps(fast_dev_run: Any) -> int:
     return int(fast_dev_run)
 
 
+def seed(value: Any) -> None:
+    """Require an integer, or None.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
+        raise TypeError(f"seed must be an integer or None, got {value!r}")
+
+
 def metric_names(metrics: Mapping[str, Any]) -> None:
     """Refuse a metric that would stand in the place of the upper loss.
 

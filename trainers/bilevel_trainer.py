@@ -187,6 +187,7 @@ class BilevelTrainer:
         self.metrics = dict(metrics or {})
         arguments.metric_names(self.metrics)
         self.logger_dir = None if logger_dir is None else Path(logger_dir)
+        arguments.seed(seed)
         self.seed = None if seed is None else int(seed)
         self.device = devices.checked(device)
         self.deterministic = deterministic
@@ -446,6 +447,7 @@ class BilevelTrainer:
             call.run(self, self._evaluation_metrics)
         finally:
             self._fitting = False
+            self.current_run.resumption.under_way = False
         return self.history
 
     def save_checkpoint(self, path: str | Path, *, measured: bool = False) -> None:
@@ -481,7 +483,13 @@ class BilevelTrainer:
             ValueError: for another ``what``.
             CheckpointError: if the file is missing, damaged, of a newer format, of another configuration, or, with
                 ``"models"``, of models with other names or shapes. Nothing has changed then.
+            RuntimeError: within a ``fit``, but for ``setup``: the step under way would go on with other variables.
         """
+        if self.current_run.resumption.under_way:
+            raise RuntimeError(
+                "load_checkpoint() was called while fit() is under way; load before it, or end it with "
+                "state.request_stop() and call fit(resume_from=...)"
+            )
         arguments.choice("what", what, ("all", "models"))
         ranks.barrier()  # rank 0 may be writing it
         (checkpoint.load if what == "all" else load_models)(self, path)

@@ -17,10 +17,12 @@ class Resumption:
 
     Attributes:
         loop: the last ``fit`` of the trainer, or None before the first one and after a checkpoint was loaded.
+        under_way: whether a ``fit`` has taken up what there was, and not ended.
     """
 
     def __init__(self) -> None:
         self.loop: FitLoop | None = None
+        self.under_way = False
         self._positions: dict[str, Any] | None = None
         self._callback_states: Mapping[str, Any] = {}
 
@@ -39,6 +41,7 @@ class Resumption:
             CheckpointError: if the loaders cannot have stood there, or give other batches.
         """
         positions, self._positions, self.loop = self._positions, None, loop
+        self.under_way = True
         states, self._callback_states = self._callback_states, {}
         for key, callback in callbacks.by_key().items():
             if key in states:  # ``setup`` has let it start afresh
