@@ -8,6 +8,7 @@ noticed by ``mpirun`` itself.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
 import ctypes
 import functools
@@ -21,6 +22,7 @@ from typing import ParamSpec, TypeVar
 import zlib
 
 from jboat.backend import ranks
+import jittor as jt
 
 WAIT = 15.0
 """Seconds within which the others have to fail too."""
@@ -94,8 +96,18 @@ def use() -> None:
     """Let an exception that nobody catches end all ranks, one that all raise be printed once, and rank 0 alone warn."""
     if ranks.size() > 1:
         sys.excepthook = functools.partial(_told_once, sys.excepthook)
+        atexit.register(_leave)
     if ranks.rank() > 0:
         logging.getLogger("jboat").setLevel(logging.ERROR)
+
+
+def _leave() -> None:
+    """End all ranks if this one leaves by ``sys.exit`` with a status that is not 0, and others do not."""
+    status = jt.hooks.exit_code
+    if status not in (None, 0):
+        error = SystemExit(status)
+        if _words_of_all(error) is None:
+            _end_all(error)
 
 
 def _told_once(

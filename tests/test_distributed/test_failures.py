@@ -49,6 +49,12 @@ def test_what_one_rank_raises_outside_of_fit_ends_all_too(run, tmp_path):
     assert "rank 1 of 2 failed alone" in done.stderr
 
 
+def test_a_rank_that_leaves_with_a_message_ends_all(run, tmp_path):
+    done, _ = failed(run, tmp_path, "left")
+    assert "no data for rank 1" in done.stderr
+    assert "rank 1 of 2 failed alone" in done.stderr
+
+
 def test_what_all_raise_is_told_once(run, tmp_path):
     done, _ = failed(run, tmp_path, "everywhere")
     assert done.stderr.count("ValueError: ll_loader gave a batch of 1 samples, and there are 2 ranks") == 1

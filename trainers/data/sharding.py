@@ -229,6 +229,7 @@ def _ends(value: Any) -> object:
         return tuple(value.shape)
     if is_array(value):
         array = np.asarray(value)
-        rows = array.reshape(len(array), -1) if array.ndim and array.size else array.reshape(1, -1)
-        return array.shape, rows[0].tobytes(), rows[-1].tobytes()
+        if array.dtype.hasobject or not array.size:
+            return array.shape
+        return array.shape, (array[[0, -1]] if array.ndim else array).tobytes()
     return value if isinstance(value, (bool, int, float, str)) else None
