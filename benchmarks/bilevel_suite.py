@@ -18,6 +18,7 @@ import math
 from pathlib import Path
 import platform
 import sys
+import time
 from typing import Any
 
 import jboat  # noqa: F401  (before what imports Jittor)
@@ -28,43 +29,48 @@ sys.path.insert(0, str(HERE / "suite"))
 from jboat_methods import METHODS  # noqa: E402  (these lie in the folder above)
 from methods_by_hand import BY_HAND  # noqa: E402
 from numpy_problems import PROBLEMS, Problem  # noqa: E402
-from runs import BATCH, Batches, Mark, by_hand, by_jboat, make_batches  # noqa: E402
+from runs import BATCH, Batches, Mark, Seconds, by_hand, by_jboat, make_batches  # noqa: E402
 from suite_page import median_of, write  # noqa: E402
 
 GRID = (0.1, 1.0)
+CLOCKS: dict[str, Seconds] = {"wall": time.perf_counter, "processor": time.process_time}
 Run = Callable[[Problem, Batches, tuple[float, float], float], list[Mark]]
 
 
-def contestants(methods: list[str]) -> dict[str, Run]:
-    """What runs, by name: jboat's methods, and those that there are by hand."""
+def contestants(methods: list[str], seconds: Seconds) -> dict[str, Run]:
+    """What runs, by name: jboat's methods, and those that there are by hand.
+
+    Args:
+        methods: names of jboat's.
+        seconds: what tells the time.
+    """
     runs: dict[str, Run] = {}
     for method in methods:
-        runs[method] = functools.partial(_run, by_jboat, method)
+        runs[method] = functools.partial(_run, by_jboat, method, seconds)
         if method in BY_HAND:
-            runs[f"{method} numpy"] = functools.partial(_run, by_hand, method)
+            runs[f"{method} numpy"] = functools.partial(_run, by_hand, method, seconds)
     return runs
 
 
 def _run(
     kind: Callable[..., list[Mark]],
     method: str,
+    seconds: Seconds,
     problem: Problem,
     of: Batches,
     rates: tuple[float, float],
     limit: float,
 ) -> list[Mark]:
-    return kind(problem, method, of, rates, limit)
+    return kind(problem, method, of, rates, limit, seconds)
 
 
 def best_rates(run: Run, problem: Problem, of: Batches, limit: float) -> tuple[float, float]:
-    """The step sizes of the grid with the smallest true hypergradient at the end."""
+    """The step sizes of the grid with the smallest F at the lower solution in the end."""
     found: dict[tuple[float, float], float] = {}
     for y, x in itertools.product(GRID, GRID):
         rates = y * problem.rates[0], x * problem.rates[1]
         marks = run(problem, of, rates, limit)
-        found[rates] = (
-            _finite(problem.measures(marks[-1].x, marks[-1].y)["hypergradient"]) if _sound(marks) else math.inf
-        )
+        found[rates] = _finite(problem.measures(marks[-1].x, marks[-1].y)["value"]) if _sound(marks) else math.inf
     return min(found, key=lambda rates: found[rates])
 
 
@@ -97,13 +103,14 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--limit", type=float, default=10.0, help="seconds of steps a run")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="processor seconds where others compute too")
     parser.add_argument("--samples", type=int, help="of generated data, instead of as many as the files have")
     parser.add_argument("--data", nargs="*", default=[], metavar="PROBLEM=PATH", help="files instead of generated data")
     parser.add_argument("--missing", default="", help="a sentence on what was left out, for the page")
     args = parser.parse_args()
     paths = dict(item.split("=", 1) for item in args.data)
     told = {
-        **{"batch": BATCH, "limit": args.limit, "seeds": args.seeds, "missing": args.missing},
+        **{"batch": BATCH, "limit": args.limit, "seeds": args.seeds, "missing": args.missing, "clock": args.clock},
         **{"grid": " and ".join(f"{g:g}" for g in GRID), "machine": f"{platform.machine()}, {platform.system()}"},
     }
     results: dict[str, Any] = {"told": told, "problems": {}}
@@ -115,13 +122,13 @@ def main() -> None:
             chosen["samples"] = args.samples
         problem = PROBLEMS[name](0, **chosen)
         results["problems"][name] = []
-        for method, run in contestants(args.methods).items():
+        for method, run in contestants(args.methods, CLOCKS[args.clock]).items():
             row = row_of(run, method, problem, args.seeds, args.limit)
             if "seconds" not in row:
                 print(f"{name}: {method} diverged with every step size")
                 continue
             results["problems"][name].append(row)
-            print(f"{name}: {method} {row['hypergradient'][-1]:.2e} after {row['steps'][-1]:.0f} steps", flush=True)
+            print(f"{name}: {method} {row['value'][-1]:.4f} after {row['steps'][-1]:.0f} steps", flush=True)
         (HERE / "results" / "bilevel_suite.json").write_text(json.dumps(results, indent=1) + "\n")
     docs = HERE.parent / "docs"
     write(results, docs / "bilevel-suite.md", docs / "bilevel-suite.svg")

@@ -166,6 +166,11 @@ def zero_because(name: str) -> str:
     return str(getattr(_operators[name].cls, "zero_because", ""))
 
 
+def takes_fresh_batches(name: str) -> bool:
+    """Whether a method in place of the chains takes a batch of its own for every lower step, whatever it is told."""
+    return bool(getattr(_operators[name].cls, "takes_fresh_batches", False))
+
+
 def default_aggregator() -> Operator:
     """The operator that says how both objectives are mixed where no operator of the chain does."""
     return _operators["GDA"]

@@ -149,7 +149,8 @@ class BilevelTrainer:
         single = fo_op if sl_op is None else sl_op
         if single is not None:
             argument = f"fo_op={single!r}" if sl_op is None else f"sl_op={single!r}"
-            arguments.single_step(argument, warm_start, lower_batches)
+            fresh = registry.takes_fresh_batches(single)
+            arguments.single_step(argument, warm_start, "shared" if fresh else lower_batches)
             ll_optimizer_state = "carry"
         plan = registry.plan(*((gm_chain, na_chain) if single is None else ((), ())))
         arguments.choice("lower_batches", lower_batches, ("shared", "fresh"))

@@ -57,6 +57,10 @@ class Problem(ABC):
         """``(d2 f / dy2) v`` and ``(d2 f / dx dy) v``."""
 
     @abstractmethod
+    def upper_value(self, x: Array, y: Array, batch: Batch) -> float:
+        """The upper objective F."""
+
+    @abstractmethod
     def upper_gradients(self, x: Array, y: Array, batch: Batch) -> tuple[Array, Array]:
         """The gradients of F by y and by x."""
 
@@ -87,10 +91,11 @@ class Problem(ABC):
         return by_x - self.products(x, y, v.reshape(y.shape), self.lower)[1]
 
     def measures(self, x: Array, y: Array) -> dict[str, float]:
-        """The squared norm of the true hypergradient, the squared distance to the lower solution, the test error."""
+        """F and its squared true hypergradient at the lower solution, the squared distance from it, the test error."""
         x, y = x.astype(np.float64), y.astype(np.float64)
         best = self.solution(x)
         return {
+            "value": self.upper_value(x, best, self.upper),
             "hypergradient": float((self.hypergradient(x, best) ** 2).sum()),
             "distance": float(((y - best) ** 2).sum()),
             "test_error": self.test_error(y),
@@ -137,6 +142,10 @@ class Quadratic(Problem):
     def products(self, x: Array, y: Array, v: Array, batch: Batch) -> tuple[Array, Array]:
         """See :class:`Problem`."""
         return (batch["A"] @ v).mean(0), (batch["C"] @ v).mean(0)
+
+    def upper_value(self, x: Array, y: Array, batch: Batch) -> float:
+        """See :class:`Problem`."""
+        return self.lower_value(x, y, batch) + 0.5 * float(x @ x)
 
     def upper_gradients(self, x: Array, y: Array, batch: Batch) -> tuple[Array, Array]:
         """See :class:`Problem`."""
@@ -188,6 +197,10 @@ class Logistic(Problem):
         curved = wrong * (1.0 - wrong) * (batch["data"] @ v)
         return batch["data"].T @ curved / len(curved) + np.exp(x) * v, np.exp(x) * y * v
 
+    def upper_value(self, x: Array, y: Array, batch: Batch) -> float:
+        """See :class:`Problem`."""
+        return float(np.logaddexp(0.0, -batch["target"] * (batch["data"] @ y)).mean())
+
     def upper_gradients(self, x: Array, y: Array, batch: Batch) -> tuple[Array, Array]:
         """See :class:`Problem`."""
         return _logistic_by_y(y, batch), np.zeros_like(x)
@@ -231,6 +244,10 @@ class Softmax(Problem):
         """See :class:`Problem`."""
         curved = _curved(y, v, batch) / len(batch["data"])
         return batch["data"].T @ curved + np.exp(x) * v, np.exp(x) * (y * v).sum(0)
+
+    def upper_value(self, x: Array, y: Array, batch: Batch) -> float:
+        """See :class:`Problem`."""
+        return float(_losses(y, batch).mean())
 
     def upper_gradients(self, x: Array, y: Array, batch: Batch) -> tuple[Array, Array]:
         """See :class:`Problem`."""
@@ -280,6 +297,10 @@ class Cleaning(Problem):
         mixed = self._at_places(x, (_off(y, batch) * (batch["data"] @ v)).sum(1), batch)
         return batch["data"].T @ curved + 2.0 * self.penalty * v, mixed
 
+    def upper_value(self, x: Array, y: Array, batch: Batch) -> float:
+        """See :class:`Problem`."""
+        return float(_losses(y, batch).mean())
+
     def upper_gradients(self, x: Array, y: Array, batch: Batch) -> tuple[Array, Array]:
         """See :class:`Problem`."""
         return batch["data"].T @ _off(y, batch) / len(batch["data"]), np.zeros_like(x)
@@ -322,7 +343,9 @@ def _probabilities(y: Array, batch: Batch) -> Array:
 
 
 def _losses(y: Array, batch: Batch) -> Array:
-    return -np.log(_probabilities(y, batch)[np.arange(len(batch["target"])), batch["target"]])
+    logits = batch["data"] @ y
+    logits = logits - logits.max(1, keepdims=True)
+    return np.log(np.exp(logits).sum(1)) - logits[np.arange(len(logits)), batch["target"]]
 
 
 def _off(y: Array, batch: Batch) -> Array:

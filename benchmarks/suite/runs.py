@@ -6,7 +6,6 @@ from collections.abc import Callable
 import contextlib
 import copy
 from dataclasses import dataclass
-import time
 from typing import TYPE_CHECKING
 
 from jboat import NonFiniteError, TrainerState
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 BATCH = 64
 MARKS = 6
 """How many points of a run are kept: at the end, at half of the time, at a quarter, and so on."""
+Seconds = Callable[[], float]
 Batches = tuple[list[Batch], list[Batch]]
 
 
@@ -47,26 +47,28 @@ class Clock:
 
     Args:
         limit: seconds of the run.
+        seconds: what tells the time.
     """
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, seconds: Seconds) -> None:
+        self._seconds = seconds
         self._due = [limit / 2**k for k in reversed(range(MARKS))]
         self.marks: list[Mark] = []
-        self._begun = time.perf_counter()
+        self._begun = self._seconds()
 
     def restart(self) -> None:
         """Begin to count."""
-        self._begun = time.perf_counter()
+        self._begun = self._seconds()
 
     def look(self, steps: int, point: Callable[[], tuple[Array, Array]]) -> bool:
         """Keep a mark where one is due; whether the run is over."""
-        now = time.perf_counter()
+        now = self._seconds()
         if self._due and now - self._begun >= self._due[0]:
             seconds = now - self._begun
             while self._due and seconds >= self._due[0]:
                 self._due.pop(0)
             self.marks.append(Mark(seconds, steps, *point()))
-            self._begun += time.perf_counter() - now
+            self._begun += self._seconds() - now
         return not self._due
 
 
@@ -83,23 +85,27 @@ class _Watch(Callback):
             state.request_stop()
 
 
-def by_jboat(problem: Problem, method: str, of: Batches, rates: tuple[float, float], limit: float) -> list[Mark]:
+def by_jboat(
+    problem: Problem, method: str, of: Batches, rates: tuple[float, float], limit: float, seconds: Seconds
+) -> list[Mark]:
     """The marks of a run of jboat's; fewer where it diverged."""
     lower, upper = (loader(level) for level in of)
     short = 2 * (len(lower) + len(upper)) if method == "SRBA" else 6
     make_trainer(problem, method, *rates).fit(lower, upper, max_steps=short)  # which compiles what is to be compiled
-    clock = Clock(limit)
+    clock = Clock(limit, seconds)
     with contextlib.suppress(NonFiniteError):
         make_trainer(problem, method, *rates, callbacks=(_Watch(clock),)).fit(lower, upper, max_steps=10**9)
     return clock.marks
 
 
-def by_hand(problem: Problem, method: str, of: Batches, rates: tuple[float, float], limit: float) -> list[Mark]:
+def by_hand(
+    problem: Problem, method: str, of: Batches, rates: tuple[float, float], limit: float, seconds: Seconds
+) -> list[Mark]:
     """The marks of a run of numpy's, in float32 as jboat's are."""
     single = copy.copy(problem)
     single.x0, single.y0 = problem.x0.astype(np.float32), problem.y0.astype(np.float32)
     lower, upper = ([_single(batch) for batch in level] for level in of)
-    clock, path, steps = Clock(limit), BY_HAND[method](single, lower, upper, *rates), 0
+    clock, path, steps = Clock(limit, seconds), BY_HAND[method](single, lower, upper, *rates), 0
     clock.restart()
     with np.errstate(all="ignore"):
         while True:

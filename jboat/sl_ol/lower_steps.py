@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from jboat import autodiff, functional
 from jboat.levels import Batch
@@ -20,6 +21,8 @@ class LowerSteps(SingleLoop):
     y is moved by the user's lower optimizer, whose state carries over, and x along ``grad_x F - (d2 f / dx dy) v`` at
     y_K, the mixed product on one more lower batch.
     """
+
+    takes_fresh_batches: ClassVar[bool] = True
 
     def solver_steps(self) -> int:
         """How many lower batches the solver takes."""

@@ -65,17 +65,24 @@ def test_the_true_hypergradient_is_the_derivative_of_the_value_function():
         return np.logaddexp(0.0, -p.upper["target"] * (p.upper["data"] @ y)).mean()
 
     slope = (value(size) - value(-size)) / (2 * size)
+    assert p.upper_value(p.x0, p.solution(p.x0), p.upper) == pytest.approx(value(0.0))
     assert slope == pytest.approx(p.hypergradient(p.x0, p.solution(p.x0)) @ u, rel=1e-3)
 
 
 def test_the_page_names_what_is_slower(tmp_path):
-    row = {"rates": [1.0, 0.5], "hypergradient": [1.0, 0.1], "distance": [1.0, 0.2], "test_error": [0.5, 0.25]}
+    row = {
+        "rates": [1.0, 0.5],
+        "value": [2.0, 0.5],
+        "hypergradient": [1.0, 0.1],
+        "distance": [1.0, 0.2],
+        "test_error": [0.5, 0.25],
+    }
     rows = [
         {"method": name, "seconds": [1.0, 2.0], "steps": [1, n], **row}
         for name, n in (("SOBA", 200), ("SOBA numpy", 400))
     ]
-    told = {"batch": 64, "limit": 2.0, "seeds": 1, "missing": "", "grid": "1", "machine": "a machine"}
+    told = {"batch": 64, "limit": 2.0, "seeds": 1, "missing": "", "grid": "1", "machine": "a machine", "clock": "wall"}
     suite_page.write({"told": told, "problems": {"quadratic": rows}}, tmp_path / "page.md", tmp_path / "page.svg")
     text = (tmp_path / "page.md").read_text()
     assert "* quadratic, SOBA: 100 instead of 200 steps a second" in text
-    assert "| SOBA | 1, 0.5 | 1.0e-01 | 2.0e-01 | 0.250 | 100 | 400 |" in text
+    assert "| SOBA | 1, 0.5 | 0.5000 | 1.0e-01 | 2.0e-01 | 0.250 | 100 | 400 |" in text

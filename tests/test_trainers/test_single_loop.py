@@ -264,7 +264,7 @@ def test_every_batch_that_is_drawn_is_another():
 
     problem = Watched(lower=20, upper=5)
     loaders = [[{**batch, "n": n} for n, batch in enumerate(level)] for level in problem.loaders()]
-    trainer = make("STOCBIO", problem=problem)
+    trainer = make("STOCBIO", problem=problem, lower_batches="fresh")  # which "shared" comes to, too
     trainer.fit(*loaders, max_steps=2, check_second_order=False)
     assert seen["lower"][1:] == [*range(12)]  # the first batch is looked at before the first step
     assert seen["upper"][1:] == [0, 1]
