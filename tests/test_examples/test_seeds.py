@@ -12,6 +12,7 @@ SMALL = {
     "data_hyper_cleaning": ["--steps", "3", "--final-steps", "2"],
     "data_reweighting": ["--steps", "2"],
     "l2_regularization": ["--data", "digits", "--steps", "3", "--final-steps", "2"],
+    "learned_optimizer": ["--steps", "20"],
     "meta_learning": ["--steps", "2", "--test-tasks", "2", "--methods", "MAML"],
 }
 

@@ -1,0 +1,198 @@
+"""Learn the optimizer's settings while it trains: a learning rate and a weight decay for every layer.
+
+A small network is trained on few of scikit-learn's handwritten digits. The lower level trains it by momentum SGD; the
+upper level holds the logarithms of the learning rate and of the weight decay of each layer, and minimises the loss on
+validation samples, differentiated through ``--lower-iters`` training steps at a time (Baydin et al., "Online learning
+rate adaptation with hypergradient descent", ICLR 2018; here with a longer horizon and with weight decay). One run of
+training learns the settings and uses them; nothing is trained twice.
+
+It is compared with a grid of 16 fixed settings, each a training run of as many steps, of which the one with the least
+validation loss is taken. The program prints the accuracy and the loss on held-out samples, and how long each took, and
+writes metrics.csv, TensorBoard events and, where matplotlib is installed, a picture to the folder ``--output``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from pathlib import Path
+import time
+
+from jboat import BilevelTrainer
+from jboat.callbacks import CSVLogger, ProgressBar, TensorBoardLogger
+import jittor as jt
+from jittor import nn
+import numpy as np
+
+Split = dict[str, np.ndarray]
+RATES = (0.03, 0.1, 0.3, 1.0)
+DECAYS = (0.0, 1e-3, 3e-3, 1e-2)
+MOMENTUM = 0.9
+
+
+class Settings(jt.Module):
+    """The logarithms of a learning rate and of a weight decay for every variable's layer.
+
+    Args:
+        layers: the layer of each variable.
+        lr: where the learning rates start.
+        decay: where the weight decays start.
+    """
+
+    def __init__(self, layers: list[int], lr: float, decay: float) -> None:
+        count = max(layers) + 1
+        self.layers = layers
+        self.log_lr = jt.array(np.full(count, np.log(lr), np.float32))
+        self.log_decay = jt.array(np.full(count, np.log(decay), np.float32))
+
+    def rates(self) -> list[jt.Var]:
+        """The learning rate of each variable."""
+        found = self.log_lr.exp()
+        return [found[i] for i in self.layers]
+
+    def decays(self) -> list[jt.Var]:
+        """The weight decay of each variable."""
+        found = self.log_decay.exp()
+        return [found[i] for i in self.layers]
+
+
+def loss(batch: dict, ul_model: jt.Module, ll_model: jt.Module) -> jt.Var:
+    """Cross entropy, the objective of both levels on samples of their own."""
+    return nn.cross_entropy_loss(ll_model(batch["data"]), batch["target"])
+
+
+def load(train: int, val: int, seed: int) -> tuple[Split, Split, Split]:
+    """Training, validation and held-out samples."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(seed).permutation(len(x))
+    parts = np.split(order, (train, train + val))
+    x, y = (x / 16.0).astype(np.float32), y.astype(np.int32)
+    first, second, third = ({"data": x[i], "target": y[i]} for i in parts)
+    return first, second, third
+
+
+def network(seed: int) -> jt.Module:
+    """Two layers; the same numbers for the same seed."""
+    jt.set_global_seed(seed)
+    return nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))
+
+
+def measured(model: jt.Module, split: Split) -> tuple[float, float]:
+    """The loss and the accuracy on some samples."""
+    scores = model(jt.array(split["data"]))
+    value = nn.cross_entropy_loss(scores, jt.array(split["target"])).item()
+    return float(value), float((scores.numpy().argmax(1) == split["target"]).mean())
+
+
+def train_fixed(lr: float, decay: float, train: Split, args: argparse.Namespace) -> jt.Module:
+    """The network after ``--steps`` training steps with fixed settings."""
+    model = network(args.seed)
+    optimizer = jt.optim.SGD(model.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=decay)
+    data, target = jt.array(train["data"]), jt.array(train["target"])
+    for _ in range(args.steps):
+        optimizer.step(nn.cross_entropy_loss(model(data), target))
+        jt.sync_all()
+    return model
+
+
+def best_of_grid(train: Split, val: Split, args: argparse.Namespace) -> tuple[jt.Module, float, float]:
+    """The network of least validation loss among 16 fixed settings, and these."""
+    found = []
+    for lr, decay in itertools.product(RATES, DECAYS):
+        model = train_fixed(lr, decay, train, args)
+        found.append((measured(model, val)[0], lr, decay, model))
+    _, lr, decay, model = min(found, key=lambda entry: (not np.isfinite(entry[0]), entry[0]))
+    return model, lr, decay
+
+
+def train_learned(train: Split, val: Split, args: argparse.Namespace) -> tuple[jt.Module, Settings, BilevelTrainer]:
+    """The network after ``--steps`` training steps, while which the settings are learned."""
+    model = network(args.seed)
+    settings = Settings([0, 0, 1, 1], args.lr, args.decay)
+    trainer = BilevelTrainer(
+        model,
+        settings,
+        loss,
+        loss,
+        ll_optimizer=jt.optim.SGD(model.parameters(), lr=args.lr, momentum=MOMENTUM, weight_decay=args.decay),
+        ul_optimizer=jt.optim.Adam(settings.parameters(), lr=args.ul_lr),
+        ll_hyperparameters={"lr": Settings.rates, "weight_decay": Settings.decays},
+        ll_optimizer_state="carry",
+        lower_iters=args.lower_iters,
+        callbacks=[ProgressBar(), CSVLogger(times=False), TensorBoardLogger(histograms=0)],
+        logger_dir=Path(args.output),
+        seed=args.seed,
+    )
+    trainer.fit(train, val, max_steps=args.steps // args.lower_iters)
+    return model, settings, trainer
+
+
+def draw(path: Path, trainer: BilevelTrainer) -> None:
+    """The mean learning rate and weight decay over training, and both losses."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.0, 3.6), layout="constrained")
+    numbers, losses = figure.subplots(1, 2)
+    for name, label in (("ll_lr", "learning rate"), ("ll_weight_decay", "weight decay")):
+        numbers.plot(trainer.history[name], label=f"{label}, mean of the layers")
+    numbers.set(xlabel="outer step", yscale="log", title="What is learned")
+    numbers.legend()
+    for name, label in (("ll_loss", "training"), ("ul_loss", "validation")):
+        losses.plot(trainer.history[name], label=label)
+    losses.set(xlabel="outer step", ylabel="loss", yscale="log", title="What comes of it")
+    losses.legend()
+    figure.savefig(path, dpi=120)
+
+
+def run(args: argparse.Namespace) -> dict[str, float]:
+    """Train, print the table, and return its numbers."""
+    train, val, held_out = load(args.train, args.val, args.seed)
+    train_fixed(RATES[0], DECAYS[1], train, argparse.Namespace(seed=args.seed, steps=2))  # compiles for both
+    begun = time.perf_counter()
+    model, settings, trainer = train_learned(train, val, args)
+    learned_seconds = time.perf_counter() - begun
+    begun = time.perf_counter()
+    best, lr, decay = best_of_grid(train, val, args)
+    grid_seconds = time.perf_counter() - begun
+    learned, fixed = measured(model, held_out), measured(best, held_out)
+    rates, decays = settings.log_lr.exp().numpy(), settings.log_decay.exp().numpy()
+    print(f"\n{args.train} training, {args.val} validation and {len(held_out['target'])} held-out digits")
+    print(f"{'settings':<34}{'held-out loss':>15}{'accuracy':>10}{'seconds':>9}")
+    print(f"{f'best of 16: lr {lr:g}, decay {decay:g}':<34}{fixed[0]:>15.4f}{fixed[1]:>10.2%}{grid_seconds:>9.1f}")
+    print(f"{'learned, each layer its own':<34}{learned[0]:>15.4f}{learned[1]:>10.2%}{learned_seconds:>9.1f}")
+    for i, (rate, own) in enumerate(zip(rates, decays, strict=True)):
+        print(f"layer {i}: learning rate {rate:.3g}, weight decay {own:.3g}")
+    print(f"logs are in {args.output}")
+    try:
+        draw(Path(args.output) / "learned_optimizer.png", trainer)
+    except ImportError:
+        print("no picture: matplotlib is not installed")
+    return {
+        "learned_loss": learned[0],
+        "learned_accuracy": learned[1],
+        "grid_loss": fixed[0],
+        "grid_accuracy": fixed[1],
+        "learned_seconds": learned_seconds,
+        "grid_seconds": grid_seconds,
+    }
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--train", type=int, default=200, help="training samples (default: %(default)s)")
+    p.add_argument("--val", type=int, default=400, help="validation samples (default: %(default)s)")
+    p.add_argument("--steps", type=int, default=400, help="training steps of every run (default: %(default)s)")
+    p.add_argument("--lower-iters", type=int, default=10, help="training steps an outer step (default: %(default)s)")
+    p.add_argument("--lr", type=float, default=0.5, help="where the learning rates start (default: %(default)s)")
+    p.add_argument("--decay", type=float, default=3e-3, help="where the weight decays start (default: %(default)s)")
+    p.add_argument("--ul-lr", type=float, default=0.2, help="learning rate of the settings (default: %(default)s)")
+    p.add_argument("--seed", type=int, default=0, help="draws samples and first weights (default: %(default)s)")
+    p.add_argument("--output", default="runs/learned_optimizer", help="folder for logs (default: %(default)s)")
+    return p
+
+
+if __name__ == "__main__":
+    run(parser().parse_args())
