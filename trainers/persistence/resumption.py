@@ -34,6 +34,18 @@ class Resumption:
         """Keep what a checkpoint holds for the next ``fit``."""
         self._positions, self._callback_states, self.loop = positions, callback_states, None
 
+    def require_idle(self) -> None:
+        """Refuse a checkpoint while a ``fit`` is under way.
+
+        Raises:
+            RuntimeError: if one is.
+        """
+        if self.under_way:
+            raise RuntimeError(
+                "load_checkpoint() was called while fit() is under way; load before it, or end it with "
+                "state.request_stop() and call fit(resume_from=...)"
+            )
+
     def take_up(self, loop: FitLoop, callbacks: CallbackList) -> bool:
         """Give a loop's loaders and the callbacks what was kept, once; returns whether the loaders had stood somewhere.
 
