@@ -24,7 +24,7 @@ def call(objective: Objective, *args: Any, parameters: Sequence[jt.Var]) -> jt.V
         parameters: those of the model's Vars that the lower level optimizes.
 
     Raises:
-        TypeError: if it returns something other than a Var.
+        TypeError: if it returns something other than a Var of floats.
         ValueError: if it returns more than one number.
     """
     loss = result_of(objective, *args, parameters=parameters)
@@ -33,6 +33,8 @@ def call(objective: Objective, *args: Any, parameters: Sequence[jt.Var]) -> jt.V
         raise TypeError(f"{name} must return a scalar jt.Var, got {type(loss).__name__}")
     if loss.numel() != 1:
         raise ValueError(f"{name} must return a scalar, got shape {list(loss.shape)}; take its mean() or sum()")
+    if not loss.dtype.is_float():
+        raise TypeError(f"{name} must return a float, which has derivatives, got {loss.dtype}")
     return loss
 
 

@@ -24,6 +24,8 @@ else:
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
+LONGEST = 2**24
+"""Characters of a file."""
 DEEPEST = 32
 """Levels of tables and lists. Parsers recurse, and Jittor raises the limit at which Python would stop them."""
 
@@ -135,7 +137,10 @@ def _boat_files(folder: Path) -> list[Path]:
 def _parsed(path: Path) -> dict[str, Any]:
     is_toml = path.suffix == ".toml"
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:  # a pipe is as good, as of a shell's <(...)
+            text = file.read(LONGEST + 1)
+        if len(text) > LONGEST:
+            raise ValueError(f"it has more than {LONGEST} characters")
         data = _toml(text) if is_toml else _json(text)
     except OSError as error:
         raise ConfigurationError([f"cannot read {path}: {error.strerror}"]) from error

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+import stat
 import struct
 from typing import Any, BinaryIO
 import zipfile
@@ -62,12 +63,17 @@ def read(path: str | os.PathLike[str]) -> Any:
     """Read what :func:`write` wrote.
 
     Raises:
+        TypeError: if ``path`` is no path.
         ArchiveError: if the file is missing, damaged, of a newer format, or holds anything but numbers and JSON.
     """
+    name = os.fspath(path)
     try:
-        with open(path, "rb") as file:
+        mode = os.stat(name).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of which a read may end only with the memory, or never
+            raise OSError("it is a pipe or a device")
+        with open(name, "rb") as file:
             content = file.read()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ArchiveError(f"{path} cannot be read: {error}") from error
     _require_digest(path, content)
     try:
