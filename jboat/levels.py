@@ -31,7 +31,7 @@ def call(objective: Objective, *args: Any, parameters: Sequence[jt.Var]) -> jt.V
         parameters: those of the lower-level model's Vars that the lower level optimizes.
 
     Raises:
-        TypeError: if it returns something other than a Var.
+        TypeError: if it returns something other than a Var of floats.
         ValueError: if it returns more than one number, or if two batches are shared out among ranks in unequal ways.
     """
     if ranks.size() == 1:
@@ -79,7 +79,7 @@ def call_here(objective: Objective, *args: Any, parameters: Sequence[jt.Var]) ->
     """The value of an objective on this rank's batch alone; see :func:`call`.
 
     Raises:
-        TypeError: if it returns something other than a Var.
+        TypeError: if it returns something other than a Var of floats.
         ValueError: if it returns more than one number.
     """
     loss = result_of(objective, *args, parameters=parameters)
@@ -88,6 +88,8 @@ def call_here(objective: Objective, *args: Any, parameters: Sequence[jt.Var]) ->
         raise TypeError(f"{name} must return a scalar jt.Var, got {type(loss).__name__}")
     if loss.numel() != 1:
         raise ValueError(f"{name} must return a scalar, got shape {list(loss.shape)}; take its mean() or sum()")
+    if not loss.dtype.is_float():
+        raise TypeError(f"{name} must return a float, which has derivatives, got {loss.dtype}")
     return loss
 
 

@@ -11,6 +11,7 @@ from jboat.chain_plan import ChainOptions, ChainPlan
 from jboat.spelling import nearest
 from jboat.trainers.data.loaders import check_loader
 import jittor as jt
+import numpy as np
 
 
 def choice(name: str, value: Any, allowed: Sequence[str]) -> None:
@@ -59,6 +60,31 @@ def seed(value: Any) -> None:
     """
     if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
         raise TypeError(f"seed must be an integer or None, got {value!r}")
+
+
+def flags(**given: Any) -> None:
+    """Require True or False; numpy's, 0 and 1 are as good.
+
+    Raises:
+        TypeError: if one is something else, as the string ``"False"``, which counts as true.
+    """
+    for name, value in given.items():
+        if not isinstance(value, (bool, np.bool_, Integral)) or value not in (0, 1):
+            raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def functions(objectives: Mapping[str, Any], metrics: Any) -> None:
+    """Require functions: of objectives where they are given, and of metrics as a dict.
+
+    Raises:
+        TypeError: if one is none.
+    """
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics must be a dict of functions by name, got {type(metrics).__name__}")
+    named = {**objectives, **{f"metrics[{name!r}]": function for name, function in (metrics or {}).items()}}
+    for name, function in named.items():
+        if not callable(function) and (function is not None or name not in objectives):
+            raise TypeError(f"{name} must be a function, got {function!r}")
 
 
 def metric_names(metrics: Mapping[str, Any]) -> None:

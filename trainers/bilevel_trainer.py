@@ -178,22 +178,25 @@ class BilevelTrainer:
             learned = LearnedHyperparameters(ll_hyperparameters, ul_model, rule)
         self.solver_config = {name: dict(section) for name, section in sections.items()}
         self.lower_iters = int(lower_iters)
-        self.warm_start = warm_start
+        arguments.flags(warm_start=warm_start, deterministic=deterministic)
+        self.warm_start = bool(warm_start)
         self.lower_batches = lower_batches
         self.ll_optimizer_state = ll_optimizer_state
         self.accumulate = int(accumulate)
+        functions = {"ll_objective": ll_objective, "ul_objective": ul_objective, "gda_loss": gda_loss}
+        arguments.functions(functions, metrics)
         self.metrics = dict(metrics or {})
         arguments.metric_names(self.metrics)
         self.logger_dir = None if logger_dir is None else Path(logger_dir)
         arguments.seed(seed)
         self.seed = None if seed is None else int(seed)
         self.device = devices.checked(device)
-        self.deterministic = deterministic
+        self.deterministic = bool(deterministic)
         problem = Problem(
             ll_model=ll_model,
             ul_model=ul_model,
-            ll_objective=ll_objective or self._overridden("ll_objective"),
-            ul_objective=ul_objective or self._overridden("ul_objective"),
+            ll_objective=self._overridden("ll_objective") if ll_objective is None else ll_objective,
+            ul_objective=self._overridden("ul_objective") if ul_objective is None else ul_objective,
             ll_var=self.ll_var,
             ul_var=self.ul_var,
             ll_optimizer=self.ll_optimizer,
@@ -202,7 +205,7 @@ class BilevelTrainer:
             na_op=na_chain,
             lower_iters=lower_iters,
             sections=self.solver_config,
-            gda_loss=gda_loss or getattr(self, "gda_loss", None),
+            gda_loss=getattr(self, "gda_loss", None) if gda_loss is None else gda_loss,
             ll_projection=ll_projection,
             ul_projection=ul_projection,
             learned=learned,

@@ -430,3 +430,12 @@ def test_a_pipe_beside_the_checkpoints_is_no_checkpoint(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         again.fit(**loaders(), max_steps=2, resume_from="last")
     assert again.state.step == 2
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero", "loop", "", "a\0b", "x" * 5000])
+def test_what_is_no_file_is_refused_at_once(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    os.symlink("loop", "loop")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        make(tmp_path / "m").load_checkpoint(name)

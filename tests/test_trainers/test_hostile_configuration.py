@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import os
 import sys
+import threading
 
 from jboat import BilevelTrainer
 from jboat.__main__ import main
@@ -347,3 +349,17 @@ def test_modules_and_optimizers_are_checked_though_other_things_are_wrong():
     found = faults({"ll_model": "task:fails", "lower_iters": 0, "ul_optimizer": {"class": "SGD", "lr": "fast"}})
     assert len(found) == 3
     assert "'ul_optimizer': 'lr' must be a number, got 'fast'" in found
+
+
+def test_a_device_without_an_end():
+    with pytest.raises(ConfigurationError, match=f"/dev/zero is no valid JSON: it has more than {2**24} characters"):
+        read("/dev/zero")
+
+
+def test_a_pipe_is_as_good_as_a_file(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=('{"seed": 5}',))
+    writer.start()
+    assert read(pipe)[0] == {"seed": 5}
+    writer.join()

@@ -25,6 +25,8 @@ else:
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
 _YAML = (".yaml", ".yml")
+LONGEST = 2**24
+"""Characters of a file."""
 DEEPEST = 32
 """Levels of tables and lists. Parsers recurse, and Jittor raises the limit at which Python would stop them."""
 
@@ -138,7 +140,10 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise ConfigurationError([f"{path}: jboat reads no YAML, only .json and .toml files; write it as one of these"])
     is_toml = path.suffix == ".toml"
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:  # a pipe is as good, as of a shell's <(...)
+            text = file.read(LONGEST + 1)
+        if len(text) > LONGEST:
+            raise ValueError(f"it has more than {LONGEST} characters")
         data = _toml(text) if is_toml else _json(text)
     except OSError as error:
         raise ConfigurationError([f"cannot read {path}: {error.strerror}"]) from error

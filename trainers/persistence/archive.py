@@ -51,6 +51,7 @@ def read(path: str | os.PathLike[str]) -> Any:
     """Read what :func:`write` wrote.
 
     Raises:
+        TypeError: if ``path`` is no path.
         ArchiveError: if the file is missing, damaged, of a newer format, or holds anything but numbers and JSON.
     """
     return unpacked(path, npz_file.content_of(path))

@@ -39,17 +39,22 @@ def content_of(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a file that begins as an ``.npz`` does; no more than its beginning is read of another one.
 
     Raises:
+        TypeError: if ``path`` is no path.
         ArchiveError: if it cannot be read, is no plain file, or begins otherwise.
     """
+    name = os.fspath(path)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ArchiveError(f"{path} cannot be read: it is no plain file")
-        with open(path, "rb") as file:
+        mode = os.stat(name).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of which a read may end only with the memory, or never
+            raise OSError("it is a pipe or a device")
+        with open(name, "rb") as file:
             if file.read(len(_ZIP)) != _ZIP:
                 raise ArchiveError(f"{path} is damaged, or no .npz file: it does not begin as one")
             file.seek(0)
             return file.read()
-    except OSError as error:
+    except ArchiveError:
+        raise
+    except (OSError, ValueError) as error:
         raise ArchiveError(f"{path} cannot be read: {error}") from error
 
 
