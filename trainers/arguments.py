@@ -52,14 +52,15 @@ def dev_steps(fast_dev_run: Any) -> int:
     return int(fast_dev_run)
 
 
-def seed(value: Any) -> None:
-    """Require an integer, or None.
+def seed(value: Any) -> int | None:
+    """An integer, or None.
 
     Raises:
         TypeError: if it is neither.
     """
     if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
         raise TypeError(f"seed must be an integer or None, got {value!r}")
+    return None if value is None else int(value)
 
 
 def flags(**given: Any) -> None:
@@ -275,6 +276,21 @@ def method_in_place_of_chains(
             f"accumulate must be 1 with sl_op={sl_op!r}, got {accumulate!r}: y, v and x move together in every step; "
             "take larger batches"
         )
+
+
+def method_that_replaces_chains(
+    fo_op: str | None, sl_op: str | None, warm_start: bool, lower_batches: str
+) -> str | None:
+    """The method that replaces both chains, or None; refuses what it cannot do.
+
+    Raises:
+        ValueError: for a cold start, or a lower batch of its own for every inner step where the method takes none.
+    """
+    method = fo_op if sl_op is None else sl_op
+    if method is not None:
+        argument = f"fo_op={method!r}" if sl_op is None else f"sl_op={method!r}"
+        single_step(argument, warm_start, "shared" if registry.takes_fresh_batches(method) else lower_batches)
+    return method
 
 
 def single_step(method: str, warm_start: bool, lower_batches: str) -> None:

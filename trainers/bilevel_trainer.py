@@ -143,12 +143,7 @@ class BilevelTrainer:
         arguments.positive_integer("accumulate", accumulate)
         gm_chain, na_chain = registry.order_chain(gm_op, na_op)
         arguments.method_in_place_of_chains(fo_op, sl_op, gm_chain, na_chain, accumulate)
-        single = fo_op if sl_op is None else sl_op
-        if single is not None:
-            argument = f"fo_op={single!r}" if sl_op is None else f"sl_op={single!r}"
-            fresh = registry.takes_fresh_batches(single)
-            arguments.single_step(argument, warm_start, "shared" if fresh else lower_batches)
-            ll_optimizer_state = "carry"
+        single = arguments.method_that_replaces_chains(fo_op, sl_op, warm_start, lower_batches)
         plan = registry.plan(*((gm_chain, na_chain) if single is None else ((), ())))
         arguments.choice("lower_batches", lower_batches, ("shared", "fresh"))
         arguments.choice("ll_optimizer_state", ll_optimizer_state, ("reset", "carry"))
@@ -166,8 +161,8 @@ class BilevelTrainer:
         self.ul_optimizer = arguments.optimizer("ul_optimizer", ul_optimizer)
         self.ll_var = arguments.variables("ll", ll_var, ll_model, self.ll_optimizer)
         self.ul_var = arguments.variables("ul", ul_var, ul_model, self.ul_optimizer)
-        optimizers = (self.ll_optimizer, self.ul_optimizer)
-        self._levels = LevelCheck((ll_model, ul_model), (self.ll_var, self.ul_var), optimizers)
+        levels = (ll_model, ul_model), (self.ll_var, self.ul_var), (self.ll_optimizer, self.ul_optimizer)
+        self._levels = LevelCheck(*levels)
         self._levels.check()
         if plan.initializer is not None:
             arguments.same_structure(plan.initializer.name, self.ll_var, self.ul_var)
@@ -181,15 +176,13 @@ class BilevelTrainer:
         arguments.flags(warm_start=warm_start, deterministic=deterministic)
         self.warm_start = bool(warm_start)
         self.lower_batches = lower_batches
-        self.ll_optimizer_state = ll_optimizer_state
+        self.ll_optimizer_state = ll_optimizer_state if single is None else "carry"
         self.accumulate = int(accumulate)
-        functions = {"ll_objective": ll_objective, "ul_objective": ul_objective, "gda_loss": gda_loss}
-        arguments.functions(functions, metrics)
+        arguments.functions({"ll_objective": ll_objective, "ul_objective": ul_objective, "gda_loss": gda_loss}, metrics)
         self.metrics = dict(metrics or {})
         arguments.metric_names(self.metrics)
         self.logger_dir = None if logger_dir is None else Path(logger_dir)
-        arguments.seed(seed)
-        self.seed = None if seed is None else int(seed)
+        self.seed = arguments.seed(seed)
         self.device = devices.checked(device)
         self.deterministic = bool(deterministic)
         problem = Problem(
