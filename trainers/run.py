@@ -223,13 +223,14 @@ class Run:
             places: which batches of the loaders it takes; None where they come from no loader.
         """
         trainer = self._trainer
-        task += 0 if share is None else share.first
+        # random numbers are those of a task, or else of a rank's samples
+        stream = task + (share.first if share is not None else ranks.rank() << 32)
         seeds: Callable[[int], int] | None = None
 
         def reseed(inner_step: int) -> None:
             nonlocal seeds
             if seeds is None:  # only now, since a method without a lower loop asks for none
-                seeds = seeding.derived_seeds(self.draw_random_seed(), trainer.state.step, task)
+                seeds = seeding.derived_seeds(self.draw_random_seed(), trainer.state.step, stream)
             jt.set_seed(seeds(inner_step))
 
         return Start(

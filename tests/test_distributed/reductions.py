@@ -4,6 +4,7 @@ import gc
 import json
 from pathlib import Path
 import sys
+import zlib
 
 from jboat import BilevelTrainer, autodiff, levels
 from jboat.backend import ranks, replicated
@@ -115,6 +116,40 @@ def alive():
     return {"alive": found[1:]}
 
 
+def drawn():
+    """What objectives draw at random on each rank, and whether the variables are the same afterwards."""
+    quadratic, noise = SampledQuadratic(), []
+    ul_model, ll_model = quadratic.models()
+
+    def noisy(batch, ul_model, ll_model):
+        noise.append(jt.rand(4))
+        return quadratic.f(batch, ul_model, ll_model) + (noise[-1] * ll_model()[:4]).sum()
+
+    trainer = BilevelTrainer(
+        ll_model,
+        ul_model,
+        noisy,
+        quadratic.F,
+        ll_optimizer=jt.optim.SGD(ll_model.parameters(), 0.1),
+        ul_optimizer=jt.optim.SGD(ul_model.parameters(), 0.01),
+        lower_iters=3,
+        seed=5,
+    )
+    trainer.fit(*quadratic.batches(), max_steps=2, check_second_order=False)
+    values = np.concatenate([v.ravel() for v in trainer.values().values()]).astype(float)
+    return {"noise": ranks.gathered(noise[-1].numpy().astype(float)), "values": ranks.gathered(values)}
+
+
+def bits():
+    """Whether sums of numbers of every size have the same bits on all ranks, whatever way OpenMPI takes."""
+    rng, sums = np.random.default_rng(RANK), {}
+    for length in (1, 1000, 30_000, 1_000_000):
+        values = (rng.normal(size=length) * 10.0 ** rng.integers(-6, 6, size=length)).astype(np.float32)
+        (total,) = ranks.total([jt.array(values)])
+        sums[str(length)] = zlib.crc32(total.numpy().tobytes())
+    return sums
+
+
 def unequal():
     """What a gda_loss of two batches with unequal shares says."""
     model, upper = Point([1.0]), Point([2.0])
@@ -138,5 +173,5 @@ def returned_itself():
 
 
 if __name__ == "__main__":
-    CASES = (numbers, variables, derivatives, traffic, executed, alive, unequal, returned_itself)
+    CASES = (numbers, variables, derivatives, traffic, executed, alive, drawn, bits, unequal, returned_itself)
     Path(sys.argv[1], f"{RANK}.json").write_text(json.dumps({case.__name__: case() for case in CASES}))

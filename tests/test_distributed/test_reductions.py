@@ -84,6 +84,16 @@ def test_nothing_is_left_of_a_step(found):
     assert after == before
 
 
+def test_random_numbers_differ_by_rank_and_what_comes_of_them_does_not(found):
+    noise, values = found[1]["drawn"]["noise"], found[1]["drawn"]["values"]
+    assert len({tuple(row) for row in noise}) == found[0]
+    assert all(row == values[0] for row in values)
+
+
+def test_sums_of_any_length_have_the_same_bits(found):
+    assert len(set(found[1]["bits"].values())) == 4  # that all ranks have said the same, the fixture has seen
+
+
 def test_a_loss_of_two_batches_with_unequal_shares_is_refused(found):
     assert "unequal shares" in found[1]["unequal"]["says"]
 
