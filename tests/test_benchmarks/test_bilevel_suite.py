@@ -37,6 +37,9 @@ def test_derivatives_by_hand_are_those_of_the_values(name):
     hessian_v, mixed_v = p.products(x, y, v, batch)
     np.testing.assert_allclose(slope(lambda t: p.lower_by_y(x, y + t * v, batch)), hessian_v, rtol=1e-6, atol=1e-8)
     assert slope(lambda t: (p.lower_by_y(x + t * u, y, batch) * v).sum()) == pytest.approx((mixed_v * u).sum())
+    by_y, by_x = p.upper_gradients(x, y, p.upper)
+    upper = slope(lambda t: p.upper_value(x + t * u, y + t * v, p.upper))
+    assert upper == pytest.approx((by_y * v).sum() + (by_x * u).sum())
 
 
 @pytest.mark.parametrize("name", PROBLEMS)

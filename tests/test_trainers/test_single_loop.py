@@ -94,6 +94,12 @@ class Samples(jt.dataset.Dataset):
         return batch["A"], batch["c"]
 
 
+def sampled(sampler):
+    samples = Samples(shuffle=False)
+    samples.set_attrs(sampler=sampler(samples))
+    return samples
+
+
 class Unplaced:
     def __len__(self):
         return 4
@@ -107,10 +113,11 @@ class Unplaced:
     ("loader", "reason"),
     [
         (Samples(shuffle=True), "it shuffles"),
+        (sampled(jt.dataset.RandomSampler), "its RandomSampler gives the order"),
         (Unplaced(), "it cannot be asked for one by its place"),
         (lambda: iter(PROBLEM.loaders()[0]), "it does not tell how many it has"),
     ],
-    ids=["shuffled", "no places", "no length"],
+    ids=["shuffled", "sampled", "no places", "no length"],
 )
 @pytest.mark.parametrize("level", [0, 1])
 def test_batches_that_need_not_be_the_same_are_refused(method, loader, reason, level, kernels):
@@ -122,7 +129,8 @@ def test_batches_that_need_not_be_the_same_are_refused(method, loader, reason, l
     assert kernels.new() == []
 
 
-def test_a_dataset_that_does_not_shuffle_is_taken():
+@pytest.mark.parametrize("loader", [Samples(shuffle=False), sampled(jt.dataset.SequentialSampler)])
+def test_a_dataset_that_does_not_shuffle_is_taken(loader):
     ul_model, ll_model = Point(np.ones(5)), Point(np.ones(8))
 
     def f(batch, ul_model, ll_model):
@@ -138,7 +146,7 @@ def test_a_dataset_that_does_not_shuffle_is_taken():
         ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 0.1),
         sl_op="SABA",
     )
-    trainer.fit(Samples(shuffle=False), {}, max_steps=400)
+    trainer.fit(loader, {}, max_steps=400)
     y = np.linalg.solve(PROBLEM.A, PROBLEM.c)
     np.testing.assert_allclose(ll_model.value.numpy(), y, rtol=1e-4, atol=1e-5)
 

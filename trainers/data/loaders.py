@@ -63,17 +63,17 @@ def check_fixed(loader: Any, name: str, method: str) -> None:
     """
     if isinstance(loader, Mapping):
         return
-    by_place = hasattr(loader, "__getitem__") or isinstance(loader, jt.dataset.Dataset)
-    shuffles = bool(getattr(loader, "shuffle", False))
-    if known_length(loader) is not None and by_place and not shuffles:
+    sampler = getattr(loader, "sampler", None)  # which takes the place of shuffle
+    if sampler is not None and type(sampler) is not jt.dataset.SequentialSampler:
+        reason = f"its {type(sampler).__name__} gives the order"
+    elif sampler is None and getattr(loader, "shuffle", False):
+        reason = "it shuffles"
+    elif known_length(loader) is None:
+        reason = "it does not tell how many it has"
+    elif not (hasattr(loader, "__getitem__") or isinstance(loader, jt.dataset.Dataset)):
+        reason = "it cannot be asked for one by its place"
+    else:
         return
-    reason = (
-        "it shuffles"
-        if shuffles
-        else "it does not tell how many it has"
-        if known_length(loader) is None
-        else "it cannot be asked for one by its place"
-    )
     raise ValueError(
         f"{method} remembers something of every batch, or takes all of them at once, so that {name} must give the same "
         f"batches in every pass, but {reason}. Give a list of batches, one batch, or a Dataset with shuffle=False; "
