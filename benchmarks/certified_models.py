@@ -22,12 +22,14 @@ class Case(NamedTuple):
         shape: of one sample.
         samples: how many at each level.
         words: whether samples are whole numbers below 7.
+        kinks: whether there are ReLUs and windows with a maximum by the thousand.
     """
 
     make: Callable[[], jt.Module]
     shape: tuple[int, ...]
     samples: int = 6
     words: bool = False
+    kinks: bool = False
 
 
 class Mean(jt.Module):
@@ -73,11 +75,15 @@ def _weight_normed() -> jt.Module:
     return layer
 
 
-def _images(layer: Callable[[], jt.Module]) -> Case:
+def _images(layer: Callable[[], jt.Module], size: int = 6, samples: int = 6) -> Case:
     def make() -> jt.Module:
         return nn.Sequential(nn.Conv(3, 4, 3, padding=1), layer(), nn.Tanh(), Mean(1), nn.Linear(4, CLASSES))
 
-    return Case(make, (3, 6, 6))
+    return Case(make, (3, size, size), samples)
+
+
+def _images_of(make: Callable[[], jt.Module], size: int, samples: int = 4) -> Case:
+    return Case(make, (3, size, size), samples, kinks=True)
 
 
 def _zoo(name: str, size: int, samples: int = 4, **options: int) -> Case:
@@ -85,7 +91,34 @@ def _zoo(name: str, size: int, samples: int = 4, **options: int) -> Case:
         found: jt.Module = getattr(models, name)(**options)
         return found
 
-    return Case(make, (3, size, size), samples)
+    return _images_of(make, size, samples)
+
+
+def _head(inputs: int) -> jt.Module:
+    return nn.Sequential(nn.Linear(inputs, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, CLASSES))
+
+
+def _slim_alexnet() -> jt.Module:
+    model = models.AlexNet(num_classes=CLASSES)
+    model.classifier = _head(256 * 6 * 6)
+    return model
+
+
+def _slim_vgg() -> jt.Module:
+    widths = [max(n // 8, 1) if n != "M" else n for n in models.vgg.cfgs["A"]]
+    model = models.VGG(models.vgg.make_layers(widths), num_classes=CLASSES)
+    model.classifier = _head(64 * 7 * 7)
+    return model
+
+
+def _short_wide_resnet() -> jt.Module:
+    resnet = models.resnet
+    return resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], width_per_group=128, num_classes=CLASSES)
+
+
+def _short_res2net() -> jt.Module:
+    res2net = models.res2net
+    return res2net.Res2Net(res2net.Bottle2neck, [1, 1, 1, 1], num_classes=CLASSES)
 
 
 SMALL = {
@@ -93,7 +126,7 @@ SMALL = {
     "attention": Case(lambda: Attention(6), (5, 6)),
     "BatchNorm": _images(lambda: nn.BatchNorm(4)),
     "GroupNorm": _images(lambda: nn.GroupNorm(2, 4)),
-    "max pooling": _images(lambda: nn.MaxPool2d(2, 2)),
+    "max pooling": _images(lambda: nn.MaxPool2d(2, 2), 4, 2),  # so few kinks that CG can be tried
     "depthwise": _images(lambda: nn.Conv(4, 4, 3, padding=1, groups=4)),
     "grouped": _images(lambda: nn.Conv(4, 4, 3, padding=1, groups=2)),
     "ConvTranspose": _images(lambda: nn.ConvTranspose(4, 4, 3, stride=2)),
@@ -106,18 +139,18 @@ SMALL = {
     "GRU": Case(lambda: Recurrent(nn.GRU(6, 5), 5), (4, 6)),
 }
 ZOO = {
-    "alexnet": _zoo("alexnet", 224, num_classes=CLASSES),
-    "vgg11": _zoo("vgg11", 224, 2, num_classes=CLASSES),
+    "alexnet with a slim classifier": _images_of(_slim_alexnet, 224, 2),
+    "vgg11 of an eighth of the width": _images_of(_slim_vgg, 224, 2),
     "resnet18": _zoo("resnet18", 48, num_classes=CLASSES),
-    "wide_resnet50_2": _zoo("wide_resnet50_2", 48, num_classes=CLASSES),
+    "wide resnet of one block a stage": _images_of(_short_wide_resnet, 48),
     "googlenet": _zoo("googlenet", 128, 2, num_classes=CLASSES),
-    "inception_v3": _zoo("inception_v3", 192, 2, num_classes=CLASSES, aux_logits=False),
+    "inception_v3": _zoo("inception_v3", 171, 2, num_classes=CLASSES, aux_logits=False),
     "densenet121": _zoo("densenet121", 64, num_classes=CLASSES),
     "squeezenet1_1": _zoo("squeezenet1_1", 64, num_classes=CLASSES),
     "mobilenet_v2": _zoo("mobilenet_v2", 48),
     "mnasnet0_5": _zoo("mnasnet0_5", 48, num_classes=CLASSES),
     "shufflenet_v2_x0_5": _zoo("shufflenet_v2_x0_5", 48),
-    "res2net50": _zoo("res2net50", 64),
+    "res2net of one block a stage": _images_of(_short_res2net, 64),
 }
 CASES = {**SMALL, **ZOO}
 

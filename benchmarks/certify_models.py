@@ -3,10 +3,8 @@
 Each model is a process of its own with a time limit. Rows are written one by one to certified_models.jsonl, and the
 table is made anew after each, so that a run that was stopped goes on where it ended; ``--again`` starts afresh.
 
-A network with many ReLUs has kinks within 1e-5 of any point, across which a gradient jumps, so that a difference of the
-loop in float32 is no more accurate than they allow, however right the hypergradient is. Differences in two radii tell:
-where they are further apart than the tolerance, the row is inconclusive, and the same network with a smooth function in
-the place of ReLU, which has all other operations in common, is the one that counts.
+Networks are certified as they are, which only RAD can be, and with a smooth function in the place of ReLU: lower steps
+lead back and forth over kinks for ever, so that the loop that CG's implicit derivative stands for never converges.
 """
 
 from __future__ import annotations
@@ -23,32 +21,39 @@ from limited_command import run
 
 HERE = Path(__file__).resolve().parent
 METHODS = ("RAD", "CG")
-NOT_TRIED = "not tried: with no pull do the lower steps converge"
 HEADING = """# Certified models
 
-One hypergradient of each model by RAD and by CG beside central differences of the lower loop that plain Jittor runs,
-with none of its functions replaced, along the hypergradient and along a random direction; `benchmarks/certification.py`
-has the problem. This page is made by `benchmarks/certify_models.py`.
+One hypergradient of each model by RAD and by CG beside central differences of the lower loop that plain Jittor runs in
+float64, with none of jboat's functions, along the hypergradient and along a random direction. The hypergradient is that
+of training as it is, in float32, with random images of the sizes that `benchmarks/certified_models.py` names. This page
+is made by `benchmarks/certify_models.py`; `benchmarks/certification.py` has the problem.
 
-* **error**: the slopes along both directions minus the differences in the wider radius, relative to the differences;
-* **difference's error**: how far the differences in the two radii are apart, and what rounding may add;
-* **not tried**: lower steps of a network with kinks may lead back and forth over one for ever, however strong the pull;
-* **right**: both are within {tolerance:.0%}; **wrong**: the error is more than twice the difference's; else
-  **inconclusive**.
+* **error**: the slopes along both directions minus the differences in the wider radius, {radius:g}, relative to the
+  differences. It is float32's rounding, and for CG also what {steps} lower steps are short of convergence;
+* **difference's error**: how far the differences in two radii are apart, and what rounding may add; where the row were
+  wrong by these, how far they move with a start that is moved by as much as float32 rounds, which may lead over kinks;
+* **right**: both are within {tolerance:g}; **wrong**: the error is more than twice the difference's; else
+  **inconclusive**;
+* **not tried**: lower steps of a network with kinks lead back and forth over them for ever, so that there is no
+  solution for CG to differentiate.
 
-Networks of many ReLUs have kinks within 1e-5 of any point, across which gradients jump, so that differences in float32
-are no better than the kinks allow. The same network with `x sigmoid(x)` in the place of ReLU ("smooth") tells a wrong
-hypergradient from an inaccurate difference: max pooling, normalisation and everything else are the same in both.
+"Own" activations are those of the model. "Smooth" stands for `x sigmoid(x)` in the place of ReLU and, in CG's columns,
+for means in the place of maximum pooling, whose kinks are of the same kind. Everything else is the same in all of them.
 
 | model | activations | parameters | RAD: error | difference's error | | CG: error | difference's error | |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
-def table(rows: list[dict[str, Any]], tolerance: float) -> str:
-    """The page, one row a model and kind of activations."""
+def page(rows: list[dict[str, Any]]) -> str:
+    """The page, one row a model and kind of activations, in the order of the models."""
+    from certification import RADIUS, STEPS, TOLERANCE
+    from certified_models import CASES
+
+    names = list(CASES)
     lines = []
-    for row in rows:
+    known = [row for row in rows if row["model"] in names]
+    for row in sorted(known, key=lambda row: (names.index(row["model"]), row["activations"])):
         cells = [row["model"], row["activations"]]
         if "failure" in row:
             lines.append(f"| {' | '.join(cells)} | {row['failure']} | | | | | | |\n")
@@ -57,13 +62,12 @@ def table(rows: list[dict[str, Any]], tolerance: float) -> str:
         for method in METHODS:
             found = row[method]
             verdict = found["verdict"] if found["verdict"] != "wrong" else "**wrong**"
-            cells += [f"{found['error']:.1e}", f"{found['difference_error']:.1e}", verdict]
-        lines.append(f"| {' | '.join(cells)} |\n")
-    from certified_models import CASES
-
+            cells += [f"{found[key]:.1e}" if key in found else "" for key in ("error", "difference_error")]
+            cells.append(verdict)
+        lines.append(f"| {' | '.join(cells)} |\n".replace("|  |", "| |"))
     absent = [name for name in CASES if name not in {row["model"] for row in rows}]
     end = f"\nNot run: {', '.join(absent)}.\n" if absent else ""
-    return HEADING.format(tolerance=tolerance) + "".join(lines) + end
+    return HEADING.format(radius=RADIUS, tolerance=TOLERANCE, steps=STEPS["CG"]) + "".join(lines) + end
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -77,8 +81,8 @@ def _one(name: str, activations: str, rows: Path) -> None:
 
     try:
         found = certify(CASES[name], smooth_activations=activations == "smooth")
-    except NoPullError:
-        found = {"failure": NOT_TRIED}
+    except NoPullError as error:
+        found = {"failure": str(error)}
     _append(rows, {"model": name, "activations": activations, **found})
 
 
@@ -88,14 +92,11 @@ def _append(rows: Path, row: dict[str, Any]) -> None:
 
 
 def _is_wrong(row: dict[str, Any]) -> bool:
-    if "failure" in row:
-        return bool(row["failure"] != NOT_TRIED)
-    return any(row[method]["verdict"] == "wrong" for method in METHODS)
+    return "failure" in row or any(row[method]["verdict"] == "wrong" for method in METHODS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing; 1 if a hypergradient is wrong or a model has failed."""
-    from certification import TOLERANCE
     from certified_models import CASES, ZOO
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -125,9 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             outcome = run(command, log, args.limit, environment=os.environ, folder=HERE)
             if not outcome.passed:
                 _append(args.rows, {"model": name, "activations": activations, "failure": outcome.result})
-            args.page.write_text(table(read(args.rows), TOLERANCE))
-            print(args.page.read_text().splitlines()[-1], flush=True)
-    args.page.write_text(table(read(args.rows), TOLERANCE))
+            args.page.write_text(page(read(args.rows)))
+            print(name, activations, read(args.rows)[-1], flush=True)
+    args.page.write_text(page(read(args.rows)))
     rows = [row for row in read(args.rows) if row["model"] in args.only]
     failed = any(_is_wrong(row) for row in rows)
     return int(failed)
