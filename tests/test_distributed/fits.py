@@ -138,6 +138,9 @@ def fitted(name):
     if name == "tasks":
         (ll_batch, _), (ul_batch, _) = tasks(TRAIN, 3, 4), tasks(PROBLEM.val, 3, 4)
         found[f"{name}/hypergradient"] = trainer.hypergradient(ll_batch, ul_batch).gradients[0].numpy()
+        supports = reusing_its_arrays(TRAIN, 8)
+        measured = trainer.evaluate(lambda: ([(support, PROBLEM.val)] for support in supports()))
+        found[f"{name}/measured"] = np.array(list(measured.values()))
     return found
 
 

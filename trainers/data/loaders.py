@@ -111,6 +111,8 @@ def drawn(item: Any, name: str, *, fixed: bool) -> Item:
 
 
 def _copied(batch: Batch) -> Batch:
+    if isinstance(batch, Task):
+        return Task({half: _copied(of_half) for half, of_half in batch.items()})
     return {key: value.copy() if isinstance(value, np.ndarray) else value for key, value in batch.items()}
 
 
