@@ -11,6 +11,12 @@ from jboat import __version__
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
+    parser = commands_parser()
+    return _run(parser.parse_args(arguments), parser)
+
+
+def commands_parser() -> argparse.ArgumentParser:
+    """What reads the command line."""
     parser = argparse.ArgumentParser(prog="jboat", description="Bilevel optimization on Jittor.")
     parser.add_argument("--version", action="version", version=f"jboat {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -40,11 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     look = commands.add_parser("inspect", help="tell what a checkpoint, or a file of weights, holds")
     look.add_argument("file", help="an .npz file; nothing in it is executed")
-    given = parser.parse_args(arguments)
-    return _run(given)
+    shells = commands.add_parser("completion", help="print a script by which the shell completes these commands")
+    shells.add_argument("shell", choices=("bash", "zsh"), help="to use it: source <(jboat completion bash)")
+    return parser
 
 
-def _run(given: argparse.Namespace) -> int:
+def _run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Run a command, importing what it needs and no more."""
     if given.command == "doctor":
         from jboat.trainers.commands import doctor
@@ -58,6 +65,10 @@ def _run(given: argparse.Namespace) -> int:
         from jboat.trainers.commands import ops
 
         return ops.main(chains=given.chains, markdown=given.markdown)
+    if given.command == "completion":
+        from jboat.trainers.commands import completion
+
+        return completion.main(given.shell, parser)
     if given.command == "inspect":
         from jboat.trainers.commands import inspect_file
 

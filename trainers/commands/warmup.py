@@ -7,12 +7,14 @@ kernels, so that a run of a few steps compiles what a long one needs.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from pathlib import Path
 import runpy
 import sys
 import tempfile
 import time
+from typing import IO
 
 from jboat.trainers.commands import train
 from jboat.trainers.rehearsal import rehearsal
@@ -36,7 +38,11 @@ def main(*, config: str | None, example: str, arguments: list[str]) -> int:
         print(f"error: no program {example!r}; in the folder examples: {known}", file=sys.stderr)
         return 2
     before, begun = _kernels(), time.perf_counter()
-    with rehearsal(), tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+    with (
+        rehearsal(),
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(_Without(folder, sys.stderr)),
+    ):
         if program is not None:
             _run(program, arguments, folder)
         elif train.train([str(config)], [f"logger_dir={folder}"]) != 0:
@@ -55,12 +61,43 @@ def _found(example: str) -> Path | None:
 
 
 def _run(program: Path, arguments: list[str], folder: str) -> None:
-    output = [] if "--output" in arguments else ["--output", os.path.join(folder, "output")]
+    wants = "--output" in program.read_text(encoding="utf-8", errors="replace") and "--output" not in arguments
+    output = ["--output", os.path.join(folder, "output")] if wants else []
     before, sys.argv = sys.argv, [str(program), *arguments, *output]
     try:
         runpy.run_path(str(program), run_name="__main__")
     finally:
         sys.argv = before
+
+
+class _Without(io.TextIOBase):
+    """Hands lines on to a stream, but not those that name a folder, which will be gone.
+
+    Args:
+        folder: the folder.
+        stream: where the other lines go.
+    """
+
+    def __init__(self, folder: str, stream: IO[str]) -> None:
+        super().__init__()
+        self._folder = folder
+        self._stream = stream
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        """Take a part of a line, or several lines."""
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            if self._folder not in line:
+                self._stream.write(f"{line}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what was written of a line."""
+        if self._folder not in self._line:
+            self._stream.write(self._line)
+            self._line = ""
+        self._stream.flush()
 
 
 def _kernels() -> set[str]:

@@ -24,6 +24,7 @@ else:
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
+_YAML = (".yaml", ".yml")
 DEEPEST = 32
 """Levels of tables and lists. Parsers recurse, and Jittor raises the limit at which Python would stop them."""
 
@@ -133,6 +134,8 @@ def _boat_files(folder: Path) -> list[Path]:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
+    if path.suffix.lower() in _YAML:
+        raise ConfigurationError([f"{path}: jboat reads no YAML, only .json and .toml files; write it as one of these"])
     is_toml = path.suffix == ".toml"
     try:
         text = path.read_text(encoding="utf-8")
