@@ -131,6 +131,7 @@ def meta_trained(method: str, classes: Classes, network: Network, args: argparse
     rng = np.random.default_rng(args.seed + 1)
     callbacks = [ProgressBar(), CSVLogger(times=False), TensorBoardLogger()]
     common: dict[str, Any] = {
+        "metrics": {"accuracy": accuracy},
         "callbacks": callbacks,
         "logger_dir": Path(args.output) / method,
         "seed": args.seed,
@@ -174,8 +175,14 @@ def meta_trained(method: str, classes: Classes, network: Network, args: argparse
     )
     steps = [[draw_task(classes, args, rng) for _ in range(args.tasks)] for _ in range(args.steps)]
     supports, queries = ([[task[i] for task in tasks] for tasks in steps] for i in (0, 1))
-    trainer.fit(supports, queries, max_steps=args.steps)
+    tasks = [draw_task(classes, args, rng) for _ in range(args.val_tasks)]
+    trainer.fit(supports, queries, max_steps=args.steps, val_loader=[tasks], val_every=max(1, args.steps // 10))
     return trainer
+
+
+def accuracy(batch: Batch, ul_model: nn.Module, ll_model: nn.Module) -> jt.Var:
+    """The share of images that the learner names right."""
+    return (ll_model(batch["data"]).argmax(1)[0] == batch["target"]).float32().mean()
 
 
 def adapted_accuracy(
@@ -259,10 +266,13 @@ def run(args: argparse.Namespace) -> dict[str, np.ndarray]:
         jt.set_global_seed(args.seed)
         network = Network(*args.shape, args.ways)
         begun = time.perf_counter()
-        if method != "from scratch":
-            meta_trained(method, train, network, args)
+        trainer = None if method == "from scratch" else meta_trained(method, train, network, args)
         seconds = time.perf_counter() - begun
-        values = scores[method] = tested(method, network, tasks, args)
+        if trainer is not None and method in CHAINS:  # the trainer adapts as it does in training
+            values = np.array([trainer.evaluate([[task]])["accuracy"] for task in tasks])
+        else:
+            values = tested(method, network, tasks, args)
+        scores[method] = values
         width = "± " + format(interval(values), ".2%")
         in_task = task_steps(method, args)
         print(f"{method:<14}{values.mean():>9.2%}{width:>15}{in_task:>17}{seconds:>17.1f}", flush=True)
@@ -286,6 +296,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--queries", type=int, default=5, help="query images a class (default: %(default)s)")
     p.add_argument("--tasks", type=int, default=4, help="tasks an outer step (default: %(default)s)")
     p.add_argument("--test-tasks", type=int, default=200, help="tasks to test on (default: %(default)s)")
+    p.add_argument(
+        "--val-tasks", type=int, default=20, help="tasks to evaluate on while training (default: %(default)s)"
+    )
     p.add_argument("--lower-iters", type=int, default=5, help="lower steps (default: %(default)s)")
     p.add_argument("--steps", type=int, default=200, help="outer steps (default: %(default)s)")
     p.add_argument("--ll-lr", type=float, default=0.3, help="lower learning rate (default: %(default)s)")

@@ -24,10 +24,11 @@ from jboat.trainers import arguments
 from jboat.trainers import device as devices
 from jboat.trainers.callback_list import CallbackList, with_default_loggers
 from jboat.trainers.configuration import build, description
+from jboat.trainers.data.floats import as_wide_as
 from jboat.trainers.data.loaders import batch_size, check_loader
 from jboat.trainers.dev_run import dev_run
 from jboat.trainers.device_scope import device_scope
-from jboat.trainers.evaluation import UnknownSize, evaluation_mode, weighted_means
+from jboat.trainers.evaluation import UnknownSize, measuring, weighted_means
 from jboat.trainers.fit_call import FitCall
 from jboat.trainers.history import History
 from jboat.trainers.history_recorder import HistoryRecorder
@@ -305,15 +306,20 @@ class BilevelTrainer:
         With several ranks each is given its part of every batch, and the means are over the parts of all. No graph is
         built, dropout is off, and nothing of the training state changes.
 
+        Lists of tasks, each a (support, query) pair of batches, may take the place of batches: for each the lower loop
+        runs on the support batch from where it would start now, and :meth:`evaluation_step` measures on the query
+        batch. The means are over the tasks, with half the width of their 95 percent intervals as ``..._ci95``.
+
         Raises:
             TypeError: if the loader is of a wrong kind, ``evaluation_step`` returns no dict, or a metric is no number.
             ValueError: if the loader is empty, or a batch's entry ``batch_size`` is out of range.
         """
         check_loader(loader, "loader")
         out_of_memory = device_memory.named("evaluate", self.state.step + 1)
-        with device_scope(self.device), out_of_memory, evaluation_mode([self.ul_model, self.ll_model]):
-            step = self.current_run.logged.of_evaluation(self.evaluation_step)
-            return weighted_means(loader, step, self.evaluation_batch_size, self._unknown_size.warn)
+        step = measuring([self.ul_model, self.ll_model], self.current_run.logged.of_evaluation(self.evaluation_step))
+        told, adapted = self._unknown_size.warn, self.current_run.adapted
+        with device_scope(self.device), out_of_memory, as_wide_as(self.ll_var):
+            return weighted_means(loader, step, self.evaluation_batch_size, told, adapted)
 
     def __repr__(self) -> str:
         return short(self) if hasattr(self, "current_run") else object.__repr__(self)

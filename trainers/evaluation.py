@@ -14,6 +14,7 @@ from jboat.trainers.data.loader_stream import LoaderStream
 from jboat.trainers.data.loaders import Batch
 from jboat.trainers.data.sharding import EvaluatedPart, Sharding
 from jboat.trainers.metric_value import metric_value
+from jboat.trainers.task_evaluation import Adapt, TaskEvaluation
 import jittor as jt
 
 logger = logging.getLogger("jboat")
@@ -57,6 +58,16 @@ def evaluation_mode(models: Sequence[jt.Module]) -> Iterator[None]:
                 m.is_train = flag
 
 
+def measuring(models: Sequence[jt.Module], step: Callable[[Batch], Any]) -> Callable[[Batch], Any]:
+    """A step that runs in :func:`evaluation_mode`."""
+
+    def measured(batch: Batch) -> Any:
+        with evaluation_mode(models):
+            return step(batch)
+
+    return measured
+
+
 @contextlib.contextmanager
 def _exact_means() -> Iterator[None]:
     """Let the mean of all entries of a float32 array be summed in float64.
@@ -88,8 +99,11 @@ def weighted_means(
     step: Callable[[Batch], Any],
     size_of: Callable[[Batch], int | None],
     complain: Callable[[Batch], None] = lambda batch: None,
+    adapt: Adapt = lambda support, number: contextlib.nullcontext(),
 ) -> dict[str, float]:
     """Means over a loader's batches, weighted by their sizes; unweighted where the size of one is not known.
+
+    Over tasks they are means of what is measured on each one's query batch, with half the width of their intervals.
 
     A metric that some batches do not have is averaged over those that do. With several ranks each takes its part of
     every batch, and the means are over the parts of all ranks.
@@ -99,17 +113,20 @@ def weighted_means(
         step: called with each batch; returns numbers or one-element Vars by name.
         size_of: the size of a batch; None where it cannot be told.
         complain: called with a batch whose size is not known, where that matters.
+        adapt: lets the models be adapted to a task's support batch inside a block.
 
     Raises:
         TypeError: if ``step`` returns something other than numbers by name.
-        ValueError: if the loader is empty, or gives lists of tasks.
+        ValueError: if the loader is empty, or gives lists of anything but (support, query) pairs.
     """
     stream, sharding = LoaderStream(loader, "loader"), Sharding()
+    tasks = TaskEvaluation(adapt, step)
     rows: list[tuple[int | None, EvaluatedPart, dict[str, float]]] = []
     unsized: Batch | None = None
     while (whole := stream.draw()) is not None:
         if isinstance(whole, list):
-            raise ValueError("loader gave a list of tasks; evaluate takes single batches")
+            tasks.take(whole)
+            continue
         part = sharding.evaluated(whole)
         numbers = step(part.batch)
         if not isinstance(numbers, Mapping):
@@ -118,6 +135,10 @@ def weighted_means(
         size = size_of(part.batch)
         unsized = part.batch if size is None else unsized
         rows.append((size, part, row))
+    if tasks.count and rows:
+        raise ValueError("loader gave batches and lists of tasks; evaluate takes one kind")
+    if tasks.count:
+        return tasks.means()
     if unsized is not None and len(rows) > 1:
         complain(unsized)
     counts_the_same = _on_any_rank(unsized is not None, len(rows))

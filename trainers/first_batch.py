@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 import logging
+from typing import Any
 
 from jboat import functional, levels, second_order
 from jboat.lower_objective import LowerObjective
 from jboat.projections import applied
-from jboat.trainers import seeding
+from jboat.trainers import seeding, target_shapes
 from jboat.trainers.data.step_batches import Pair
 from jboat.trainers.errors import SecondOrderError
 from jboat.trainers.outer_step import device_memory
 from jboat.trainers.outer_step.method import OuterMethod, Start
 from jboat.trainers.outer_step.problem import Problem
 from jboat.trajectory import Trajectory
+from jboat.warn_once import WarnOnce
 import jittor as jt
 
 _SEED = 20011
@@ -27,6 +29,7 @@ class SecondOrderCheck:
 
     def __init__(self) -> None:
         self._seen: tuple[object, ...] = ()
+        self._warn = WarnOnce()
 
     def is_due(self, method: OuterMethod) -> bool:
         """Whether the operators need second derivatives of an objective that has not passed yet."""
@@ -44,10 +47,17 @@ class SecondOrderCheck:
             second_order: whether to look at second derivatives, unless these objectives have passed before.
         """
         due = second_order and self.is_due(method)
-        with device_memory.named(method.name, start.step):
+        with device_memory.named(method.name, start.step), target_shapes.watched(_batches(pair)) as found:
             check_first_batch(method, pair, start.y, check_second_order=due)
+        if found:
+            self._warn("%s; reshape it, as by target.reshape(-1, 1)", found[0])
         if due:
             self._seen = _objectives(method.problem)
+
+
+def _batches(pair: Pair) -> list[Any]:
+    """The batches of a pair, those of a level in a list."""
+    return [batch for feed in pair for batch in (feed if isinstance(feed, list) else [feed])]
 
 
 def _objectives(problem: Problem) -> tuple[object, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jboat.trainers import arguments, rehearsal
+from jboat.trainers.data.floats import as_wide_as
 from jboat.trainers.data.loaders import check_fixed
 from jboat.trainers.device_scope import device_scope
 from jboat.trainers.fit_loop import FitLoop
@@ -71,6 +72,16 @@ class FitCall:
         max_epochs, max_steps = (None if n is None else int(n) for n in (self.max_epochs, self.max_steps))
         if max_epochs is max_steps is self.max_time is None:
             max_epochs = 1
+        with as_wide_as(trainer.ll_var):
+            self._run(trainer, max_epochs, max_steps, evaluation_metrics)
+
+    def _run(
+        self,
+        trainer: BilevelTrainer,
+        max_epochs: int | None,
+        max_steps: int | None,
+        evaluation_metrics: Callable[[], tuple[str, ...] | None],
+    ) -> None:
         loop = FitLoop(
             trainer,
             *self.loaders,

@@ -14,6 +14,7 @@ _COLUMNS = 3
 _WIDTH, _HEIGHT = 4.4, 3.2  # inches of a panel
 _VALIDATION = "val_"
 _FEW_POINTS = 40
+_INTERVAL = "_ci95"
 
 
 def panels(names: Sequence[str]) -> list[list[str]]:
@@ -26,7 +27,7 @@ def panels(names: Sequence[str]) -> list[list[str]]:
 
 def chosen(names: Sequence[str]) -> list[str]:
     """What is drawn by default: losses, the hypergradient's norm, and what evaluations give, with its counterpart."""
-    evaluated = [name for name in names if name.startswith(_VALIDATION)]
+    evaluated = [name for name in names if name.startswith(_VALIDATION) and not name.endswith(_INTERVAL)]
     counterparts = [name for name in names if f"{_VALIDATION}{name}" in evaluated and name not in _FIRST]
     return [*(name for name in _FIRST if name in names), *counterparts, *evaluated]
 
@@ -72,3 +73,7 @@ def _draw_one(axes: Any, rows: Sequence[Mapping[str, float]], name: str) -> None
         markersize=4,
         zorder=3 if validation else 2,
     )
+    widths = [row.get(f"{name}{_INTERVAL}", 0.0) for row in rows if name in row]
+    if any(widths):
+        below, above = ([v + side * w for v, w in zip(values, widths, strict=True)] for side in (-1, 1))
+        axes.fill_between(steps, below, above, color="tab:orange", alpha=0.2, linewidth=0)

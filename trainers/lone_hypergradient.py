@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jboat import functional
+from jboat.trainers.data.floats import as_wide_as
 from jboat.trainers.data.loaders import drawn
 from jboat.trainers.data.sharding import Sharding, require_same_batches
 from jboat.trainers.data.step_batches import Pair, task_pairs
@@ -22,9 +23,10 @@ def hypergradient_of(
 ) -> HyperGradientResult:
     """The hypergradient at a trainer's present parameters, which stay as they are; see ``hypergradient``."""
     run = trainer.current_run
-    whole = _pairs(trainer, ll_batch, ul_batch)
-    require_same_batches(whole)
-    pairs, share = Sharding().own(whole)
+    with as_wide_as(trainer.ll_var):
+        whole = _pairs(trainer, ll_batch, ul_batch)
+        require_same_batches(whole)
+        pairs, share = Sharding().own(whole)
     run.problem.begin_step()
     with device_scope(trainer.device), functional.preserved(run.problem.statistics()), on_trial():
         if check_second_order and run.second_order.is_due(run.method):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from jboat.outer_step import OuterStep, mean
 from jboat.projections import Projection, applied, name_of
 from jboat.sl_ol.batches import Places
 from jboat.trainers import seeding
+from jboat.trainers.data.loaders import Batch
 from jboat.trainers.data.sharding import TaskShare
 from jboat.trainers.data.step_batches import Pair
 from jboat.trainers.errors import NonFiniteError
@@ -165,6 +167,21 @@ class Run:
         if method.takes_lists:
             draws = method.batches(trainer.state.step + 1, streams.lengths, self.auxiliary).lower
         return max(1.0, streams.ll.length / draws)
+
+    @contextmanager
+    def adapted(self, support: Batch, task: int) -> Iterator[None]:
+        """Let the lower model have taken its steps on a task's support batch, from where a lower loop would start now.
+
+        Args:
+            support: the batch; with ``lower_batches="fresh"`` every step takes it.
+            task: the task's number, from which its random numbers derive.
+        """
+        problem = self.problem
+        problem.begin_step()
+        with on_trial():
+            y = self.method.adapted(support, self.start(task))
+        with functional.substituted(problem.ll_var, y):
+            yield
 
     def folder_for(self, folder: Path) -> Path:
         """Where a callback writes that was told to write into ``folder``: there, or aside in a trial run."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jboat.backend import ranks
+from jboat.trainers.data import floats
 import jittor as jt
 import numpy as np
 
@@ -13,10 +14,16 @@ _INT32, _INT64 = np.iinfo(np.int32), np.iinfo(np.int64)
 
 Batch = dict[str, Any]
 Item = Batch | list[Batch]
+_PLACES = ("data", "target", "index")
 FORMS = (
-    "a batch is a dict, or an (x, y) pair of arrays, or a list of such batches (tasks); "
+    "a batch is a dict, or an (x, y) pair or (x, y, index) triple of arrays, or a list of such batches (tasks), in "
+    "evaluations a list of (support, query) pairs of them; "
     "a loader is an iterable of batches, a function that returns one, or one dict"
 )
+
+
+class Task(dict[str, Any]):
+    """What an evaluation adapts to, and where it measures: the batches ``support`` and ``query``."""
 
 
 def check_loader(loader: Any, name: str) -> None:
@@ -26,9 +33,10 @@ def check_loader(loader: Any, name: str) -> None:
         TypeError: if it is of a wrong kind.
         ValueError: if it is known to be empty.
     """
-    if isinstance(loader, (str, bytes, jt.Var, np.ndarray)) or not (callable(loader) or isinstance(loader, Iterable)):
+    iterable = callable(loader) or isinstance(loader, Iterable)
+    if isinstance(loader, (str, bytes)) or is_array(loader) or not iterable:
         raise TypeError(f"{name} must be a loader, got {type(loader).__name__}; {FORMS}")
-    if isinstance(loader, tuple) and len(loader) == 2 and all(_is_array(v) for v in loader):
+    if isinstance(loader, tuple) and len(loader) in (2, 3) and all(is_array(v) for v in loader):
         raise TypeError(f"{name} is an (x, y) pair; write {{'data': x, 'target': y}} to train on it as one batch")
     if not isinstance(loader, Mapping) and known_length(loader) == 0:
         raise ValueError(f"{name} is empty; it must give at least one batch")
@@ -73,10 +81,6 @@ def check_fixed(loader: Any, name: str, method: str) -> None:
     )
 
 
-def _is_array(value: Any) -> bool:
-    return isinstance(value, (jt.Var, np.ndarray))
-
-
 def as_item(item: Any, name: str) -> Item:
     """A batch, or a list of them, with numpy arrays as Vars; the caller's objects stay as they are.
 
@@ -116,21 +120,44 @@ def raw_item(item: Any, name: str) -> Item:
     Raises:
         TypeError: if it is not a batch.
     """
-    if isinstance(item, (list, tuple)) and item and not any(_is_array(v) for v in item):
-        return [_raw_batch(entry, name) for entry in item]
+    if isinstance(item, (list, tuple)) and item and not any(is_array(v) for v in item):
+        return [_task(entry, name) if _is_task(entry) else _raw_batch(entry, name) for entry in item]
     return _raw_batch(item, name)
 
 
+def _is_task(entry: Any) -> bool:
+    """Whether this is a pair of batches, which arrays are not."""
+    if isinstance(entry, Task):
+        return True
+    pair = isinstance(entry, (list, tuple)) and len(entry) == 2
+    return pair and all(isinstance(half, (Mapping, list, tuple)) for half in entry)
+
+
+def _task(entry: Any, name: str) -> Task:
+    if isinstance(entry, Task):  # a stream within a stream
+        return entry
+    return Task(support=_raw_batch(entry[0], name), query=_raw_batch(entry[1], name))
+
+
 def _raw_batch(item: Any, name: str) -> Batch:
-    if isinstance(item, (list, tuple)) and len(item) == 2 and all(_is_array(v) for v in item):
-        item = {"data": item[0], "target": item[1]}
+    if isinstance(item, (list, tuple)) and len(item) in (2, 3) and all(is_array(v) for v in item):
+        item = dict(zip(_PLACES, item, strict=False))
+    elif _is_bunch(item):
+        item = {key: item[key] for key in _PLACES if item.get(key) is not None}
     if not isinstance(item, Mapping):
         raise TypeError(f"{name} gave a batch of type {type(item).__name__}; {FORMS}")
     return dict(item)
 
 
+def _is_bunch(item: Any) -> bool:
+    """Whether this is what scikit-learn's loaders of data sets return, which holds names and descriptions too."""
+    return isinstance(item, dict) and type(item).__name__ == "Bunch" and "data" in item
+
+
 def as_batch(raw: Mapping[str, Any], name: str) -> Batch:
     """A batch with numpy arrays as Vars, computed; the caller's dict stays as it is."""
+    if isinstance(raw, Task):
+        return raw  # whose batches become Vars one at a time
     batch = {key: _as_value(key, value, name) for key, value in raw.items()}
     jt.sync([value for value in batch.values() if isinstance(value, jt.Var)])
     return batch
@@ -183,6 +210,8 @@ def _as_var(key: Any, value: Any, name: str) -> jt.Var:
     if array.dtype.itemsize > 8:
         array = array.astype(np.float64)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)  # Jittor does not look at the order of bytes
+    if array.dtype.kind == "f" and floats.are_wide():
+        return jt.array(array.astype(np.float64), dtype="float64")
     if array.dtype.kind not in "iu" or array.dtype.itemsize < 4 or array.dtype == np.int32 or array.size == 0:
         return jt.array(array)
     least, greatest = int(array.min()), int(array.max())

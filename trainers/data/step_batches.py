@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jboat.trainers.data.loader_stream import LoaderStream
-from jboat.trainers.data.loaders import Batch, Item
+from jboat.trainers.data.loaders import Batch, Item, Task
 
 Feed = Batch | list[Batch]
 Pair = tuple[Feed, Feed]
@@ -85,6 +85,11 @@ def task_pairs(lower: list[Item], upper: Item, fresh: bool) -> list[Pair]:
     Raises:
         ValueError: if the lists differ in length, or lists and single batches are mixed.
     """
+    if any(isinstance(entry, Task) for item in [*lower, upper] if isinstance(item, list) for entry in item):
+        raise ValueError(
+            "(support, query) pairs are for evaluations; to train, ll_loader gives lists of support batches and "
+            "ul_loader lists of query batches"
+        )
     counts = {len(item) if isinstance(item, list) else None for item in [*lower, upper]}
     if len(counts) > 1:
         raise ValueError(f"both loaders must give the same number of tasks in a list, or single batches; got {counts}")

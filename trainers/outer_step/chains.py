@@ -12,6 +12,7 @@ from jboat import functional, levels
 from jboat.gm_ol.sequential_ds import SequentialDS, makes_functional_dynamical_system
 from jboat.na_ol.sequential_hg import SequentialHG, makes_functional_na_operation
 from jboat.outer_step import OuterStep
+from jboat.trainers.data.loaders import Batch
 from jboat.trainers.data.step_batches import Pair
 from jboat.trainers.outer_step import device_memory
 from jboat.trainers.outer_step.finiteness import lower_loop_failure
@@ -108,6 +109,14 @@ class Chains(OuterMethod):
             )
             return float(loss.item())
 
+    def adapted(self, support: Batch, start: Start) -> list[jt.Var]:
+        """See :class:`OuterMethod`."""
+        problem = self.problem
+        with functional.preserved(problem.statistics()):
+            found = self._lower_loop(self._adaptation, (support, {}), start, Events())
+            trajectory: Trajectory = found["auxiliary_model"]
+            return trajectory.parameters(len(trajectory))
+
     def _lower_loop(self, chain: SequentialDS, pair: Pair, start: Start, events: Events) -> dict[str, Any]:
         """What the last operator of the lower-level chain returns."""
         problem = self.problem
@@ -133,10 +142,21 @@ class Chains(OuterMethod):
     @functools.cached_property
     def _lower_chain_without_graphs(self) -> SequentialDS:
         """The same lower steps where nothing is differentiated."""
+        return lower_chain(self.problem, self._config_without_graphs)
+
+    @functools.cached_property
+    def _adaptation(self) -> SequentialDS:
+        """The same of the lower objective alone, for a batch that goes with no upper one."""
+        problem = self.problem
+        arguments = problem.operator_arguments(self._config_without_graphs)
+        return makes_functional_dynamical_system(problem.gm_op[-1:], lower_loop=problem.lower_iters, **arguments)
+
+    @functools.cached_property
+    def _config_without_graphs(self) -> Mapping[str, Any]:
         problem = self.problem
         plan = problem.plan.without_graphs()
         own = {"chain_plan": plan, "chain_options": problem.options.under(plan)}
-        return lower_chain(problem, ChainMap(own, problem.config))
+        return ChainMap(own, problem.config)
 
     @functools.cached_property
     def _upper_chain(self) -> SequentialHG:

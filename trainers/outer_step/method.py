@@ -13,6 +13,7 @@ from jboat import autodiff, functional, levels, lower_objective
 from jboat.optim import OptimizerState
 from jboat.outer_step import OuterStep
 from jboat.sl_ol.batches import Counts, Places
+from jboat.trainers.data.loaders import Batch
 from jboat.trainers.data.step_batches import Pair
 from jboat.trainers.outer_step.problem import Problem
 from jboat.trajectory import Trajectory
@@ -134,6 +135,14 @@ class OuterMethod(ABC):
             ValueError: if there is no lower loop.
         """
         raise ValueError(f"there is no F(x, y_K(x)) with {self.name}, which has no lower loop")
+
+    def adapted(self, support: Batch, start: Start) -> list[jt.Var]:
+        """The end of the lower steps on one batch, from a start; F, and GDA's share of it, have no part in them.
+
+        Raises:
+            ValueError: if there is no lower loop.
+        """
+        raise ValueError(f"{self.name} has no lower loop, in which an evaluation could adapt to a task")
 
     def lower_gradient_norm(self, pair: Pair, start: Start, y: Sequence[jt.Var]) -> float:
         """The norm of the lower problem's gradient by y on the batch of the last lower step; nothing changes.
