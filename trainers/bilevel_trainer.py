@@ -24,18 +24,14 @@ from jboat.trainers import arguments
 from jboat.trainers import device as devices
 from jboat.trainers.callback_list import CallbackList, with_default_loggers
 from jboat.trainers.configuration import build, description
-from jboat.trainers.data.floats import as_wide_as
-from jboat.trainers.data.loaders import batch_size, check_loader
+from jboat.trainers.data.loaders import batch_size
 from jboat.trainers.dev_run import dev_run
-from jboat.trainers.device_scope import device_scope
-from jboat.trainers.evaluation import UnknownSize, measuring, weighted_means
+from jboat.trainers.evaluation import UnknownSize, means_over
 from jboat.trainers.fit_call import FitCall
 from jboat.trainers.history import History
 from jboat.trainers.history_recorder import HistoryRecorder
 from jboat.trainers.level_check import LevelCheck
-from jboat.trainers.logged_values import may_log
 from jboat.trainers.lone_hypergradient import hypergradient_of
-from jboat.trainers.outer_step import device_memory
 from jboat.trainers.outer_step.problem import Problem
 from jboat.trainers.outer_step.result import HyperGradientResult
 from jboat.trainers.persistence import checkpoint, weights
@@ -229,7 +225,7 @@ class BilevelTrainer:
         Args:
             source: a ``.json`` or ``.toml`` file, or a dict. Of BOAT also a folder with ``boat_config.json`` and
                 ``loss_config.json``, or with one ``boat_config_NAME.json`` and its ``loss_config_NAME.json``, and a
-                pair of such files or dicts; see docs/build.md.
+                pair of such files or dicts; see docs/configuration.md.
             objects: constructor arguments, such as models, that take precedence.
 
         Raises:
@@ -314,22 +310,13 @@ class BilevelTrainer:
             TypeError: if the loader is of a wrong kind, ``evaluation_step`` returns no dict, or a metric is no number.
             ValueError: if the loader is empty, or a batch's entry ``batch_size`` is out of range.
         """
-        check_loader(loader, "loader")
-        out_of_memory = device_memory.named("evaluate", self.state.step + 1)
-        step = measuring([self.ul_model, self.ll_model], self.current_run.logged.of_evaluation(self.evaluation_step))
-        told, adapted = self._unknown_size.warn, self.current_run.adapted
-        with device_scope(self.device), out_of_memory, as_wide_as(self.ll_var):
-            return weighted_means(loader, step, self.evaluation_batch_size, told, adapted)
+        return means_over(self, loader, self._unknown_size)
 
     def __repr__(self) -> str:
         return short(self) if hasattr(self, "current_run") else object.__repr__(self)
 
     def summary(self) -> Summary:
-        """Both models' sizes, the chain as it runs, the options in force, and what an outer step costs.
-
-        ``print(trainer.summary())`` shows it. Nothing is read and nothing compiled for it. What an operator costs is
-        what it is registered with, with this trainer's numbers in it.
-        """
+        """Both models' sizes, the chain as it runs, options in force and what an outer step costs, to be printed."""
         return summary_of(self)
 
     def log(self, name: str, value: Any) -> None:
@@ -407,12 +394,11 @@ class BilevelTrainer:
                 :mod:`jboat.second_order`. What cannot be decided is a warning where operations with a hand-written
                 gradient were used.
             limit_batches: how many batches a pass over each of the loaders has at most; None for all.
-            fast_dev_run: True or N to try everything in 1 or N outer steps before a long run: an evaluation of N
-                batches, a checkpoint, the end of an epoch, every callback, whose files go into a temporary folder. A
-                warning says what ran. Limits and ``resume_from`` are not looked at, and the trainer is as it was
-                afterwards.
-            progress: whether to show a ProgressBar though none is among the callbacks; None for a terminal or notebook
-                alone, unless a logger is among them. True shows plain lines where there is no terminal.
+            fast_dev_run: True or N to try everything in 1 or N outer steps: an evaluation of N batches, a checkpoint,
+                the end of an epoch, every callback, with files in a temporary folder. A warning says what ran; limits
+                and ``resume_from`` are not looked at, and the trainer is as it was afterwards.
+            progress: whether to show a ProgressBar though none is among the callbacks, in plain lines where there is no
+                terminal; None for terminals and notebooks alone, unless a logger is among them.
 
         Returns:
             The history: one row an outer step of this trainer; with ``fast_dev_run`` the rows of these steps alone.
@@ -429,28 +415,17 @@ class BilevelTrainer:
             SystemExit: the same after a SIGTERM; a handler of the user's is called instead. See docs/checkpoints.md.
         """
         if self._fitting:
-            raise RuntimeError(
-                "fit() was called while a fit() of the same trainer is under way; let that one end first"
-            )
-        call = FitCall(
-            loaders=(ll_loader, ul_loader, val_loader),
-            max_epochs=max_epochs,
-            max_steps=max_steps,
-            max_time=max_time,
-            val_every=val_every,
-            resume_from=resume_from,
-            check_second_order=check_second_order,
-            limit_batches=limit_batches,
-            progress=progress,
-        )
+            raise RuntimeError("fit() was called while a fit() of the same trainer is under way; let that end first")
+        loaders, limits = (ll_loader, ul_loader, val_loader), (max_epochs, max_steps, max_time, val_every)
+        call = FitCall(loaders, *limits, resume_from, check_second_order, limit_batches, progress)
         call.check(self)
         dev_steps = arguments.dev_steps(fast_dev_run)
         self._levels.check()
         self._fitting = True
         try:
             if dev_steps > 0:
-                return dev_run(self, call, dev_steps, self._evaluation_metrics)
-            call.run(self, self._evaluation_metrics)
+                return dev_run(self, call, dev_steps)
+            call.run(self)
         finally:
             self._fitting = False
             self.current_run.resumption.under_way = False
@@ -473,22 +448,20 @@ class BilevelTrainer:
     def load_checkpoint(self, path: str | Path, what: Literal["all", "models"] = "all") -> None:
         """Take a checkpoint back; the next :meth:`fit` goes on where it was saved, in the middle of an epoch too.
 
-        Of several ranks all have to call this, and all read the file; another number of them than wrote it will do.
-
-        One that a ModelCheckpoint kept for a metric of the step itself, such as ``ul_loss``, gives back the variables
-        at which that was measured, before the step's update; ``fit(resume_from="last")`` those after it.
+        Of several ranks all have to call this, and all read the file; another number of them than wrote it will do. One
+        that a ModelCheckpoint kept for a metric of the step itself, such as ``ul_loss``, gives back the variables at
+        which that was measured, before the step's update; ``fit(resume_from="last")`` those after it.
 
         Args:
             path: the file.
-            what: ``"all"``; or ``"models"`` for the parameters and buffers of both models alone, under whatever
-                settings this trainer has, to fine-tune or to evaluate: each setting that the saved run had otherwise
-                is logged as a warning. Step, history, optimizers and callbacks stay as they are, and the next ``fit``
-                starts from the models: y_0 of DI and of a cold start is the lower model's value.
+            what: ``"all"``; or ``"models"`` for both models' parameters and buffers alone, to fine-tune or evaluate
+                under other settings: each that differs is a warning. The rest stays as it is, and y_0 of DI and of a
+                cold start is the lower model's value.
 
         Raises:
             ValueError: for another ``what``.
-            CheckpointError: if the file is missing, damaged, of a newer format, of another configuration, or, with
-                ``"models"``, of models with other names or shapes. Nothing has changed then.
+            CheckpointError: if the file is missing, damaged, of a newer format, or of another configuration; with
+                ``"models"`` of models with other names or shapes.
             RuntimeError: within a ``fit``, but for ``setup``: the step under way would go on with other variables.
         """
         if self.current_run.resumption.under_way:
@@ -527,15 +500,6 @@ class BilevelTrainer:
         """Put back what :meth:`values` gave."""
         for name, v in checkpoint.variables(self).items():
             v.update(checkpoint.as_var(values[name]))
-
-    def _evaluation_metrics(self) -> tuple[str, ...] | None:
-        """What evaluations within ``fit`` give by name; None where what is called alone can tell."""
-        problem = self.current_run.problem
-        if type(self).evaluation_step is not BilevelTrainer.evaluation_step or "evaluation_step" in vars(self):
-            return None
-        if any(may_log(function) for function in (problem.ul_objective, *self.metrics.values())):
-            return None
-        return tuple(f"val_{name}" for name in ("ul_loss", *self.metrics))
 
     def _overridden(self, name: str) -> Objective:
         if getattr(type(self), name) is getattr(BilevelTrainer, name):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 import logging
 from pathlib import Path
@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("jboat")
 
 
-def dev_run(
-    trainer: BilevelTrainer,
-    call: FitCall,
-    steps: int,
-    evaluation_metrics: Callable[[], tuple[str, ...] | None],
-) -> History:
+def dev_run(trainer: BilevelTrainer, call: FitCall, steps: int) -> History:
     """Take a few outer steps, each of the loop's parts at least once, and put the trainer back.
 
     The epoch ends where the steps do, so that evaluation and the hooks of an epoch's end come. What callbacks write
@@ -37,7 +32,6 @@ def dev_run(
         trainer: what is tried.
         call: what ``fit`` was called with; its limits and ``resume_from`` are not looked at.
         steps: how many outer steps.
-        evaluation_metrics: tells what evaluations give by name.
 
     Returns:
         The rows of these steps.
@@ -50,7 +44,7 @@ def dev_run(
     with tempfile.TemporaryDirectory(prefix="jboat-dev-run-") as name, _put_back(trainer, call, Path(name) / "a.npz"):
         run.scratch_folder = Path(name) / "files"
         try:
-            call.run(trainer, evaluation_metrics)
+            call.run(trainer)
             checkpoint.save(trainer, Path(name) / "b.npz")
             checkpoint.load(trainer, Path(name) / "b.npz")
         finally:

@@ -6,16 +6,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import json
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jboat import functional
 from jboat.backend import ranks
+from jboat.trainers.data.floats import as_wide_as
 from jboat.trainers.data.loader_stream import LoaderStream
-from jboat.trainers.data.loaders import Batch
+from jboat.trainers.data.loaders import Batch, check_loader
 from jboat.trainers.data.sharding import EvaluatedPart, Sharding
+from jboat.trainers.device_scope import device_scope
 from jboat.trainers.metric_value import metric_value
+from jboat.trainers.outer_step import device_memory
 from jboat.trainers.task_evaluation import Adapt, TaskEvaluation
 import jittor as jt
+
+if TYPE_CHECKING:
+    from jboat.trainers.bilevel_trainer import BilevelTrainer
 
 logger = logging.getLogger("jboat")
 
@@ -177,3 +183,13 @@ def over_ranks(sums: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float
             before = everywhere.get(name, (0.0, 0.0))
             everywhere[name] = before[0] + total, before[1] + weights
     return everywhere
+
+
+def means_over(trainer: BilevelTrainer, loader: Any, unknown_size: UnknownSize) -> dict[str, float]:
+    """The means of a trainer's ``evaluation_step`` over a loader; see ``evaluate``."""
+    check_loader(loader, "loader")
+    run = trainer.current_run
+    step = measuring([trainer.ul_model, trainer.ll_model], run.logged.of_evaluation(trainer.evaluation_step))
+    out_of_memory = device_memory.named("evaluate", trainer.state.step + 1)
+    with device_scope(trainer.device), out_of_memory, as_wide_as(trainer.ll_var):
+        return weighted_means(loader, step, trainer.evaluation_batch_size, unknown_size.warn, run.adapted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from jboat.trainers.data.floats import as_wide_as
 from jboat.trainers.data.loaders import check_fixed
 from jboat.trainers.device_scope import device_scope
 from jboat.trainers.fit_loop import FitLoop
+from jboat.trainers.logged_values import may_log
 from jboat.trainers.progress import shown
 
 if TYPE_CHECKING:
@@ -62,34 +62,33 @@ class FitCall:
             check_fixed(self.loaders[0], "ll_loader", method.name)
             check_fixed(self.loaders[1], "ul_loader", method.name)
 
-    def run(self, trainer: BilevelTrainer, evaluation_metrics: Callable[[], tuple[str, ...] | None]) -> None:
-        """Train.
-
-        Args:
-            trainer: what is trained.
-            evaluation_metrics: tells what evaluations give by name, None where that is not known.
-        """
+    def run(self, trainer: BilevelTrainer) -> None:
+        """Train."""
         max_epochs, max_steps = (None if n is None else int(n) for n in (self.max_epochs, self.max_steps))
         if max_epochs is max_steps is self.max_time is None:
             max_epochs = 1
         with as_wide_as(trainer.ll_var):
-            self._run(trainer, max_epochs, max_steps, evaluation_metrics)
+            self._run(trainer, max_epochs, max_steps)
 
-    def _run(
-        self,
-        trainer: BilevelTrainer,
-        max_epochs: int | None,
-        max_steps: int | None,
-        evaluation_metrics: Callable[[], tuple[str, ...] | None],
-    ) -> None:
+    def _run(self, trainer: BilevelTrainer, max_epochs: int | None, max_steps: int | None) -> None:
         loop = FitLoop(
             trainer,
             *self.loaders,
             self.val_every,
             self.check_second_order,
-            evaluation_metrics,
+            lambda: names_of_evaluations(trainer),
             limits=(self.limit_batches, self.limit_batches, self.limit_val_batches or self.limit_batches),
             end_pass=self.end_pass,
         )
         with device_scope(trainer.device), shown(trainer, self.progress):
             loop.run(max_epochs=max_epochs, max_steps=max_steps, max_time=self.max_time, resume_from=self.resume_from)
+
+
+def names_of_evaluations(trainer: BilevelTrainer) -> tuple[str, ...] | None:
+    """What evaluations within ``fit`` give by name; None where what is called alone can tell."""
+    defined = next(cls for cls in type(trainer).__mro__ if "evaluation_step" in vars(cls))
+    if not defined.__module__.startswith("jboat.") or "evaluation_step" in vars(trainer):
+        return None
+    if any(may_log(function) for function in (trainer.current_run.problem.ul_objective, *trainer.metrics.values())):
+        return None
+    return tuple(f"val_{name}" for name in ("ul_loss", *trainer.metrics))

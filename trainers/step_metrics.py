@@ -43,6 +43,10 @@ class StepMetrics(dict[str, Any]):
         self.written.add(name)
         super().__setitem__(name, value)
 
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        """Let copies be plain dicts, which belong to no step."""
+        return dict, (dict(self),)
+
     def update(self, *given: Any, **named: Any) -> None:
         """Write several numbers."""
         for name, value in dict(*given, **named).items():

@@ -1,5 +1,6 @@
 """``trainer.log`` and writes to ``state.metrics``: what counts, where it arrives, and that nothing is lost."""
 
+import copy
 import csv
 import json
 import logging
@@ -308,3 +309,20 @@ def test_a_resumed_run_logs_what_the_whole_one_does(tmp_path):
         [{k: v for k, v in row.items() if not k.startswith("time_")} for row in t.history.rows] for t in (whole, rest)
     ]
     assert timeless[0] == timeless[1]
+
+
+def test_copies_of_the_metrics_are_plain_dicts():
+    copies = []
+
+    def keep(trainer, state):
+        copies.extend([copy.copy(state.metrics), copy.deepcopy(state.metrics), dict(state.metrics)])
+        for kept in copies[-3:]:
+            kept["own"] = 1.0
+
+    callback = LambdaCallback(on_step_end=keep)
+    callback.rank = 2
+    trainer = make(log_f=first_entry, callbacks=[callback])
+    trainer.fit({}, {}, max_steps=2)
+    assert [type(kept) for kept in copies] == [dict] * 6
+    assert "own" not in trainer.history.names()
+    assert "own" not in trainer.state.metrics
