@@ -26,6 +26,18 @@ class Resumption:
         self._positions: dict[str, Any] | None = None
         self._callback_states: Mapping[str, Any] = {}
 
+    def require_between_fits(self) -> None:
+        """Refuse to load while a ``fit`` is under way.
+
+        Raises:
+            RuntimeError: if one is.
+        """
+        if self.under_way:
+            raise RuntimeError(
+                "load_checkpoint() was called while fit() is under way; load before it, or end it with "
+                "state.request_stop() and call fit(resume_from=...)"
+            )
+
     def positions(self) -> dict[str, Any] | None:
         """Where the loaders stand, for a checkpoint; None before the first ``fit``."""
         return self._positions if self.loop is None else self.loop.streams.positions()
