@@ -161,8 +161,8 @@ class BilevelTrainer:
         self.ul_optimizer = arguments.optimizer("ul_optimizer", ul_optimizer)
         self.ll_var = arguments.variables("ll", ll_var, ll_model, self.ll_optimizer)
         self.ul_var = arguments.variables("ul", ul_var, ul_model, self.ul_optimizer)
-        levels = (ll_model, ul_model), (self.ll_var, self.ul_var), (self.ll_optimizer, self.ul_optimizer)
-        self._levels = LevelCheck(*levels)
+        variables, optimizers = (self.ll_var, self.ul_var), (self.ll_optimizer, self.ul_optimizer)
+        self._levels = LevelCheck((ll_model, ul_model), variables, optimizers)
         self._levels.check()
         if plan.initializer is not None:
             arguments.same_structure(plan.initializer.name, self.ll_var, self.ul_var)
@@ -297,11 +297,9 @@ class BilevelTrainer:
         """Means of :meth:`evaluation_step` over a loader, weighted by batch size, at the present parameters.
 
         With several ranks each is given its part of every batch, and the means are over the parts of all. No graph is
-        built, dropout is off, and nothing of the training state changes.
-
-        Lists of tasks, each a (support, query) pair of batches, may take the place of batches: for each the lower loop
-        runs on the support batch from where it would start now, and :meth:`evaluation_step` measures on the query
-        batch. The means are over the tasks, with half the width of their 95 percent intervals as ``..._ci95``.
+        built, dropout is off, and nothing of the training state changes. Lists of tasks, each a (support, query) pair
+        of batches, may take the place of batches: the lower loop runs on each support batch from where it would start
+        now, and what is measured on the query batches is averaged, ``..._ci95`` being half its 95 percent interval.
 
         Raises:
             TypeError: if the loader is of a wrong kind, ``evaluation_step`` returns no dict, or a metric is no number.
@@ -321,8 +319,7 @@ class BilevelTrainer:
 
         From an objective or a hook it is averaged over the calls that the outer step is made of, those that rebuild,
         check or differentiate once more left out: f once for each lower step, F where the hypergradient starts from it.
-        Within an evaluation it is averaged over the batches, as ``val_...``. A Var is fetched when the step ends, and
-        no earlier. See docs/callbacks.md.
+        Within an evaluation it is averaged over the batches, as ``val_...``. See docs/callbacks.md.
 
         Args:
             name: the metric's name.
@@ -461,7 +458,7 @@ class BilevelTrainer:
                 ``"models"`` of models with other names or shapes.
             RuntimeError: within a ``fit``, but for ``setup``: the step under way would go on with other variables.
         """
-        self.current_run.resumption.require_idle()
+        self.current_run.resumption.require_between_fits()
         arguments.choice("what", what, ("all", "models"))
         ranks.barrier()  # rank 0 may be writing it
         (checkpoint.load if what == "all" else load_models)(self, path)

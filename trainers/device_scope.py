@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
+import logging
+import traceback
 
 from jboat.fast_gradients import fast_gradients
 import jittor as jt
+
+_logger = logging.getLogger("jboat")
 
 
 @contextlib.contextmanager
@@ -25,11 +29,16 @@ def _types_named() -> Iterator[None]:
     """
     try:
         yield
+        return
     except RuntimeError as error:
         if "support float32 only" not in str(error):
             raise
-        raise TypeError(
-            "Jittor multiplies no float32 matrix with a float64 one: cast one of the two, as by "
-            "batch['data'].float64() where the model is in float64, or batch['data'].float32(). Arrays in batches that "
-            "are no Vars become float64 by themselves where all lower-level variables are"
-        ) from error
+        original = "".join(traceback.format_exception(error))
+        traceback.clear_frames(error.__traceback__)  # what they hold fails again whenever anything is computed
+    jt.gc()
+    _logger.debug("%s", original)
+    raise TypeError(
+        "Jittor multiplies no float32 matrix with a float64 one: cast one of the two, as by batch['data'].float64() "
+        "where the model is in float64, or batch['data'].float32(). Arrays in batches that are no Vars become float64 "
+        "by themselves where all lower-level variables are"
+    )

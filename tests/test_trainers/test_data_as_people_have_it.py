@@ -1,6 +1,8 @@
 """Tables, bunches, triples, float64 and targets of the wrong shape: what a loader may give, and what is said."""
 
 import logging
+import subprocess
+import sys
 
 from jboat import BilevelTrainer
 import jittor as jt
@@ -148,3 +150,26 @@ def test_targets_beside_a_column_of_predictions_are_told_of_once(objective, told
     what = "the entry 'target' of a batch of shape [24] meets one of shape [24, 1]"
     assert all(what in s and "reshape(-1, 1)" in s for s in said)
     assert jt.Var.__sub__ is subtract
+
+
+def test_a_product_of_two_types_is_told_of_in_words():
+    code = """if True:
+        import sys
+        sys.path[:0] = ["tests", "tests/test_trainers"]
+        from test_data_as_people_have_it import PROBLEM, make
+        import jittor as jt
+
+        trainer = make(wide=True)
+        var = {"data": jt.array(PROBLEM.train["data"]), "target": jt.array(PROBLEM.train["target"].astype("int32"))}
+        try:
+            trainer.fit(var, dict(PROBLEM.val), max_steps=1)
+        except TypeError as error:
+            print(error)
+        print((jt.ones(3) + 1).numpy().sum())
+        trainer.fit(dict(PROBLEM.train), dict(PROBLEM.val), max_steps=1)
+        print(trainer.state.step)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, *rest = done.stdout.splitlines()
+    assert first.startswith("Jittor multiplies no float32 matrix with a float64 one: cast one of the two")
+    assert rest == ["6.0", "1"]

@@ -26,16 +26,8 @@ class Resumption:
         self._positions: dict[str, Any] | None = None
         self._callback_states: Mapping[str, Any] = {}
 
-    def positions(self) -> dict[str, Any] | None:
-        """Where the loaders stand, for a checkpoint; None before the first ``fit``."""
-        return self._positions if self.loop is None else self.loop.streams.positions()
-
-    def keep(self, positions: dict[str, Any] | None, callback_states: Mapping[str, Any]) -> None:
-        """Keep what a checkpoint holds for the next ``fit``."""
-        self._positions, self._callback_states, self.loop = positions, callback_states, None
-
-    def require_idle(self) -> None:
-        """Refuse a checkpoint while a ``fit`` is under way.
+    def require_between_fits(self) -> None:
+        """Refuse to load while a ``fit`` is under way.
 
         Raises:
             RuntimeError: if one is.
@@ -45,6 +37,14 @@ class Resumption:
                 "load_checkpoint() was called while fit() is under way; load before it, or end it with "
                 "state.request_stop() and call fit(resume_from=...)"
             )
+
+    def positions(self) -> dict[str, Any] | None:
+        """Where the loaders stand, for a checkpoint; None before the first ``fit``."""
+        return self._positions if self.loop is None else self.loop.streams.positions()
+
+    def keep(self, positions: dict[str, Any] | None, callback_states: Mapping[str, Any]) -> None:
+        """Keep what a checkpoint holds for the next ``fit``."""
+        self._positions, self._callback_states, self.loop = positions, callback_states, None
 
     def take_up(self, loop: FitLoop, callbacks: CallbackList) -> bool:
         """Give a loop's loaders and the callbacks what was kept, once; returns whether the loaders had stood somewhere.
