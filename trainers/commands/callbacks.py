@@ -17,7 +17,7 @@ Made by `python -m jboat callbacks`; do not edit. All of these are in `jboat.cal
 
 _SCHEDULES = """### Schedules
 
-Functions in `jboat.callbacks.schedules` that make a schedule: a function from the number of a step or epoch, counted from 0,
+Functions in `jboat.callbacks.schedules` that make a schedule: a function from the number of a step or epoch, from 0 on,
 to a value. Any other function of that kind will do, such as `lambda step: 0.1 / (step + 1)`.
 """
 
