@@ -22,6 +22,7 @@ def commands_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("doctor", help="report what Jittor needs, what is missing, and how to fix it")
     commands.add_parser("changes", help="list what jboat changes in the process that it runs in")
+    commands.add_parser("callbacks", help="list the callbacks and schedules with their arguments")
     listing = commands.add_parser("ops", help="list the operators, their options, costs and papers")
     listing.add_argument("--chains", action="store_true", help="list the valid chains instead")
     listing.add_argument("--markdown", action="store_true", help="print the page docs/operators.md instead")
@@ -61,6 +62,10 @@ def _run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         from jboat.trainers.commands import changes
 
         return changes.main()
+    if given.command == "callbacks":
+        from jboat.trainers.commands import callbacks
+
+        return callbacks.main()
     if given.command == "ops":
         from jboat.trainers.commands import ops
 

@@ -30,6 +30,7 @@ def run(tmp_path, users_environment, *arguments, status=0):
         (["ops"], "Franceschi"),
         (["ops", "--chains"], "NGD             RAD"),
         (["ops", "--markdown"], "# Operators"),
+        (["callbacks"], "## Signatures"),
         (["train", "--help"], "--set KEY=VALUE"),
         (["validate", "--help"], "--set KEY=VALUE"),
         (["warmup", "--help"], "--example NAME"),

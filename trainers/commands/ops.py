@@ -11,6 +11,7 @@ import jboat.gm_ol
 import jboat.na_ol
 from jboat.registry import Operator
 import jboat.sl_ol  # noqa: F401
+from jboat.trainers.commands.docstring_sections import entries
 
 _KINDS = {
     "gm": "lower-level dynamics (gm_op)",
@@ -72,15 +73,8 @@ def page() -> str:
 def _option_list(operator: Operator) -> str:
     """The attributes of the options dataclass, as a list with defaults."""
     defaults = {field.name: field.default for field in fields(operator.options)}  # type: ignore[arg-type]
-    text = inspect.cleandoc(operator.options.__doc__ or "").split("Attributes:\n", 1)[-1]
-    lines: list[str] = []
-    for line in inspect.cleandoc(text).splitlines():
-        name, _, meaning = line.partition(": ")
-        if name in defaults:
-            lines.append(f"* `{name}` (default `{defaults[name]!r}`): {meaning}")
-        else:
-            lines[-1] += f" {line.strip()}"
-    lines = [line.replace("``", "`") for line in lines]
+    meanings = entries(operator.options.__doc__, "Attributes")
+    lines = [f"* `{name}` (default `{defaults[name]!r}`): {meanings[name]}" for name in meanings if name in defaults]
     return f'Options, `solver_config["{operator.name}"]`:\n\n' + "\n".join(lines) + "\n"
 
 
