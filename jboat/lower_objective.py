@@ -21,6 +21,7 @@ def with_weight_decay(
     *,
     operator: str = "",
     warn: WarnOnce | None = None,
+    decays: Sequence[float] | None = None,
 ) -> jt.Var:
     """What the lower optimizer minimises by following ``loss``: ``loss + sum_i (wd_i / 2) ||y_i||^2``.
 
@@ -33,11 +34,12 @@ def with_weight_decay(
         rule: the rule of the lower optimizer.
         operator: who asks, for the warning.
         warn: told of a decoupled weight decay, which is the gradient of no such term; None where it does not matter.
+        decays: wd of each variable where it is not the optimizer's own.
 
     Returns:
         ``loss`` itself where there is no coupled decay.
     """
-    for y, decay in zip(parameters, rule.coupled_weight_decay(), strict=True):
+    for y, decay in zip(parameters, rule.coupled_weight_decay() if decays is None else decays, strict=True):
         if decay:
             loss = loss + 0.5 * decay * functional.dot([y], [y])
     decoupled = 0.0 if warn is None else rule.decoupled_weight_decay()

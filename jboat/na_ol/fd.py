@@ -36,7 +36,9 @@ class FDOptions:
             raise ValueError(f"solver_config['FD']['r'] must be positive, got {self.r}")
 
 
-@register_operator("na", options=FDOptions, cost="two gradients by x; memory of one step")
+@register_operator(
+    "na", options=FDOptions, cost="two gradients by x, and with through_optimizer one by y; memory of one step"
+)
 class FD(Terminal):
     """One-step unrolling with the mixed derivative by a central difference.
 

@@ -47,6 +47,11 @@ class UpdateRule:
         """The learning rate of each variable."""
         return [float(h["lr"]) for h in self.hyperparameters()]
 
+    @property
+    def couples_weight_decay(self) -> bool:
+        """Whether a weight decay is added to the gradient, and belongs to the objective."""
+        return self._rule.couples_weight_decay
+
     def coupled_weight_decay(self) -> list[float]:
         """The weight decay that each variable's gradient gets added, 0 where there is none."""
         return self._weight_decay() if self._rule.couples_weight_decay else [0.0] * len(self._places)

@@ -55,6 +55,13 @@ def test_columns_of_zeros_and_an_ill_conditioned_matrix():
     np.testing.assert_allclose(joined(solution), B / (np.diag(matrix) + 1e-3), rtol=1e-3)
 
 
+def test_inner_products_do_not_square_the_condition_number():
+    matrix = matrix_of([1e-3, 2e-3, 0.1, 1.0, 2.0, 3.0])
+    solution = nystrom_solve(Product(matrix), split(B), columns=range(6), shift=1e-3)
+    exact = np.linalg.solve(matrix + 1e-3 * np.eye(6), B)
+    np.testing.assert_allclose(joined(solution), exact, atol=5e-3 * np.linalg.norm(exact))
+
+
 def test_nan_stays_nan():
     for matrix, b in ((np.where(np.eye(6) > 0, np.nan, 0.0), B), (np.eye(6), np.where(np.arange(6) == 1, np.nan, B))):
         solution = nystrom_solve(Product(matrix), split(b), columns=[0, 1], shift=0.1)

@@ -1,6 +1,7 @@
 """The lower optimizer's numbers as functions of the upper model, against finite differences in float64."""
 
 from jboat import BilevelTrainer
+from jboat.callbacks import LowerGradientNorm
 from jboat.optim import Rule, register_rule
 import jittor as jt
 import numpy as np
@@ -295,6 +296,15 @@ def test_a_rate_that_becomes_negative_stops_the_run_at_its_step():
     with pytest.raises(ValueError, match=r"\['lr'\] is -.* at outer step [2-9]"):
         trainer.fit({}, {}, max_steps=20)
     assert trainer.state.step >= 1
+
+
+def test_the_lower_gradient_is_that_with_the_learned_decay():
+    trainer = trainer_of("decay", callbacks=[LowerGradientNorm()])
+    trainer.ul_optimizer.lr = 0.0
+    trainer.fit({}, {}, max_steps=1)
+    y = unrolled("decay", PROBLEM.x0, OWN["decay"])
+    gradient = PROBLEM.phi_by_y(y, PROBLEM.x0, 0.0) + OWN["decay"]["weight_decay"] * y
+    assert trainer.history["lower_gradient_norm"][0] == pytest.approx(np.linalg.norm(gradient), rel=1e-4)
 
 
 def test_nothing_is_compiled_after_the_first_steps(kernels):

@@ -164,5 +164,8 @@ class OuterMethod(ABC):
             loss = view.evaluate(
                 lambda model: lower(model, problem.ll_var, last, pair[0], ul_batch, anchor), parameters
             )
-        loss = lower_objective.with_weight_decay(loss, parameters, view.update_rule)
+        learned, decays = problem.learned, None
+        if learned is not None and "weight_decay" in learned.names and view.update_rule.couples_weight_decay:
+            decays = learned.numbers(start.step)["weight_decay"]
+        loss = lower_objective.with_weight_decay(loss, parameters, view.update_rule, decays=decays)
         return functional.norm(functional.detached(autodiff.grad(loss, parameters)))
