@@ -1,8 +1,9 @@
 """The lower optimizer's numbers as functions of the upper model, against finite differences in float64."""
 
 from jboat import BilevelTrainer
-from jboat.callbacks import LowerGradientNorm
+from jboat.callbacks import HypergradientCheck, LowerGradientNorm
 from jboat.optim import Rule, register_rule
+from jboat.projections import box
 import jittor as jt
 import numpy as np
 from numpy_optimizers import CASES
@@ -305,6 +306,13 @@ def test_the_lower_gradient_is_that_with_the_learned_decay():
     y = unrolled("decay", PROBLEM.x0, OWN["decay"])
     gradient = PROBLEM.phi_by_y(y, PROBLEM.x0, 0.0) + OWN["decay"]["weight_decay"] * y
     assert trainer.history["lower_gradient_norm"][0] == pytest.approx(np.linalg.norm(gradient), rel=1e-4)
+
+
+def test_the_check_while_training_finds_the_hypergradient_right():
+    trainer = trainer_of("adam", callbacks=[HypergradientCheck(1)], ll_projection=box(-2.0, 2.0))
+    trainer.ul_optimizer.lr = 1e-5
+    trainer.fit({}, {}, max_steps=1)
+    assert trainer.history["hypergradient_verdict"] == [1.0]
 
 
 def test_nothing_is_compiled_after_the_first_steps(kernels):
