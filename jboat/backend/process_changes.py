@@ -34,6 +34,8 @@ RESTORED = (
     "in the program `jboat`, the module `jittor` starts when it is first used; `import jboat` starts it elsewhere",
     "under `mpirun`, `sys.excepthook` ends all processes by what one of them raises alone, and the logger `jboat` of "
     "all but rank 0 is set to errors; `jt.in_mpi` is False while a loader is read and the upper optimizer steps",
+    "under `mpirun`, `Var.mpi_all_reduce` takes means over all ranks' samples, for batch normalization, and keeps to "
+    "the order of all reductions",
     "`jittor_utils.install_cuda.has_installation` finds no CUDA that Jittor has downloaded",
 )
 """The rest."""

@@ -172,6 +172,27 @@ def returned_itself():
     return {"one": one.item(), "scaled": scaled.item(), "by": [v.item() for v in by], "kept": model.value.item()}
 
 
+def elsewhere():
+    """The derivative by an upper variable that lies outside of the upper model."""
+    model, upper, other = Point([3.0]), Point([1.0]), Point([2.0])
+    levels.upper_variables_are([other.value], upper)
+    batch = ranks.Shard({"scale": float(RANK + 1)}, [1.0 / SIZE] * SIZE)
+    loss = levels.call(lambda b, u, m: m() * other() * b["scale"], batch, upper, model, parameters=[model.value])
+    return {"by": autodiff.grad(loss, [other.value])[0].item()}
+
+
 if __name__ == "__main__":
-    CASES = (numbers, variables, derivatives, traffic, executed, alive, drawn, bits, unequal, returned_itself)
+    CASES = (
+        numbers,
+        variables,
+        derivatives,
+        traffic,
+        executed,
+        alive,
+        drawn,
+        bits,
+        unequal,
+        returned_itself,
+        elsewhere,
+    )
     Path(sys.argv[1], f"{RANK}.json").write_text(json.dumps({case.__name__: case() for case in CASES}))

@@ -104,3 +104,8 @@ def test_means_weigh_the_ranks(found):
     assert (got["one"], got["kept"]) == pytest.approx((3.0, 3.0), rel=1e-6)
     assert got["scaled"] == pytest.approx(6.0 * scale, rel=1e-6)
     assert got["by"] == pytest.approx([3.0 * scale, 2.0 * scale], rel=1e-6)
+
+
+def test_an_upper_variable_outside_of_the_upper_model(found):
+    n, got = found[0], found[1]["elsewhere"]
+    assert got["by"] == pytest.approx(3.0 * (n + 1) / 2, rel=1e-6)
