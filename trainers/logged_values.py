@@ -129,7 +129,9 @@ class LoggedValues:
 
 def means(values: Mapping[str, Sequence[Any]]) -> dict[str, float]:
     """The mean of each name's numbers; all Vars are computed in one run."""
-    jt.sync([v for given in values.values() for v in given if isinstance(v, jt.Var)])
+    waiting = [v for given in values.values() for v in given if isinstance(v, jt.Var)]
+    if waiting:  # without any, what else is pending would be computed
+        jt.sync(waiting)
     return {name: sum(metric_value(name, v, _SOURCE) for v in given) / len(given) for name, given in values.items()}
 
 

@@ -31,6 +31,7 @@ FLAGS = {
 RESTORED = (
     "Python's and numpy's generators of random numbers and HTTPS verification are as before Jittor's import",
     "`jt.code` runs passes in Python over a kernel's source when the operation is made, not when it is compiled",
+    "while `fit` looks at its first batch, `-` and `*` of `jt.Var` note shapes; then they are as before",
     "in the program `jboat`, the module `jittor` starts when it is first used; `import jboat` starts it elsewhere",
     "under `mpirun`, `sys.excepthook` ends all processes by what one of them raises alone, and the logger `jboat` of "
     "all but rank 0 is set to errors; `jt.in_mpi` is False while a loader is read and the upper optimizer steps",
