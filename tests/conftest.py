@@ -32,7 +32,7 @@ os.environ.pop("JITTOR_HOME", None)
 if not LAB.exists():
     _compile_core_twice_at_once()
 
-from jboat import registry  # noqa: E402
+from jboat import BilevelTrainer, registry  # noqa: E402, F401  (a trainer registers every operator)
 import jittor as jt  # noqa: E402
 import pytest  # noqa: E402
 
