@@ -228,8 +228,8 @@ class ImplicitHyperGradient(Terminal):
         jacobian = self._last_step(trajectory, ll_feed_dict, ul_feed_dict) if through else None
         phi = self._lower(trajectory, trajectory.last - 1, ll_feed_dict, ul_feed_dict, y, decay=not through)
         gradient = autodiff.grad(phi, y)
+        del phi  # one that is held is computed with the rest
         jt.sync(gradient)
-        del phi
         damping = self.damping
 
         def product(v: list[jt.Var]) -> list[jt.Var]:
