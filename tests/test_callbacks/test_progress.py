@@ -236,3 +236,12 @@ def test_other_callbacks_hear_what_they_heard():
 
         small_trainers.make(Hear()).fit({}, {}, max_steps=2, progress=progress)
     assert heard[True] == heard[False]
+
+
+def test_a_second_fit_has_a_bar_of_its_own(terminal):
+    trainer = small_trainers.make()
+    for steps in (2, 3):
+        trainer.fit({}, {}, max_steps=steps)
+    assert [line.split("|")[2].split("[")[0] for line in terminal.screen()[:2]] == [" 2/2 ", " 3/3 "]
+    assert terminal.screen()[2:] == [""]
+    assert terminal.getvalue().count("compiles") == 2
