@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 from pathlib import Path
 import sys
 import zlib
@@ -11,7 +12,7 @@ from jboat.backend import ranks, replicated
 import jittor as jt
 import numpy as np
 from problems import Point
-from test_distributed.sampled import SampledQuadratic
+from test_distributed.sampled import SampledClassifier, SampledQuadratic
 
 RANK, SIZE = ranks.rank(), ranks.size()
 
@@ -116,6 +117,33 @@ def alive():
     return {"alive": found[1:]}
 
 
+def kernels():
+    """How many kernels a network's steps load at first, and then for other numbers of lower steps."""
+    folder, counts = os.path.join(jt.flags.cache_path, "jit", ""), []
+
+    def loaded():
+        jt.sync_all(True)
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        return {line.split()[-1] for line in lines if folder in line and line.endswith(".so")}
+
+    seen = loaded()
+    for lower_iters in (3, 5, 2):
+        problem = SampledClassifier(hidden=5)
+        ul_model, ll_model = problem.models()
+        BilevelTrainer(
+            ll_model,
+            ul_model,
+            problem.f,
+            problem.F,
+            ll_optimizer=jt.optim.SGD(ll_model.parameters(), 0.1, momentum=0.9),
+            ul_optimizer=jt.optim.SGD(ul_model.parameters(), 0.1),
+            lower_iters=lower_iters,
+        ).fit(*problem.batches(), max_steps=2)
+        counts.append(len(loaded() - seen))
+        seen = loaded()
+    return counts
+
+
 def drawn():
     """What objectives draw at random on each rank, and whether the variables are the same afterwards."""
     quadratic, noise = SampledQuadratic(), []
@@ -189,6 +217,7 @@ if __name__ == "__main__":
         traffic,
         executed,
         alive,
+        kernels,
         drawn,
         bits,
         unequal,

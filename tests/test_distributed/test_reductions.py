@@ -84,6 +84,12 @@ def test_nothing_is_left_of_a_step(found):
     assert after == before
 
 
+def test_other_numbers_of_lower_steps_compile_nothing(found):
+    first, *others = found[1]["kernels"]
+    assert first > 0
+    assert others == [0, 0]
+
+
 def test_random_numbers_differ_by_rank_and_what_comes_of_them_does_not(found):
     noise, values = found[1]["drawn"]["noise"], found[1]["drawn"]["values"]
     assert len({tuple(row) for row in noise}) == found[0]
