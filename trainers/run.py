@@ -229,7 +229,7 @@ class Run:
 
         def reseed(inner_step: int) -> None:
             nonlocal seeds
-            if seeds is None:  # only now, since a method without a lower loop asks for none
+            if seeds is None:  # only now, since not every start is asked for them
                 seeds = seeding.derived_seeds(self.draw_random_seed(), trainer.state.step, stream)
             jt.set_seed(seeds(inner_step))
 
@@ -267,6 +267,8 @@ class Run:
         found = []
         for task, pair in enumerate(pairs):
             start = self.start(task, share, places)
+            if start.reseed and not self.method.has_lower_loop:  # whose lower steps reseed
+                start.reseed(0)
             with device_memory.named(self.method.name, start.step):
                 found.append(self.method.step(pair, start, events))
         own = mean(found)

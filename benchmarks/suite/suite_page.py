@@ -28,10 +28,10 @@ the distance explodes.
 
 **A run of limited size**: {seeds} seeds instead of ten, {limit:g} s a run, {machine}, one thread. {missing}
 """
-SLOWER = """These problems have few variables and batches of 64, whose derivatives take numpy a fraction of a millisecond. A step
-of jboat's that is made of one graph and the trainer's own work costs more than that whatever the batch; the methods with
-lower steps start a graph for each of their parts. `benchmarks/single_loop_costs.py` has problems that are large enough
-for the derivatives to count.
+SLOWER = """These problems have few variables and batches of 64, whose derivatives take numpy a fraction of a
+millisecond. A step of jboat's that is made of one graph and the trainer's own work costs more than that whatever the
+batch; the methods with lower steps start a graph for each of their parts. `benchmarks/single_loop_costs.py` has
+problems that are large enough for the derivatives to count.
 """
 CALLS = {
     **{"SOBA": 4, "MASOBA": 4, "SABA": 4, "SRBA": 8, "MRBO": 8, "SUSTAIN": 8, "STOCBIO": 32, "AMIGO": 32, "F2SA": 3},
