@@ -15,6 +15,7 @@ from jboat.registered_operator import Kind, Operator
 from jboat.spelling import nearest
 
 _C = TypeVar("_C", bound=type)
+_NEAR_CHAINS = 5
 _MUST_SAY = {
     "GDA": "weight",
     "DI": "next_start",
@@ -327,5 +328,7 @@ def order_chain(gm: Sequence[str], na: Sequence[str]) -> tuple[tuple[str, ...], 
 
 
 def _listing(given: tuple[str, ...], chains: list[tuple[str, ...]]) -> str:
-    related = [c for c in chains if set(given) <= set(c)] or chains
-    return "valid chains are " + ", ".join("+".join(chain) for chain in related)
+    """The chains nearest to a refused one: those with the fewest operators more or less."""
+    near = sorted(chains, key=lambda chain: len(set(given) ^ set(chain)))[:_NEAR_CHAINS]
+    rest = "" if len(near) == len(chains) else ", among others that `python -m jboat ops --chains` lists"
+    return "valid chains are " + ", ".join("+".join(chain) for chain in near) + rest

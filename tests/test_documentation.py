@@ -4,12 +4,15 @@ A block of C++ that begins with a comment that is a file's name is a file in the
 """
 
 import json
+import os
 from pathlib import Path
 import re
 import subprocess
 import sys
 
 import jboat
+import jboat.trainers.bilevel_trainer  # registers the operators, before own_registry notes them
+from logging_clients import clients
 import pytest
 
 if sys.version_info >= (3, 11):
@@ -32,11 +35,85 @@ def files(page):
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.name)
 def test_code_blocks_run(page, tmp_path, monkeypatch, own_registry):
     monkeypatch.chdir(tmp_path)
+    for name, stand_in in clients().items():
+        monkeypatch.setitem(sys.modules, name, stand_in)
     names = {"__name__": "page"}
     for file, text in files(page):
         (tmp_path / file).write_text(text)
     for number, block in enumerate(blocks(page), start=1):
         exec(compile(block, f"{page.name}, block {number}", "exec"), names)
+
+
+def test_recipes_of_loggers_log(tmp_path, monkeypatch):
+    """Every step once, evaluations with their step, and an end that says whether the run failed."""
+    stand_ins = clients()
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setitem(sys.modules, name, stand_in)
+    loggers = blocks(ROOT / "docs" / "recipes.md")[:4]
+    names = {"__name__": "page"}
+    exec("\n".join(loggers), names)
+    [run] = stand_ins["wandb"].runs
+    expected = [(1, False), (2, False), (2, True), (3, False), (4, False), (4, True)]
+    rows = {
+        "wandb": run.logged,
+        "mlflow": [call[1:] for call in stand_ins["mlflow"].calls if call[0] == "metrics"],
+        "swanlab": [call[1:] for call in stand_ins["swanlab"].calls if call[0] == "metrics"],
+    }
+    for name, logged in rows.items():
+        assert [(step, "val_ul_loss" in metrics) for metrics, step in logged] == expected, name
+        assert all(("ul_loss" in metrics) != ("val_ul_loss" in metrics) for metrics, _ in logged), name
+    assert run.exit_code == 0
+    assert stand_ins["mlflow"].calls[-1] == ("end", "FINISHED")
+    assert stand_ins["swanlab"].calls[-1] == ("end",)
+
+    def broken(batch, ul_model, ll_model):
+        raise RuntimeError("on purpose")
+
+    for logger in ("WandbLogger", "MLflowLogger", "SwanLabLogger"):
+        trainer = names["make"](callbacks=[names[logger]()], metrics={"broken": broken})
+        with pytest.raises(RuntimeError, match="on purpose"):
+            trainer.fit(names["train"], names["validation"], max_steps=1, val_loader=names["test"])
+    assert stand_ins["wandb"].runs[-1].exit_code == 1
+    assert stand_ins["mlflow"].calls[-1] == ("end", "FAILED")
+    assert stand_ins["swanlab"].calls[-1] == ("end",)
+
+
+def test_the_notebook_is_the_tutorial():
+    """The same programs in the same order, so that running the page runs the notebook; and no outputs."""
+    notebook = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text())
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert ["".join(cell["source"]) + "\n" for cell in code] == blocks(ROOT / "docs" / "tutorial.md")
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+
+
+def test_the_notebook_runs(tmp_path):
+    """Its cells, one after another in a process of their own, each ending with a picture."""
+    program = """
+import json, sys
+names = {"__name__": "__main__"}
+for cell in json.load(open(sys.argv[1]))["cells"]:
+    if cell["cell_type"] == "code":
+        exec("".join(cell["source"]), names)
+"""
+    notebook = ROOT / "docs" / "tutorial.ipynb"
+    environment = {**os.environ, "MPLBACKEND": "Agg"}
+    command = [sys.executable, "-c", program, str(notebook)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in ("ridge", "cleaning", "maml"):
+        picture = tmp_path / f"tutorial-{name}.png"
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert (ROOT / "docs" / "images" / picture.name).exists()
+
+
+def test_the_notebook_is_made_from_the_page():
+    command = [
+        sys.executable,
+        "-c",
+        "import make_tutorial as m; print(m.as_text(m.notebook(m.PAGE.read_text())), end='')",
+    ]
+    made = subprocess.run(command, cwd=ROOT / "docs", capture_output=True, text=True, check=True).stdout
+    assert made == (ROOT / "docs" / "tutorial.ipynb").read_text(), "run: python docs/make_tutorial.py"
 
 
 def anchors(page):

@@ -1,6 +1,7 @@
 """The comparison of operators, small: its exact answer is right, and the chains stand to it as theory says."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -23,6 +24,10 @@ def test_the_table_ranks_the_chains(run, tmp_path, capsys):
     assert rows["CG"]["upper_loss"] < rows["FD"]["upper_loss"]
     printed = capsys.readouterr().out
     assert all(f"\n{chain} " in printed for chain in rows)
+    assert "error: |hypergradient - exact| / |exact|, exact being dF/dx at the solution of the lower level" in printed
+    assert re.search(r"ms/step +MB +error % +cosine +error % +cosine +nats\n", printed)
+    shown = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.split()[0] in rows}
+    assert float(shown["FD"][2]) == pytest.approx(100 * rows["FD"]["first_error"], rel=1e-3)
     with (tmp_path / "compare.csv").open() as file:
         assert [row["chain"] for row in csv.DictReader(file)] == list(rows)
     assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
