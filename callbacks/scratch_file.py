@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+import errno
 import fcntl
 import os
 from pathlib import Path
 import re
 import secrets
 import shutil
+import stat
 from typing import BinaryIO
 
 from jboat.callbacks.write_errors import naming
@@ -29,9 +31,11 @@ def scratch_file(target: Path) -> Iterator[BinaryIO]:
         target: the file to write; its folder must exist.
 
     Raises:
-        OSError: if it cannot be written, naming it; a file that was there before is left as it was.
+        OSError: if it cannot be written, or is a device, a pipe or a socket, whose place no file should take; it is
+            named, and what was there before is left as it was.
     """
     with naming(target):
+        _require_no_device(target)
         handle, scratch = _created(target)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -84,6 +88,13 @@ def remove_leftovers(folder: Path, names: str) -> None:
             with suppress(OSError), path.open("rb+") as file:
                 if _try_lock(file.fileno()):
                     path.unlink(missing_ok=True)
+
+
+def _require_no_device(target: Path) -> None:
+    with suppress(FileNotFoundError):
+        mode = os.stat(target).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise OSError(errno.EINVAL, "Is a device, a pipe or a socket, not a file", os.fspath(target))
 
 
 def _created(target: Path) -> tuple[int, Path]:

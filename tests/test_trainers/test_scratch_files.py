@@ -123,3 +123,12 @@ def test_a_folder_that_cannot_be_written_names_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(scratch_file.os, "open", refuse)
     with pytest.raises(OSError, match=f"Permission denied: '{tmp_path / 'file'}'"), atomic_file(tmp_path / "file"):
         pass
+
+
+def test_no_file_takes_the_place_of_a_pipe_or_a_device(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match=r"not a file.*pipe"), atomic_file(pipe) as file:
+        file.write("content")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert names(tmp_path) == ["pipe"]
