@@ -12,17 +12,41 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 _FROM_ROOT = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "CITATION.cff")
 _REFERENCE = {
-    "trainer": ("Trainer", ["jboat.trainers.bilevel_trainer.BilevelTrainer", "jboat.trainers.history.History",
-                            "jboat.trainers.trainer_state.TrainerState", "jboat.stop_reason.StopReason",
-                            "jboat.trainers.outer_step.result.HyperGradientResult", "jboat.trainers.errors",
-                            "jboat.trainers.persistence.weights.load_weights"]),
+    "trainer": (
+        "Trainer",
+        [
+            "jboat.trainers.bilevel_trainer.BilevelTrainer",
+            "jboat.trainers.history.History",
+            "jboat.trainers.trainer_state.TrainerState",
+            "jboat.stop_reason.StopReason",
+            "jboat.trainers.outer_step.result.HyperGradientResult",
+            "jboat.trainers.errors",
+            "jboat.trainers.persistence.weights.load_weights",
+        ],
+    ),
     "callbacks": ("Callbacks and schedules", ["jboat.callbacks.callback.Callback", "jboat.callbacks.schedules"]),
-    "operators": ("Operators", ["jboat.registry.register_operator", "jboat.capabilities", "jboat.trajectory.Trajectory",
-                                "jboat.linear_solvers"]),
-    "pieces": ("Optimizers, projections, functions", ["jboat.optim", "jboat.projections",
-                                                      "jboat.learned_hyperparameters", "jboat.functional",
-                                                      "jboat.autodiff", "jboat.second_order", "jboat.fast_gradients",
-                                                      "jboat.nn"]),
+    "operators": (
+        "Operators",
+        [
+            "jboat.registry.register_operator",
+            "jboat.capabilities",
+            "jboat.trajectory.Trajectory",
+            "jboat.linear_solvers",
+        ],
+    ),
+    "pieces": (
+        "Optimizers, projections, functions",
+        [
+            "jboat.optim",
+            "jboat.projections",
+            "jboat.learned_hyperparameters",
+            "jboat.functional",
+            "jboat.autodiff",
+            "jboat.second_order",
+            "jboat.fast_gradients",
+            "jboat.nn",
+        ],
+    ),
 }
 
 
@@ -57,3 +81,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Links that leave docs/ lead to the pages that stand for what they name."""
     markdown = markdown.replace("(../examples)", "(examples.md)").replace("(../benchmarks/results)", "(performance.md)")
     return markdown.replace("](../", "](")
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Docstrings name functions and classes by Sphinx's roles, which Markdown does not know."""
+    return re.sub(r":(?:meth|class|mod|func|data|attr):(?=\s*<code>)\s*", "", html)
