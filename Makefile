@@ -9,7 +9,7 @@
 # make test-pythons  lint and the main tests under every Python from 3.10 to 3.12 that is found
 # make coverage  the tests once more, and which lines they run
 # make dist   the wheel and the source distribution, each tried in an environment of its own, in dist/
-# make docs   the API reference, from the docstrings, in build/docs
+# make docs   the site, guide and reference together, in build/docs (make docs EXTRAS=docs installs no more than it needs)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -71,10 +71,7 @@ cuda-compile:
 	.venv-cuda/bin/python tests/cuda_compile.py
 
 docs: $(VENV)/.ready
-	$(BIN)/python -c "import jboat, pdoc.__main__ as p; p.cli()" --docformat google --output-directory build/docs \
-		jboat jboat.callbacks jboat.trainers jboat.gm_ol jboat.na_ol jboat.fo_ol jboat.trajectory jboat.optim \
-		jboat.registry jboat.linear_solvers jboat.autodiff jboat.functional jboat.nn jboat.second_order jboat.fast_gradients \
-		jboat.backend.cpu_ops
+	$(BIN)/python -m mkdocs build --quiet
 
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 10) <= v[:2] < (3, 13) or sys.exit("jboat needs Python 3.10, \
