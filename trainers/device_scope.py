@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 
+from jboat.backend.flag_blocks import flag
 from jboat.fast_gradients import fast_gradients
-import jittor as jt
 
 
 @contextlib.contextmanager
 def device_scope(device: str) -> Iterator[None]:
     """Run on the device inside the block, with gradients made for it; the user's flag comes back at its end."""
-    with jt.flag_scope(use_cuda=int(device == "cuda")), fast_gradients(), _types_named():
+    with flag("use_cuda", int(device == "cuda")), fast_gradients(), _types_named():
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 import inspect
+from typing import Any
 
 from jboat import registry
 import jboat.fo_ol
@@ -70,18 +71,32 @@ def page() -> str:
 
 
 def _option_list(operator: Operator) -> str:
-    """The attributes of the options dataclass, as a list with defaults."""
-    defaults = {field.name: field.default for field in fields(operator.options)}  # type: ignore[arg-type]
-    text = inspect.cleandoc(operator.options.__doc__ or "").split("Attributes:\n", 1)[-1]
-    lines: list[str] = []
-    for line in inspect.cleandoc(text).splitlines():
-        name, _, meaning = line.partition(": ")
-        if name in defaults:
-            lines.append(f"* `{name}` (default `{defaults[name]!r}`): {meaning}")
-        else:
-            lines[-1] += f" {line.strip()}"
+    """The options with their defaults as a list, and what the dataclass's docstring says of each attribute."""
+    defaults, meanings = _defaults(operator), _attributes(operator.options)
+    lines = [f"* `{name}` (default `{value!r}`){meanings.get(name, '')}" for name, value in defaults.items()]
     lines = [line.replace("``", "`") for line in lines]
     return f'Options, `solver_config["{operator.name}"]`:\n\n' + "\n".join(lines) + "\n"
+
+
+def _attributes(options: type | None) -> dict[str, str]:
+    """What follows each name under ``Attributes:`` in a docstring, with the colon; nothing where there is none."""
+    _, _, text = inspect.cleandoc(getattr(options, "__doc__", None) or "").partition("Attributes:\n")
+    meanings: dict[str, str] = {}
+    for line in inspect.cleandoc(text).splitlines():
+        name, colon, meaning = line.partition(": ")
+        if colon and name.isidentifier():
+            meanings[name] = f": {meaning}"
+        elif line and meanings:
+            meanings[next(reversed(meanings))] += f" {line.strip()}"
+    return meanings
+
+
+def _defaults(operator: Operator) -> dict[str, Any]:
+    """The options by name with the values that they have where nothing is said."""
+    if operator.options is None:
+        return {}
+    made = operator.options()
+    return {field.name: getattr(made, field.name) for field in fields(made)}
 
 
 def listing() -> str:
@@ -127,6 +142,4 @@ def source(operator: Operator) -> str:
 
 def option_text(operator: Operator) -> str:
     """The option names with their defaults."""
-    if operator.options is None:
-        return ""
-    return ", ".join(f"{field.name}={field.default!r}" for field in fields(operator.options))
+    return ", ".join(f"{name}={value!r}" for name, value in _defaults(operator).items())
