@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import os
+import signal
 import sys
 
 from jboat import __version__
+
+_PIPE_CLOSED = 128 + signal.SIGPIPE
+"""What a shell says of a program that ended so."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     parser = commands_parser()
-    return _run(parser.parse_args(arguments), parser)
+    given = parser.parse_args(arguments)
+    if given.command in ("train", "warmup"):  # they run a program of the user's, whose errors are its own
+        return _run(given, parser)
+    try:
+        status = _run(given, parser)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:  # who reads, such as head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes when it ends
+        return _PIPE_CLOSED
+    return status
 
 
 def commands_parser() -> argparse.ArgumentParser:

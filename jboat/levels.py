@@ -102,18 +102,21 @@ def upper_variables_are(variables: Sequence[jt.Var], model: jt.Module) -> None:
         variables: x, parameters of the model or others that objectives depend on.
         model: the upper-level model, as objectives get it.
     """
-    known = _named.setdefault(model, {})
-    known.update({id(v): v for v in variables})
+    key = id(model)  # a model may compare as it likes, and have no hash
+    if key not in _named:
+        _named[key] = weakref.ref(model, lambda _: _named.pop(key, None)), {}
+    _named[key][1].update({id(v): v for v in variables})
 
 
 def _upper_variables(model: jt.Module | None) -> list[jt.Var]:
     if model is None:
         return []
-    named = _named.get(model)
+    _, named = _named.get(id(model), (None, {}))
     return list(named.values()) if named else functional.trainable(model)
 
 
-_named: weakref.WeakKeyDictionary[jt.Module, dict[int, jt.Var]] = weakref.WeakKeyDictionary()
+_named: dict[int, tuple[weakref.ref[jt.Module], dict[int, jt.Var]]] = {}
+"""By the ids of models that live, which the references see to."""
 
 
 def _weights(batches: Sequence[Batch]) -> tuple[float, ...] | None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import weakref
 
 from jboat import functional
-from jboat.backend.replacements import dispatch
+from jboat.backend.replacements import dispatch, module_call
 import jittor as jt
 
 
@@ -60,24 +60,25 @@ def accepted(module: jt.Module, variables: Sequence[jt.Var]) -> Iterator[None]:
     if signature_of(module.execute).named:
         yield
         return
-    place = (jt.Module, "__call__")
-    call = dispatch.current(*place)
 
-    def call_with_params(called: jt.Module, *args: Any, **kwargs: Any) -> Any:
-        own = _corresponding(called, module, variables) if "params" in kwargs else None
-        if own is None:
-            return call(called, *args, **kwargs)
-        values = kwargs.pop("params")
-        if values is None:
-            return call(called, *args, **kwargs)
-        values = list(values)
-        if len(values) != len(own):
-            raise ValueError(f"params must hold {len(own)} Vars, one a variable, got {len(values)}")
-        if all(value is variable for value, variable in zip(values, own, strict=True)):
-            return call(called, *args, **kwargs)
-        return functional.called_with(values, own, call, called, *args, **kwargs)
+    def taking_params(call: Callable[..., Any]) -> Callable[..., Any]:
+        def call_with_params(called: jt.Module, *args: Any, **kwargs: Any) -> Any:
+            own = _corresponding(called, module, variables) if "params" in kwargs else None
+            if own is None:
+                return call(called, *args, **kwargs)
+            values = kwargs.pop("params")
+            if values is None:
+                return call(called, *args, **kwargs)
+            values = list(values)
+            if len(values) != len(own):
+                raise ValueError(f"params must hold {len(own)} Vars, one a variable, got {len(values)}")
+            if all(value is variable for value, variable in zip(values, own, strict=True)):
+                return call(called, *args, **kwargs)
+            return functional.called_with(values, own, call, called, *args, **kwargs)
 
-    with dispatch.replaced({place: call_with_params}):
+        return call_with_params
+
+    with dispatch.replaced({place: taking_params(dispatch.current(*place)) for place in module_call.PLACES}):
         yield
 
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import traceback
 
+from jboat.backend.flag_blocks import flag
 from jboat.fast_gradients import fast_gradients
 import jittor as jt
 
@@ -16,7 +17,7 @@ _logger = logging.getLogger("jboat")
 @contextlib.contextmanager
 def device_scope(device: str) -> Iterator[None]:
     """Run on the device inside the block, with gradients made for it; the user's flag comes back at its end."""
-    with jt.flag_scope(use_cuda=int(device == "cuda")), fast_gradients(), _types_named():
+    with flag("use_cuda", int(device == "cuda")), fast_gradients(), _types_named():
         yield
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from jboat import functional
 from jboat.backend import ranks
+from jboat.backend.flag_blocks import flag
+from jboat.backend.replacements import dispatch, mean
 from jboat.trainers.data.floats import as_wide_as
 from jboat.trainers.data.loader_stream import LoaderStream
 from jboat.trainers.data.loaders import Batch, check_loader
@@ -52,16 +54,19 @@ def evaluation_mode(models: Sequence[jt.Module]) -> Iterator[None]:
     ``Module.eval()`` would stop the gradient of every parameter, so the modules' flags are set instead.
     """
     modules = [m for model in models for m in model.modules()]
-    flags = [m.is_training() for m in modules]
+    modes = [vars(m).get("is_train") for m in modules]  # which a module lacks that nobody has asked for it yet
     buffers = [b for model in models for b in functional.buffers(model)]
-    with functional.preserved(buffers), jt.no_grad(), _exact_means():
+    with functional.preserved(buffers), flag("no_grad", 1), dispatch.replaced(mean.in_float64()):
         for m in modules:
             m.is_train = False
         try:
             yield
         finally:
-            for m, flag in zip(modules, flags, strict=True):
-                m.is_train = flag
+            for m, mode in zip(modules, modes, strict=True):
+                if mode is None:
+                    vars(m).pop("is_train", None)
+                else:
+                    m.is_train = mode
 
 
 def measuring(models: Sequence[jt.Module], step: Callable[[Batch], Any]) -> Callable[[Batch], Any]:
@@ -72,32 +77,6 @@ def measuring(models: Sequence[jt.Module], step: Callable[[Batch], Any]) -> Call
             return step(batch)
 
     return measured
-
-
-@contextlib.contextmanager
-def _exact_means() -> Iterator[None]:
-    """Let the mean of all entries of a float32 array be summed in float64.
-
-    Jittor adds up quotients in float32, so that 470 right of 500 are 0.939995.
-    """
-    replacements = {owner: (owner.mean, _exact(owner.mean)) for owner in (jt, jt.Var)}
-    for owner, (_, exact) in replacements.items():
-        owner.mean = exact
-    try:
-        yield
-    finally:
-        for owner, (original, exact) in replacements.items():
-            if owner.mean is exact:
-                owner.mean = original
-
-
-def _exact(mean: Callable[..., jt.Var]) -> Callable[..., jt.Var]:
-    def exact(x: Any, *args: Any, **kwargs: Any) -> jt.Var:
-        if args or kwargs or not isinstance(x, jt.Var) or x.dtype != "float32":
-            return mean(x, *args, **kwargs)
-        return mean(x.float64()).float32()
-
-    return exact
 
 
 def weighted_means(

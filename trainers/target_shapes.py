@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from jboat.backend.replacements import differences, dispatch
 import jittor as jt
-
-_OPERATIONS = ("__sub__", "__rsub__", "__mul__", "__rmul__")
 
 
 @contextmanager
@@ -23,9 +22,8 @@ def watched(batches: Sequence[Any]) -> Iterator[list[str]]:
     """
     found: list[str] = []
     entries = {id(v): name for batch in batches if isinstance(batch, Mapping) for name, v in batch.items()}
-    originals = {name: getattr(jt.Var, name) for name in _OPERATIONS}
 
-    def noting(name: str) -> Any:
+    def noting(name: str, original: dispatch.Function) -> dispatch.Function:
         def operation(a: Any, b: Any) -> Any:
             flat = _flat_one(a, b)
             if flat is not None and ("sub" in name or id(flat) in entries):
@@ -36,17 +34,12 @@ def watched(batches: Sequence[Any]) -> Iterator[list[str]]:
                     f"{what} of shape [{n}] meets one of shape [{n}, 1] in an objective, which gives [{n}, {n}], every "
                     "one with every other"
                 )
-            return originals[name](a, b)
+            return original(a, b)
 
         return operation
 
-    for name in _OPERATIONS:
-        setattr(jt.Var, name, noting(name))
-    try:
+    with dispatch.replaced({place: noting(place[1], original) for place, original in differences.JITTORS.items()}):
         yield found
-    finally:
-        for name, original in originals.items():
-            setattr(jt.Var, name, original)
 
 
 def _flat_one(a: Any, b: Any) -> jt.Var | None:

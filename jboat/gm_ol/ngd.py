@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jboat import functional, levels, registry, running_statistics
+from jboat.backend.flag_blocks import flag
 from jboat.capabilities import LowerCapabilities
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
 from jboat.levels import Batch
@@ -100,7 +101,7 @@ class NGD(LowerLevelOperator):
         }
 
     def _upper_loss(self, trajectory: Trajectory, ul_feed_dict: Batch) -> jt.Var:
-        with jt.no_grad(), functional.preserved(self.upper_statistics), on_trial():
+        with flag("no_grad", 1), functional.preserved(self.upper_statistics), on_trial():
             loss = trajectory.evaluate(
                 lambda model: levels.call(
                     self.ul_objective, ul_feed_dict, self.ul_model, model, parameters=trajectory.variables

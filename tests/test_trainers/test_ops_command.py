@@ -1,6 +1,7 @@
 """``python -m jboat ops`` and the page made from it."""
 
 from pathlib import Path
+import re
 
 from jboat import registry
 from jboat.__main__ import main
@@ -41,7 +42,7 @@ def test_the_page_is_what_the_docstrings_say(capsys):
 def test_every_option_is_explained(name):
     operator = registry.operators()[name]
     for field in operator.options.__dataclass_fields__:
-        assert f"* `{field}` (default" in ops._option_list(operator)
+        assert re.search(rf"^\* `{field}` \(default `.*`\): \S", ops._option_list(operator), re.MULTILINE)
 
 
 def test_boats_own_test_grid_is_inside_the_grammar():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 import inspect
+from typing import Any
 
 from jboat import registry
 import jboat.fo_ol
@@ -71,11 +72,21 @@ def page() -> str:
 
 
 def _option_list(operator: Operator) -> str:
-    """The attributes of the options dataclass, as a list with defaults."""
-    defaults = {field.name: field.default for field in fields(operator.options)}  # type: ignore[arg-type]
-    meanings = entries(operator.options.__doc__, "Attributes")
-    lines = [f"* `{name}` (default `{defaults[name]!r}`): {meanings[name]}" for name in meanings if name in defaults]
+    """The options with their defaults as a list, and what the dataclass's docstring says of each attribute."""
+    defaults, meanings = _defaults(operator), entries(getattr(operator.options, "__doc__", None), "Attributes")
+    lines = [
+        f"* `{name}` (default `{value!r}`)" + (f": {meanings[name]}" if name in meanings else "")
+        for name, value in defaults.items()
+    ]
     return f'Options, `solver_config["{operator.name}"]`:\n\n' + "\n".join(lines) + "\n"
+
+
+def _defaults(operator: Operator) -> dict[str, Any]:
+    """The options by name with the values that they have where nothing is said."""
+    if operator.options is None:
+        return {}
+    made = operator.options()
+    return {field.name: getattr(made, field.name) for field in fields(made)}
 
 
 def listing() -> str:
@@ -121,6 +132,4 @@ def source(operator: Operator) -> str:
 
 def option_text(operator: Operator) -> str:
     """The option names with their defaults."""
-    if operator.options is None:
-        return ""
-    return ", ".join(f"{field.name}={field.default!r}" for field in fields(operator.options))
+    return ", ".join(f"{name}={value!r}" for name, value in _defaults(operator).items())

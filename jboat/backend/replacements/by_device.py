@@ -11,10 +11,12 @@ from jboat.backend.replacements import (
     convolution,
     cross_entropy,
     depthwise_convolution,
+    differences,
     exponentials,
     hand_written,
     linear_layer,
     matrix_product,
+    mean,
     module_call,
     pooling,
     random_numbers,
@@ -25,7 +27,7 @@ from jboat.backend.replacements import (
 from jboat.backend.replacements.dispatch import Function, Place
 import jittor as jt
 
-__all__ = ["hand_written", "module_call", "on_cpu", "on_cuda", "random_numbers"]
+__all__ = ["differences", "hand_written", "mean", "module_call", "on_cpu", "on_cuda", "random_numbers"]
 
 
 @functools.cache

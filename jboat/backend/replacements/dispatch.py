@@ -4,14 +4,19 @@ A dispatcher lies in the place of each such function from the start of Jittor on
 run: Jittor's own function outside of a block, so that results and graphs there are Jittor's. It is the same object all
 the time, whoever has imported it and when. Threads, nested blocks and exceptions need no care, since every block sets
 the variable for its own context alone. A function that a user puts in a dispatcher's place is used and stays.
+
+Where even asking would cost too much, as in every subtraction, the dispatcher lies in its place only while a block runs
+that replaces the function, in whichever thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 from contextvars import ContextVar
 import functools
+import threading
 from typing import Any, NamedTuple
 
 Function = Callable[..., Any]
@@ -26,11 +31,13 @@ class Installed(NamedTuple):
         original: Jittor's function, which it runs outside of blocks.
         dispatcher: what lies in the place unless a user has put something else there.
         why: what is run instead inside a block of the trainer's, in a sentence.
+        lasting: whether the dispatcher lies there outside of blocks as well.
     """
 
     original: Function
     dispatcher: Function
     why: str
+    lasting: bool
 
 
 _installed: dict[Place, Installed] = {}
@@ -44,16 +51,21 @@ class _Block:
         self.has_ended = False
 
 
+_running_blocks: Counter[Place] = Counter()
+"""How many blocks replace each function whose dispatcher does not last, in all threads."""
+
+_lock = threading.Lock()
 _blocks: ContextVar[tuple[_Block, ...]] = ContextVar("blocks that replace functions of Jittor, innermost last")
 
 
-def install(owner: Any, name: str, why: str) -> Function:
+def install(owner: Any, name: str, why: str, *, lasting: bool = True) -> Function:
     """Put a dispatcher in a place, once; a function there that is not Jittor's own is left alone.
 
     Args:
         owner: a module or class of Jittor's.
         name: of a function there.
         why: see :class:`Installed`.
+        lasting: False to have the dispatcher there only while :func:`replaced` replaces the function.
 
     Returns:
         The function that was found there when it was first asked for.
@@ -62,8 +74,8 @@ def install(owner: Any, name: str, why: str) -> Function:
     if place not in _installed:
         found = getattr(owner, name)
         dispatcher = _dispatcher(place, found)
-        _installed[place] = Installed(found, dispatcher, why)
-        if _is_jittors(found):
+        _installed[place] = Installed(found, dispatcher, why, lasting)
+        if lasting and _is_jittors(found):
             setattr(owner, name, dispatcher)
     return _installed[place].original
 
@@ -100,12 +112,35 @@ def replaced(functions: Mapping[Place, Function]) -> Iterator[None]:
         KeyError: for a place without a dispatcher.
     """
     block = _Block({place: functions[place] for place in functions if _installed[place]})
+    passing = [place for place in functions if not _installed[place].lasting]
     _blocks.set((*_open(), block))
     try:
+        _put(passing)
         yield
     finally:
         block.has_ended = True  # blocks may end in another order than that of nesting, or by another thread
         _blocks.set(_open())
+        _take_away(passing)
+
+
+def _put(places: Sequence[Place]) -> None:
+    """Put dispatchers that do not last in their places, but where a function of the user's lies."""
+    with _lock:
+        for owner, name in places:
+            known = _installed[owner, name]
+            _running_blocks[owner, name] += 1
+            if getattr(owner, name) is known.original and _is_jittors(known.original):
+                setattr(owner, name, known.dispatcher)
+
+
+def _take_away(places: Sequence[Place]) -> None:
+    """Take them away where no block is left that replaces the function, but where a function of the user's lies."""
+    with _lock:
+        for owner, name in places:
+            known = _installed[owner, name]
+            _running_blocks[owner, name] -= 1
+            if not _running_blocks[owner, name] and getattr(owner, name) is known.dispatcher:
+                setattr(owner, name, known.original)
 
 
 def _open() -> tuple[_Block, ...]:
