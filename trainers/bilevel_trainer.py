@@ -439,6 +439,7 @@ class BilevelTrainer:
         if ranks.rank() == 0:
             checkpoint.save(self, path, measured=measured)
 
+    @failing_together
     def load_checkpoint(self, path: str | Path, what: Literal["all", "models"] = "all") -> None:
         """Take a checkpoint back; the next :meth:`fit` goes on where it was saved, in the middle of an epoch too.
 
@@ -460,7 +461,6 @@ class BilevelTrainer:
         """
         self.current_run.resumption.require_between_fits()
         arguments.choice("what", what, ("all", "models"))
-        ranks.barrier()  # rank 0 may be writing it
         (checkpoint.load if what == "all" else load_models)(self, path)
 
     def save_weights(self, path: str | Path, level: Literal["ll", "ul"] | None = None) -> None:

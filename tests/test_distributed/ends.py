@@ -125,6 +125,12 @@ try:
 except ValueError as error:
     seen["evaluation"] = {"raised": str(error)}
 
+seen["other methods"] = {"raised": None}
+try:
+    make().evaluate(PROBLEM.val) if RANK == 0 else make().hypergradient(TRAIN, PROBLEM.val)
+except RuntimeError as error:
+    seen["other methods"]["raised"] = f"RuntimeError: {error}"
+
 poisoned = [[{**TRAIN, "data": TRAIN["data"] * (1.0 if task < 2 else np.inf)} for task in range(3)]] * 2
 for name, callbacks in (("task not finite", []), ("task skipped", [NaNGuard("skip", max_skips=1)])):
     fit(name, *callbacks, ll_loader=poisoned, ul_loader=[[PROBLEM.val] * 3])

@@ -27,6 +27,7 @@ REFUSED = {
     "other lower_iters": f"{OTHER} lower_iters is 6 and 7",
     "no GPU": f"{OTHER} device is 'cuda' and 'cpu'",
     "task not finite": "NonFiniteError: NGD: the lower-level variables are not finite at outer step 1, inner step 1",
+    "other methods": "RuntimeError: all ranks have to call the same methods in the same order, but rank 0 evaluate()",
     "bad argument": "ValueError: max_steps must be at least 1, got 0",
     "drift": "RuntimeError: rank 1 drifted apart from rank 0 before the end of outer step 2",
 }

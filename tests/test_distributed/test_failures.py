@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-WAYS = ("raised", "caught", "outside", "left", "killed", "everywhere")
+WAYS = ("raised", "caught", "outside", "left", "killed", "everywhere", "alone", "within")
 
 
 def failed(run, folder, way):
@@ -64,6 +64,13 @@ def test_a_rank_that_leaves_with_a_message_ends_all(ended):
     done = ended["left"][0]
     assert "no data for rank 1" in done.stderr
     assert "rank 1 of 2 failed alone" in done.stderr
+
+
+@pytest.mark.parametrize("way", ["alone", "within"])
+def test_what_one_rank_calls_alone_ends_all(ended, way):
+    done, seconds, _ = ended[way]
+    assert seconds < 30
+    assert done.stderr.count("RuntimeError: evaluate() has to be called by all ranks, but was not by rank 1") == 1
 
 
 def test_what_all_raise_is_told_once(ended):
