@@ -41,6 +41,9 @@ def commands_parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("ops", help="list the operators, their options, costs and papers")
     listing.add_argument("--chains", action="store_true", help="list the valid chains instead")
     listing.add_argument("--markdown", action="store_true", help="print the page docs/operators.md instead")
+    listing.add_argument(
+        "--recommend", action="store_true", help="tell which method suits which problem; with --markdown as a page"
+    )
     for name, text in (("train", "run a configuration file"), ("validate", "report every error of one")):
         command = commands.add_parser(name, help=text)
         command.add_argument(
@@ -82,6 +85,12 @@ def _run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
         return callbacks.main()
     if given.command == "ops":
+        if given.recommend and given.chains:
+            parser.error("--recommend and --chains are two lists; ask for one of them")
+        if given.recommend:
+            from jboat.trainers.commands import recommend
+
+            return recommend.main(markdown=given.markdown)
         from jboat.trainers.commands import ops
 
         return ops.main(chains=given.chains, markdown=given.markdown)
