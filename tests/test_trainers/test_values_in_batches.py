@@ -22,7 +22,7 @@ def upper(batch, ul_model, ll_model):
 
 def make(**options):
     levels = {"ll_model": Point(np.zeros(2)), "ul_model": Point(X), "ll_objective": lower, "ul_objective": upper}
-    return small_trainers.make(**levels, ll_lr=RATE, **{"lower_iters": K, **options})
+    return small_trainers.make(ll_lr=RATE, **{**levels, "lower_iters": K, **options})
 
 
 def exact(scale):
