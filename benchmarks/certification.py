@@ -33,6 +33,7 @@ LOOKED_AT = {"RAD": 2, "CG": 4}
 RADIUS, SMALLER = 1e-5, 4.0
 TOLERANCE = 1e-3
 TRIES = 15
+MOVED_STARTS = (1, 2, 3)
 VERDICTS = {1: "right", 0: "inconclusive", -1: "wrong"}
 NOT_TRIED = "not tried"
 
@@ -149,11 +150,16 @@ class PlainLoop:
         with double_precision():
             return float(upper(self._upper_batch, Weights(x), self._model).item())
 
-    def move_start(self) -> None:
-        """Move the start by as much as float32 rounds."""
-        random = np.random.default_rng(2)
+    @contextlib.contextmanager
+    def moved_start(self, seed: int) -> Iterator[None]:
+        """Start beside the start inside the block, by as much as float32 rounds."""
+        random, own = np.random.default_rng(seed), self._values
         moved = float(np.finfo(np.float32).eps)
-        self._values = [v * (1.0 + moved * random.normal(size=v.shape)) for v in self._values]
+        self._values = [v * (1.0 + moved * random.normal(size=v.shape)) for v in own]
+        try:
+            yield
+        finally:
+            self._values = own
 
     def choose_pull(self, x: np.ndarray, method: str) -> None:
         """Set c so that the steps become shorter as :data:`CONTRACTION` says.
@@ -254,6 +260,10 @@ def _beside_differences(
     slopes = np.array([float(gradient @ d) for d in directions])
     result = compared(slopes, wide, narrow, rounding, TOLERANCE)
     if result.verdict < 0:  # or is it float32's rounding, which leads over other kinks?
-        loop.move_start()
-        result = compared(slopes, wide, differences(RADIUS), rounding, TOLERANCE)
+        beside = []
+        for seed in MOVED_STARTS:
+            with loop.moved_start(seed):
+                beside.append(differences(RADIUS))
+        farthest = max(beside, key=lambda found: float(np.linalg.norm(found - wide)))
+        result = compared(slopes, wide, farthest, rounding, TOLERANCE)
     return {"c": c, **result._asdict(), "verdict": VERDICTS[result.verdict]}
