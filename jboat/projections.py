@@ -5,7 +5,9 @@ projected ones. Any other callable of that kind will do. A lower step is differe
 that has a kink, such as at a bound, the derivative is the one of the side that each function names.
 
 A bound, radius, total or threshold is a number, or a function without arguments that gives a number or a Var, such as
-one of the upper model: ``soft_threshold(lambda: 0.1 * ul_model.penalty)``. The hypergradient then goes through it.
+one of the upper model: ``soft_threshold(lambda: 0.1 * ul_model.penalty)``. The hypergradient then goes through it. A
+number that a function gives is held to the same range. A Var is not looked at, which would wait for the device in every
+step: let ``exp`` or ``sigmoid`` of a parameter keep it there.
 """
 
 from __future__ import annotations
@@ -37,13 +39,13 @@ def box(low: Level = -math.inf, high: Level = math.inf) -> Projection:
         TypeError: if a bound is no number and no function.
         ValueError: if a bound is NaN, or ``low`` is above ``high``.
     """
-    _check("box", "low", low, least=-math.inf)
-    _check("box", "high", high, least=-math.inf)
+    bottom_of = _level("box", "low", low, least=-math.inf)
+    top_of = _level("box", "high", high, least=-math.inf)
     if not callable(low) and not callable(high) and low > high:
         raise ValueError(f"box: low must be at most high, got {low} and {high}")
 
     def projected(v: jt.Var) -> jt.Var:
-        bottom, top = _value(low), _value(high)
+        bottom, top = bottom_of(), top_of()
         if not _is_infinite(bottom):
             v = jt.where(v < bottom, _filled(bottom, v), v)
         return v if _is_infinite(top) else jt.where(v > top, _filled(top, v), v)
@@ -69,10 +71,10 @@ def soft_threshold(threshold: Level) -> Projection:
         TypeError: if it is no number and no function.
         ValueError: if it is negative or NaN.
     """
-    _check("soft_threshold", "threshold", threshold, least=0.0)
+    threshold_of = _level("soft_threshold", "threshold", threshold, least=0.0)
 
     def projected(v: jt.Var) -> jt.Var:
-        t = _filled(_value(threshold), v)
+        t = _filled(threshold_of(), v)
         nearer = jt.where(v > 0.0, v - t, v + t)
         return jt.where(v.abs() <= t, jt.zeros_like(v), nearer)  # in this order, which keeps NaN
 
@@ -89,10 +91,12 @@ def l2_ball(radius: Level = 1.0) -> Projection:
         TypeError: if it is no number and no function.
         ValueError: if it is not positive.
     """
-    _check("l2_ball", "radius", radius, least=0.0, above=True)
+    radius_of = _level("l2_ball", "radius", radius, least=0.0, above=True)
 
     def project(values: Sequence[jt.Var]) -> list[jt.Var]:
-        size, r = square_root(functional.dot(values, values)), _value(radius)
+        if not values:
+            return []
+        size, r = square_root(functional.dot(values, values)), radius_of()
         outside = size > r
         safe = jt.where(outside, size, jt.ones_like(size))
         factor = jt.where(outside, _filled(r, size) / safe, jt.ones_like(size))
@@ -113,12 +117,15 @@ def simplex(total: Level = 1.0) -> Projection:
         TypeError: if it is no number and no function.
         ValueError: if it is not positive.
     """
-    _check("simplex", "total", total, least=0.0, above=True)
+    total_of = _level("simplex", "total", total, least=0.0, above=True)
 
     def project(values: Sequence[jt.Var]) -> list[jt.Var]:
+        if not values:
+            return []
         parts = [v.reshape(-1) for v in values]
         flat = parts[0] if len(parts) == 1 else jt.concat(parts)
-        wanted = _filled(_value(total), flat.sum())
+        flat = flat - flat.detach().max()  # the same projection, whose sums do not lose the total among large entries
+        wanted = _filled(total_of(), flat.sum())
         _, largest_first = jt.argsort(flat.detach(), descending=True)
         excess = jt.cumsum(largest_first) - wanted.detach()
         level = (excess / (jt.arange(flat.numel()) + 1.0)).max()
@@ -181,10 +188,24 @@ def _named(name: str, projection: Projection) -> Projection:
     return projection
 
 
-def _value(level: Level) -> float | jt.Var:
-    """The number in force, or a Var of the upper model."""
-    found: float | jt.Var = plain(level() if callable(level) else level)
-    return found
+def _level(
+    projection: str, name: str, value: Level, *, least: float, above: bool = False
+) -> Callable[[], float | jt.Var]:
+    """What gives the number in force, or a Var of the upper model.
+
+    Raises:
+        TypeError: if ``value`` is no number and no function.
+        ValueError: if it is a number out of range, as one may be that the function gives later.
+    """
+    _check(projection, name, value, least=least, above=above)
+
+    def in_force() -> float | jt.Var:
+        found: float | jt.Var = plain(value() if callable(value) else value)
+        if callable(value) and not isinstance(found, jt.Var):
+            _check(projection, name, found, least=least, above=above)
+        return found
+
+    return in_force
 
 
 def _is_infinite(value: float | jt.Var) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from jboat.fo_ol.first_order import Auxiliary
+from jboat.outer_step import OuterStep
 from jboat.registry import register_operator
 from jboat.sl_ol.batches import StepBatches
 from jboat.sl_ol.directions import Directions, LowerTerms, Point, UpperTerms, directions, lists_of
@@ -52,6 +53,14 @@ class SABA(SingleLoop):
         if level in shapes and (place == "sum" or (place.isascii() and place.isdecimal())):
             return shapes[level]
         return super().kept_like(name)
+
+    def optimize(self, batches: StepBatches, current_iter: int, kept: Kept) -> OuterStep:
+        """See :meth:`SingleLoop.optimize`; what is remembered of a loader with more batches is forgotten for good."""
+        if batches.places is not None:
+            for level, count in zip(("lower", "upper"), batches.places.of, strict=True):
+                if f"{level}.{count}" in kept:
+                    kept = {name: value for name, value in kept.items() if not name.startswith(f"{level}.")}
+        return super().optimize(batches, current_iter, kept)
 
     def estimates(
         self,
