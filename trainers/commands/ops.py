@@ -34,8 +34,8 @@ decay (AdamW, Adan) belongs to no objective, which a warning says once a run.
 
 ## Which one?
 
-[Which method?](which-method.md), or `python -m jboat ops --recommend`, decides by what was measured. In short, and by the
-methods' properties alone:
+[Which method?](which-method.md), or `python -m jboat ops --recommend`, decides by what was measured. In short, and by
+the methods' properties alone:
 
 * **The lower loop is short, or memory is plenty**: RAD. It is exact for the loop that is actually run.
 * **The loop is long**: RGT before RAD forgets its beginning, `RAD.remat_every` trades time for memory without

@@ -42,8 +42,8 @@ ADVICE = (
     Advice(
         "many lower steps, a convex lower problem solved nearly to its optimum",
         "na_op=['CG'] or ['NS']",
-        "l2, K = 50: CG 61.5 ms and 120 MB, NS 63.4 ms and 121 MB, RAD 93.4 ms and 135 MB; at K = 10 they save nothing: "
-        "17.2 and 19.6 ms instead of 16.7",
+        "l2, K = 50: CG 61.5 ms and 120 MB, NS 63.4 ms and 121 MB, RAD 93.4 ms and 135 MB; at K = 10 they save "
+        "nothing: 17.2 and 19.6 ms instead of 16.7",
         _SPEED,
     ),
     Advice(
@@ -62,8 +62,8 @@ ADVICE = (
     Advice(
         "x is large",
         "no other method than for a small x",
-        "all of them differentiate backwards: RAD costs 1.5 times IGA with 1000 entries in x (l2: 16.7 and 11.0 ms), and "
-        "1.6 times with 5000 (cleaning: 33.8 and 21.3 ms)",
+        "all of them differentiate backwards: RAD costs 1.5 times IGA with 1000 entries in x (l2: 16.7 and 11.0 ms), "
+        "and 1.6 times with 5000 (cleaning: 33.8 and 21.3 ms)",
         _SPEED,
     ),
     Advice(
@@ -89,8 +89,8 @@ ADVICE = (
     Advice(
         "many small batches that differ much, drawn or shuffled anew",
         "sl_op='MASOBA'",
-        "quadratic: 9.8e-07 where SOBA is at 3.5e-06; cleaning: 2.0526 and 2.0569; logistic the other way round: 0.0901 "
-        "and 0.0881",
+        "quadratic: 9.8e-07 where SOBA is at 3.5e-06; cleaning: 2.0526 and 2.0569; logistic the other way round: "
+        "0.0901 and 0.0881",
         _SUITE,
     ),
     Advice(
@@ -112,8 +112,8 @@ ADVICE = (
     Advice(
         "kinks: constraints or an L1 penalty on y",
         "na_op=['RAD'] with ll_projection",
-        "no timings yet; by its properties: the unrolled loop is differentiated through its projection, and a test finds "
-        "the lasso's support. CG and NS follow a projection with through_optimizer; single-loop methods refuse one",
+        "no timings yet; by its properties: the unrolled loop is differentiated through its projection, and a test "
+        "finds the lasso's support. CG and NS follow a projection with through_optimizer; single-loop methods refuse one",
     ),
 )
 
