@@ -113,7 +113,8 @@ ADVICE = (
         "kinks: constraints or an L1 penalty on y",
         "na_op=['RAD'] with ll_projection",
         "no timings yet; by its properties: the unrolled loop is differentiated through its projection, and a test "
-        "finds the lasso's support. CG and NS follow a projection with through_optimizer; single-loop methods refuse one",
+        "finds the lasso's support. CG and NS follow a projection with through_optimizer; single-loop methods refuse "
+        "one",
     ),
 )
 
