@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import weakref
 
 from jboat import functional
-from jboat.backend.replacements import dispatch, module_call
+from jboat.backend.replacements import dispatch
 import jittor as jt
 
 
@@ -78,7 +78,8 @@ def accepted(module: jt.Module, variables: Sequence[jt.Var]) -> Iterator[None]:
 
         return call_with_params
 
-    with dispatch.replaced({place: taking_params(dispatch.current(*place)) for place in module_call.PLACES}):
+    places = [(jt.Module, name) for name in ("__call__", "__hooked_call__")]  # not of the module, which starts Jittor
+    with dispatch.replaced({place: taking_params(dispatch.current(*place)) for place in places}):
         yield
 
 
