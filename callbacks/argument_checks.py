@@ -1,4 +1,4 @@
-"""Check what callbacks are given, before anything runs."""
+"""Check what callbacks and the trainer are given, before anything runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def count(name: str, value: Any) -> int:
         TypeError: if it is no integer.
         ValueError: if it is smaller.
     """
-    if integer(name, value) < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer >= 1, got {value!r}")
+    if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
     return int(value)
 

@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from jboat import functional, registry
+from jboat.callbacks.argument_checks import count
 from jboat.chain_plan import ChainOptions, ChainPlan
 from jboat.spelling import nearest
 from jboat.trainers.data.loaders import check_loader
@@ -25,19 +26,6 @@ def choice(name: str, value: Any, allowed: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {listing}, got {value!r}.{nearest(value, allowed)}")
 
 
-def positive_integer(name: str, value: Any) -> None:
-    """Require an integer of at least 1.
-
-    Raises:
-        TypeError: if it is not an integer.
-        ValueError: if it is less than 1.
-    """
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer >= 1, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-
-
 def dev_steps(fast_dev_run: Any) -> int:
     """How many outer steps ``fast_dev_run`` asks for; 0 for a run that is none.
 
@@ -48,7 +36,7 @@ def dev_steps(fast_dev_run: Any) -> int:
     if isinstance(fast_dev_run, bool) or fast_dev_run is None:
         return int(bool(fast_dev_run))
     if fast_dev_run != 0:
-        positive_integer("fast_dev_run", fast_dev_run)
+        count("fast_dev_run", fast_dev_run)
     return int(fast_dev_run)
 
 
@@ -107,7 +95,7 @@ def limits(*, max_epochs: Any, max_steps: Any, max_time: Any, val_every: Any, va
     """
     for name, limit in (("max_epochs", max_epochs), ("max_steps", max_steps), ("val_every", val_every)):
         if limit is not None:
-            positive_integer(name, limit)
+            count(name, limit)
     if max_time is not None and (not isinstance(max_time, Real) or isinstance(max_time, bool)):
         raise TypeError(f"max_time must be positive seconds, got {max_time!r}")
     if max_time is not None and not float(max_time) > 0.0:

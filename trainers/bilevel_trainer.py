@@ -11,6 +11,7 @@ from typing import Any, Literal
 from jboat import levels, registry
 from jboat.backend import ranks
 from jboat.backend.rank_failures import failing_together
+from jboat.callbacks import argument_checks
 from jboat.callbacks.callback import Callback
 import jboat.fo_ol
 import jboat.gm_ol
@@ -139,8 +140,8 @@ class BilevelTrainer:
     ) -> None:
         arguments.module("ll_model", ll_model)
         arguments.module("ul_model", ul_model)
-        arguments.positive_integer("lower_iters", lower_iters)
-        arguments.positive_integer("accumulate", accumulate)
+        argument_checks.count("lower_iters", lower_iters)
+        argument_checks.count("accumulate", accumulate)
         gm_chain, na_chain = registry.order_chain(gm_op, na_op)
         arguments.method_in_place_of_chains(fo_op, sl_op, gm_chain, na_chain, accumulate)
         single = arguments.method_that_replaces_chains(fo_op, sl_op, warm_start, lower_batches)

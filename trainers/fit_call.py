@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jboat.callbacks import argument_checks
 from jboat.trainers import arguments, rehearsal
 from jboat.trainers.data.floats import as_wide_as
 from jboat.trainers.data.loaders import check_fixed
@@ -54,7 +55,7 @@ class FitCall:
         limits = (self.val_every, self.max_epochs, self.max_steps, self.max_time)
         arguments.fit_arguments(*self.loaders, *limits)
         if self.limit_batches is not None:
-            arguments.positive_integer("limit_batches", self.limit_batches)
+            argument_checks.count("limit_batches", self.limit_batches)
         if self.progress is not None and not isinstance(self.progress, bool):
             raise TypeError(f"progress must be True, False or None, got {self.progress!r}")
         method = trainer.current_run.method

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 import logging
 import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from jboat.backend import batch_statistics
 from jboat.trainers.evaluation import over_ranks
 from jboat.trainers.metric_value import metric_value
 from jboat.trainers.step_metrics import StepMetrics
@@ -22,6 +23,9 @@ RESERVED = ("step", "epoch", "ll_loss", "ul_loss", "hypergradient_norm", "ll_lr"
 _PREFIXES = {"time_": "times", "share_": "shares of time", "val_": "evaluations"}
 _SOURCE = "trainer.log()"
 
+Logged: TypeAlias = tuple[Any, float]
+"""A number or Var, and what it counts for: in an objective the samples of its rank."""
+
 
 class LoggedValues:
     """The numbers of the step under way, and of evaluations within or outside of it.
@@ -34,8 +38,8 @@ class LoggedValues:
 
     def __init__(self, state: TrainerState) -> None:
         self._state = state
-        self._values: dict[str, list[Any]] = {}
-        self._evaluations: list[dict[str, list[Any]]] = []
+        self._values: dict[str, list[Logged]] = {}
+        self._evaluations: list[dict[str, list[Logged]]] = []
         self._open = False
         self._fitting = False
         self._warned = False
@@ -73,9 +77,7 @@ class LoggedValues:
         before = self._state.metrics
         names = before.written if isinstance(before, StepMetrics) else set(before) - set(self._state.validation)
         written = {name: before[name] for name in before if name in names}
-        counts = {name: len(values) for name, values in self._values.items()}
-        sums = {name: (mean * counts[name], counts[name]) for name, mean in means(self._values).items()}
-        logged = {name: total / count for name, (total, count) in over_ranks(sums).items()}
+        logged = {name: total / shares for name, (total, shares) in over_ranks(_totals(self._values)).items()}
         for source, given in (("written to state.metrics", written), ("logged by trainer.log()", logged)):
             taken = sorted(given.keys() & step_metrics.keys())
             if taken:
@@ -91,7 +93,7 @@ class LoggedValues:
     def add(self, name: str, value: Any) -> None:
         """Take a number; see ``trainer.log``."""
         _require_free(name)
-        number = _checked(name, value)
+        number = _checked(name, value), batch_statistics.share()
         if are_on_trial():
             return
         if self._evaluations:
@@ -104,7 +106,7 @@ class LoggedValues:
             self._warned = True
             logger.warning("trainer.log(%r) is called outside of fit() and evaluate(), and goes nowhere", name)
 
-    def _add_late(self, name: str, number: Any) -> None:
+    def _add_late(self, name: str, number: Logged) -> None:
         metrics = self._state.metrics
         if not isinstance(metrics, StepMetrics):
             metrics = self._state.metrics = StepMetrics(metrics)
@@ -127,12 +129,20 @@ class LoggedValues:
         return with_logged
 
 
-def means(values: Mapping[str, Sequence[Any]]) -> dict[str, float]:
+def means(values: Mapping[str, Sequence[Logged]]) -> dict[str, float]:
     """The mean of each name's numbers; all Vars are computed in one run."""
-    waiting = [v for given in values.values() for v in given if isinstance(v, jt.Var)]
+    return {name: total / shares for name, (total, shares) in _totals(values).items()}
+
+
+def _totals(values: Mapping[str, Sequence[Logged]]) -> dict[str, tuple[float, float]]:
+    """The sum of each name's numbers, each times its share, and the sum of the shares."""
+    waiting = [v for given in values.values() for v, _ in given if isinstance(v, jt.Var)]
     if waiting:  # without any, what else is pending would be computed
         jt.sync(waiting)
-    return {name: sum(metric_value(name, v, _SOURCE) for v in given) / len(given) for name, given in values.items()}
+    return {
+        name: (sum(share * metric_value(name, v, _SOURCE) for v, share in given), sum(share for _, share in given))
+        for name, given in values.items()
+    }
 
 
 def _require_free(name: Any) -> None:

@@ -28,6 +28,12 @@ def weighted(weight: float) -> Iterator[None]:
         _weight.reset(before)
 
 
+def share() -> float:
+    """What a mean over this rank's samples counts for beside those of other ranks, 1 where all have as many."""
+    given = _weight.get()
+    return 1.0 if given is None else given * ranks.size()
+
+
 def use() -> None:
     """Let Jittor's layers take means over all ranks' samples."""
     if ranks.size() > 1:
@@ -40,8 +46,7 @@ def _all_reduce(variable: jt.Var, op: str = "add") -> jt.Var:
         raise ValueError(f"mpi_all_reduce takes 'add' or 'mean', got {op!r}")
     weight = 1.0
     if op == "mean":
-        given = _weight.get()
-        weight = 1.0 / ranks.size() if given is None else given
+        weight = share() / ranks.size()
     return _weighted_sums([variable], weight)[0]
 
 

@@ -96,11 +96,9 @@ class Saga:
         Args:
             now: g.
             index: i.
-            memory: what was remembered so far.
+            memory: what was remembered so far of the same batches.
         """
         of_batch, of_all = f"{self.name}.{index}", f"{self.name}.sum"
-        if f"{self.name}.{self.batches}" in memory:  # the sum is that of another loader, with more batches
-            memory = {}
         unknown = [] if of_batch in memory and of_all in memory else functional.cut([jt.zeros_like(v) for v in now])
         total = memory.get(of_all, unknown)
         change = functional.axpy(-1.0, memory.get(of_batch, unknown), now)

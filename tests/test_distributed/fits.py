@@ -114,7 +114,15 @@ def fitted(name):
     ul_model, ll_model = PROBLEM.models()
     if ranks.rank() == 1:  # as where each rank initialises its own
         ll_model.weight.assign(ll_model.weight + 1.0)
-    options = {"lower_iters": 6, "ll_objective": f, "ul_objective": PROBLEM.F, **options}
+    trainers = []
+
+    def logged(batch, ul_model, ll_model):
+        loss = PROBLEM.F(batch, ul_model, ll_model)
+        trainers[0].log("logged", loss)
+        return loss
+
+    upper = logged if name == "list" else PROBLEM.F  # its ranks have unequal parts
+    options = {"lower_iters": 6, "ll_objective": f, "ul_objective": upper, **options}
     trainer = BilevelTrainer(
         ll_model,
         ul_model,
@@ -124,11 +132,14 @@ def fitted(name):
         seed=3,
         **options,
     )
+    trainers.append(trainer)
     whole = PROBLEM.val
     trainer.fit(ll_loader, ul_loader, max_steps=STEPS, val_loader=cut(whole, 10), val_every=2)
     found = {f"{name}/{key}": value for key, value in trainer.values().items()}
     for metric in ("ul_loss", "ll_loss", "hypergradient_norm", "val_ul_loss", "val_accuracy"):
         found[f"{name}/{metric}"] = np.array(trainer.history[metric])
+    if name == "list":
+        found[f"{name}/logged"] = np.array(trainer.history["logged"])
     if "callbacks" in options:
         for metric in ("hypergradient_cosine", "hypergradient_verdict", "lower_gradient_norm"):
             found[f"{name}/{metric}"] = np.array(trainer.history[metric])

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from jboat import registry
+from jboat.callbacks import argument_checks
 from jboat.spelling import nearest
 from jboat.trainers import arguments
 from jboat.trainers import device as devices
@@ -70,8 +71,8 @@ def _complaints(check: Callable[..., Any], *arguments: Any, **named: Any) -> lis
 
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
-    "lower_iters": lambda value: arguments.positive_integer("lower_iters", value),
-    "accumulate": lambda value: arguments.positive_integer("accumulate", value),
+    "lower_iters": lambda value: argument_checks.count("lower_iters", value),
+    "accumulate": lambda value: argument_checks.count("accumulate", value),
     "lower_batches": lambda value: arguments.choice("lower_batches", value, ("shared", "fresh")),
     "ll_optimizer_state": lambda value: arguments.choice("ll_optimizer_state", value, ("reset", "carry")),
     "device": devices.checked,
@@ -108,7 +109,7 @@ def _fit_errors(config: Mapping[str, Any]) -> list[str]:
         if given.get(key) is not None and not isinstance(given[key], kind):
             found.append(f"'fit.{key}' must be {_described(kind)}, got {given[key]!r}")
     if given.get("limit_batches") is not None:
-        found += [f"fit.{e}" for e in _complaints(arguments.positive_integer, "limit_batches", given["limit_batches"])]
+        found += [f"fit.{e}" for e in _complaints(argument_checks.count, "limit_batches", given["limit_batches"])]
     found += [f"fit.{error}" for error in _complaints(arguments.dev_steps, given.get("fast_dev_run"))]
     source = given.get("resume_from")
     if source in ("last", "best") and not _saves(config.get("callbacks")):
