@@ -32,7 +32,7 @@ def grad(loss: jt.Var, inputs: Sequence[jt.Var]) -> list[jt.Var]:
         raise ValueError(f"loss must be a scalar, got shape {list(loss.shape)}; take its mean() or sum() first")
     if loss.dtype == "float32" and list(loss.shape) == [1] and not jt.flags.use_cuda and not jt.flags.amp_reg:
         loss = functional.start_of_gradient([loss], [_one()])
-    return _grad(loss, inputs)
+    return _grad(functional.differentiable(loss), inputs)
 
 
 @functools.cache

@@ -185,8 +185,18 @@ def start_of_gradient(outputs: Sequence[jt.Var], cotangents: Sequence[jt.Var]) -
     """
     operations = _operations(*outputs, *cotangents)
     if operations is None:
-        return dot(outputs, cotangents)
+        return differentiable(dot(outputs, cotangents))
     return operations.inner_product([*outputs, *cotangents], starts_gradient=True)
+
+
+def differentiable(loss: jt.Var) -> jt.Var:
+    """What stands for a loss when Jittor takes its gradient, which is the same; in float64 it is the loss in float32.
+
+    Jittor starts a gradient with a 1 of the loss's type. Where several kernels read that, one of its own stores it, and
+    that is the same for all types: compiled for whichever type a process has first. After float32's, float64's 1 would
+    be stored as 0.
+    """
+    return loss.cast("float32") if loss.dtype == "float64" else loss
 
 
 def axpy(scale: float | jt.Var, x: Sequence[jt.Var], y: Sequence[jt.Var], *, factor: float = 1.0) -> list[jt.Var]:

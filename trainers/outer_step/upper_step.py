@@ -20,7 +20,7 @@ def upper_step(optimizer: jt.optim.Optimizer, variables: list[jt.Var], gradients
     loss = functional.start_of_gradient if jittors else functional.dot
     gradients = functional.of_dtypes(functional.detached(gradients), variables)
     with plain_inside([vars(optimizer), *optimizer.param_groups]), jittor_alone():  # ranks have the same gradients
-        optimizer.step(loss(variables, gradients))
+        optimizer.step(functional.differentiable(loss(variables, gradients)))
     lists = [values for group in optimizer.param_groups for values in group.values() if isinstance(values, list)]
     jt.sync([v for values in lists for v in values if isinstance(v, jt.Var)])
 
