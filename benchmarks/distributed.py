@@ -12,6 +12,7 @@ busy processors: trust times of a machine that nothing else runs on.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -40,6 +41,7 @@ def measured(chain: str, samples: int, steps: int) -> dict[str, Any]:
     """The median time of an outer step, and what it sends; run by every rank."""
     from jboat import BilevelTrainer
     from jboat.backend import ranks
+    from jboat.callbacks import LambdaCallback
     import jittor as jt
     from jittor import nn
     import numpy as np
@@ -68,6 +70,14 @@ def measured(chain: str, samples: int, steps: int) -> dict[str, Any]:
     train, val = batch(), batch()
     ll_model, ul_model = nn.Linear(FEATURES, CLASSES), Weights()
     own = {"fo_op": chain} if chain == "VFO" else {"sl_op": chain} if chain == "SOBA" else {"na_op": chain.split("+")}
+    ends: list[float] = []
+    traffic: list[ranks.Traffic] = []
+
+    def note(*_: Any) -> None:
+        jt.sync_all(True)
+        ends.append(time.perf_counter())
+        traffic.append(ranks.traffic())
+
     trainer = BilevelTrainer(
         ll_model,
         ul_model,
@@ -78,18 +88,12 @@ def measured(chain: str, samples: int, steps: int) -> dict[str, Any]:
         lower_iters=K,
         solver_config={"RGT": {"truncate_iter": K // 2}, "CG": {"k": ITERATIONS, "tolerance": 0.0}},
         seed=0,
+        callbacks=[LambdaCallback(on_step_end=note)],
         **own,
     )
-    trainer.fit(train, val, max_steps=WARM_UP, check_second_order=False)
-    times, sent = [], ranks.Traffic()
-    for _ in range(steps):
-        ranks.barrier()
-        jt.sync_all(True)
-        begun, before = time.perf_counter(), ranks.traffic()
-        trainer.fit(train, val, max_steps=1)
-        jt.sync_all(True)
-        times.append(time.perf_counter() - begun)
-        sent = ranks.Traffic(*(now - then for now, then in zip(ranks.traffic(), before, strict=True)))
+    trainer.fit(train, val, max_steps=WARM_UP + steps, check_second_order=False, progress=False)
+    times = [end - begun for begun, end in itertools.pairwise(ends[WARM_UP - 1 :])]
+    sent = ranks.Traffic(*(now - then for then, now in zip(*traffic[-2:], strict=True)))
     seconds = max(seconds for (seconds,) in ranks.gathered([statistics.median(times)]))
     return {"ms": 1e3 * seconds, "reductions": sent.reductions, "bytes": sent.size, "scalars": sent.scalars}
 

@@ -61,7 +61,7 @@ class ProgressBar(Callback):
         self._total: int | None = None
         self._first = 0
         self._begun = self._written = 0.0
-        self._kernels = _Kernels()
+        self._kernels: _Kernels | None = None
 
     def on_fit_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Draw an empty bar."""
@@ -128,7 +128,7 @@ class ProgressBar(Callback):
     def _numbers(self, state: TrainerState) -> str:
         numbers = {name: state.metrics[name] for name in ("ll_loss", "ul_loss") if name in state.metrics}
         shown = [f"{name}={value:.4g}" for name, value in (numbers | state.validation).items()]
-        compiled = self._kernels.new()
+        compiled = self._kernels.new() if self._kernels else 0
         return ", ".join([*shown, *([f"kernels compiled={compiled}"] if compiled else [])])
 
     def _count(self, state: TrainerState) -> str:

@@ -206,6 +206,16 @@ def test_kernels_are_counted_by_the_files_of_the_cache(tmp_path, monkeypatch):
     assert none.new() == 3
 
 
+def test_the_cache_is_not_looked_through_where_nothing_is_shown(monkeypatch):
+    from jboat.callbacks import progress_bar
+
+    asked = []
+    monkeypatch.setattr(progress_bar._Kernels, "_number", lambda self: asked.append(self) or 0)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    small_trainers.make().fit({}, {}, max_steps=2)
+    assert not asked  # tens of thousands of names, at every fit
+
+
 def test_checkpoints_know_nothing_of_it(terminal, tmp_path, caplog):
     trainer = small_trainers.make(ModelCheckpoint(tmp_path, every_n_steps=1))
     trainer.fit({}, {}, max_steps=1)
