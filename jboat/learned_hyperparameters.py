@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import math
 from typing import Any, TypeAlias
 
+from jboat import autodiff, functional
 from jboat.optim import UpdateRule
 from jboat.spelling import nearest
 import jittor as jt
@@ -53,6 +54,7 @@ class LearnedHyperparameters:
             )
         self._functions = dict(functions)
         self._ul_model = ul_model
+        self._statistics = functional.buffers(ul_model)
         self._betas = len(in_force[0]["betas"]) if "betas" in functions else 0
         self._count = len(in_force)
 
@@ -64,6 +66,8 @@ class LearnedHyperparameters:
     def values(self) -> list[dict[str, Any]]:
         """The numbers of each variable with their graphs: Vars of shape ``[1]``, and for ``betas`` tuples of these.
 
+        The upper model's running statistics stay as they are.
+
         Raises:
             TypeError: if a function returns something other than Vars.
             ValueError: if it returns another number of them.
@@ -71,9 +75,9 @@ class LearnedHyperparameters:
         found: list[dict[str, Any]] = [{} for _ in range(self._count)]
         for name, function in self._functions.items():
             entries = 1 if name != "betas" else self._betas
-            for of_variable, value in zip(
-                found, self._per_variable(name, function(self._ul_model), entries), strict=True
-            ):
+            with functional.preserved(self._statistics):
+                given = function(self._ul_model)
+            for of_variable, value in zip(found, self._per_variable(name, given, entries), strict=True):
                 of_variable[name] = value[0] if name != "betas" else tuple(value)
         return found
 
@@ -88,20 +92,35 @@ class LearnedHyperparameters:
             ValueError: if one is out of range.
         """
         found: dict[str, list[float]] = {}
-        values = self.values()
-        for name in self._functions:
-            lists = [v[name] if isinstance(v[name], tuple) else (v[name],) for v in values]
-            found[name] = [float(entry.item()) for entries in lists for entry in entries]
+        for name, values in self._by_name(self.values()).items():
+            found[name] = [float(entry.item()) for entry in values]
             for i, number in enumerate(found[name]):
                 below_one = name in ("betas", "momentum")
                 if not math.isfinite(number) or number < 0.0 or (below_one and number >= 1.0):
                     allowed = "in [0, 1)" if below_one else "a finite number >= 0"
-                    place = f" of variable {i // max(len(lists[0]), 1)}" if self._count > 1 else ""
+                    place = f" of variable {i * self._count // len(values)}" if self._count > 1 else ""
                     error = ValueError if math.isfinite(number) else ArithmeticError
                     raise error(
                         f"ll_hyperparameters[{name!r}]{place} is {number:g} at outer step {step}; it must be "
                         f"{allowed}. A function such as exp or sigmoid of a parameter stays in range"
                     )
+        return found
+
+    def idle(self, ul_var: Sequence[jt.Var]) -> list[str]:
+        """The names of those whose derivative by every upper-level variable is exactly zero now."""
+        found = []
+        for name, values in self._by_name(self.values()).items():
+            total = sum(entry.sum() for entry in values)
+            if total.is_stop_grad() or not any(g.numpy().any() for g in autodiff.grad(total, ul_var)):
+                found.append(name)
+        return found
+
+    def _by_name(self, values: list[dict[str, Any]]) -> dict[str, list[jt.Var]]:
+        """The entries of all variables, one after another."""
+        found: dict[str, list[jt.Var]] = {name: [] for name in self._functions}
+        for of_variable in values:
+            for name, value in of_variable.items():
+                found[name] += value if isinstance(value, tuple) else (value,)
         return found
 
     def _per_variable(self, name: str, value: Any, entries: int) -> list[list[jt.Var]]:

@@ -5,9 +5,9 @@ projected ones. Any other callable of that kind will do. A lower step is differe
 that has a kink, such as at a bound, the derivative is the one of the side that each function names.
 
 A bound, radius, total or threshold is a number, or a function without arguments that gives a number or a Var, such as
-one of the upper model: ``soft_threshold(lambda: 0.1 * ul_model.penalty)``. The hypergradient then goes through it. A
-number that a function gives is held to the same range. A Var is not looked at, which would wait for the device in every
-step: let ``exp`` or ``sigmoid`` of a parameter keep it there.
+one of the upper model: ``soft_threshold(lambda: 0.1 * ul_model.penalty)``. The hypergradient then goes through it. What a
+function gives is held to the same range: a number at once, a Var by a trainer, once the outer step has computed it. Let
+``exp`` or ``sigmoid`` of a parameter keep it there.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from typing import Any, TypeAlias
 
 from jboat import functional
 from jboat.optim.square_root import square_root
-from jboat.plain_numbers import plain
+from jboat.projection_levels import Level, Levels, Range
 import jittor as jt
 
 __all__ = ["box", "l2_ball", "nonnegative", "simplex", "soft_threshold"]
 
 Projection: TypeAlias = "Callable[[Sequence[jt.Var]], Sequence[jt.Var]]"
-Level: TypeAlias = "float | Callable[[], float | jt.Var]"
 
 
 def box(low: Level = -math.inf, high: Level = math.inf) -> Projection:
@@ -39,23 +38,23 @@ def box(low: Level = -math.inf, high: Level = math.inf) -> Projection:
         TypeError: if a bound is no number and no function.
         ValueError: if a bound is NaN, or ``low`` is above ``high``.
     """
-    bottom_of = _level("box", "low", low, least=-math.inf)
-    top_of = _level("box", "high", high, least=-math.inf)
-    if not callable(low) and not callable(high) and low > high:
-        raise ValueError(f"box: low must be at most high, got {low} and {high}")
+    levels = Levels("box", {"low": low, "high": high}, {"low": Range(), "high": Range()})
 
-    def projected(v: jt.Var) -> jt.Var:
-        bottom, top = bottom_of(), top_of()
+    def projected(v: jt.Var, bottom: float | jt.Var, top: float | jt.Var) -> jt.Var:
         if not _is_infinite(bottom):
             v = jt.where(v < bottom, _filled(bottom, v), v)
         return v if _is_infinite(top) else jt.where(v > top, _filled(top, v), v)
 
-    return _entry_by_entry("box", projected)
+    def project(values: Sequence[jt.Var]) -> list[jt.Var]:
+        now = levels.in_force()
+        return [projected(v, now["low"], now["high"]) for v in values]
+
+    return _named("box", project)
 
 
 def nonnegative() -> Projection:
     """Every entry at least 0, where the derivative is 1."""
-    return _entry_by_entry("nonnegative", lambda v: jt.where(v < 0.0, jt.zeros_like(v), v))
+    return _named("nonnegative", lambda values: [jt.where(v < 0.0, jt.zeros_like(v), v) for v in values])
 
 
 def soft_threshold(threshold: Level) -> Projection:
@@ -71,14 +70,18 @@ def soft_threshold(threshold: Level) -> Projection:
         TypeError: if it is no number and no function.
         ValueError: if it is negative or NaN.
     """
-    threshold_of = _level("soft_threshold", "threshold", threshold, least=0.0)
+    levels = Levels("soft_threshold", {"threshold": threshold}, {"threshold": Range(least=0.0)})
 
-    def projected(v: jt.Var) -> jt.Var:
-        t = _filled(threshold_of(), v)
+    def projected(v: jt.Var, given: float | jt.Var) -> jt.Var:
+        t = _filled(given, v)
         nearer = jt.where(v > 0.0, v - t, v + t)
         return jt.where(v.abs() <= t, jt.zeros_like(v), nearer)  # in this order, which keeps NaN
 
-    return _entry_by_entry("soft_threshold", projected)
+    def project(values: Sequence[jt.Var]) -> list[jt.Var]:
+        now = levels.in_force()
+        return [projected(v, now["threshold"]) for v in values]
+
+    return _named("soft_threshold", project)
 
 
 def l2_ball(radius: Level = 1.0) -> Projection:
@@ -91,12 +94,12 @@ def l2_ball(radius: Level = 1.0) -> Projection:
         TypeError: if it is no number and no function.
         ValueError: if it is not positive.
     """
-    radius_of = _level("l2_ball", "radius", radius, least=0.0, above=True)
+    levels = Levels("l2_ball", {"radius": radius}, {"radius": Range(least=0.0, above=True)})
 
     def project(values: Sequence[jt.Var]) -> list[jt.Var]:
         if not values:
             return []
-        size, r = square_root(functional.dot(values, values)), radius_of()
+        size, r = square_root(functional.dot(values, values)), levels.in_force()["radius"]
         outside = size > r
         safe = jt.where(outside, size, jt.ones_like(size))
         factor = jt.where(outside, _filled(r, size) / safe, jt.ones_like(size))
@@ -111,13 +114,13 @@ def simplex(total: Level = 1.0) -> Projection:
     An entry that comes to be exactly 0 has derivative 0.
 
     Args:
-        total: the sum, positive.
+        total: the sum, positive and finite.
 
     Raises:
         TypeError: if it is no number and no function.
-        ValueError: if it is not positive.
+        ValueError: if it is not positive, or infinite.
     """
-    total_of = _level("simplex", "total", total, least=0.0, above=True)
+    levels = Levels("simplex", {"total": total}, {"total": Range(least=0.0, above=True, finite=True)})
 
     def project(values: Sequence[jt.Var]) -> list[jt.Var]:
         if not values:
@@ -125,7 +128,7 @@ def simplex(total: Level = 1.0) -> Projection:
         parts = [v.reshape(-1) for v in values]
         flat = parts[0] if len(parts) == 1 else jt.concat(parts)
         flat = flat - flat.detach().max()  # the same projection, whose sums do not lose the total among large entries
-        wanted = _filled(total_of(), flat.sum())
+        wanted = _filled(levels.in_force()["total"], flat.sum())
         _, largest_first = jt.argsort(flat.detach(), descending=True)
         excess = jt.cumsum(largest_first) - wanted.detach()
         level = (excess / (jt.arange(flat.numel()) + 1.0)).max()
@@ -179,33 +182,9 @@ def applied(projection: Projection, values: Sequence[jt.Var], argument: str) -> 
     return functional.of_dtypes(found, values)
 
 
-def _entry_by_entry(name: str, projected: Callable[[jt.Var], jt.Var]) -> Projection:
-    return _named(name, lambda values: [projected(v) for v in values])
-
-
 def _named(name: str, projection: Projection) -> Projection:
     projection.__name__ = name
     return projection
-
-
-def _level(
-    projection: str, name: str, value: Level, *, least: float, above: bool = False
-) -> Callable[[], float | jt.Var]:
-    """What gives the number in force, or a Var of the upper model.
-
-    Raises:
-        TypeError: if ``value`` is no number and no function.
-        ValueError: if it is a number out of range, as one may be that the function gives later.
-    """
-    _check(projection, name, value, least=least, above=above)
-
-    def in_force() -> float | jt.Var:
-        found: float | jt.Var = plain(value() if callable(value) else value)
-        if callable(value) and not isinstance(found, jt.Var):
-            _check(projection, name, found, least=least, above=above)
-        return found
-
-    return in_force
 
 
 def _is_infinite(value: float | jt.Var) -> bool:
@@ -217,21 +196,3 @@ def _filled(value: float | jt.Var, like: jt.Var) -> jt.Var:
     if isinstance(value, jt.Var):
         return value.broadcast(like.shape) if value.numel() == 1 else value
     return jt.ones_like(like) * value
-
-
-def _check(projection: str, name: str, value: Level, *, least: float, above: bool = False) -> None:
-    """Require a number in range, or a function.
-
-    Raises:
-        TypeError: if it is neither.
-        ValueError: if it is out of range.
-    """
-    number = plain(value)
-    if callable(number):
-        return
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        hint = "; give a function of it, such as lambda: model.bound" if isinstance(number, jt.Var) else ""
-        raise TypeError(f"{projection}: {name} must be a number or a function without arguments, got {value!r}{hint}")
-    if math.isnan(number) or number < least or (above and number == least):
-        allowed = "a number" if least == -math.inf else f"{'above' if above else 'at least'} {least:g}"
-        raise ValueError(f"{projection}: {name} must be {allowed}, got {value!r}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from jboat import functional, levels, second_order
 from jboat.lower_objective import LowerObjective
+from jboat.projection_levels import watched
 from jboat.projections import applied
 from jboat.trainers import seeding, target_shapes
 from jboat.trainers.data.step_batches import Pair
@@ -30,6 +31,7 @@ class SecondOrderCheck:
     def __init__(self) -> None:
         self._seen: tuple[object, ...] = ()
         self._warn = WarnOnce()
+        self._learned_seen = False
 
     def is_due(self, method: OuterMethod) -> bool:
         """Whether the operators need second derivatives of an objective that has not passed yet."""
@@ -48,11 +50,25 @@ class SecondOrderCheck:
         """
         due = second_order and self.is_due(method)
         with device_memory.named(method.name, start.step), target_shapes.watched(_batches(pair)) as found:
-            check_first_batch(method, pair, start.y, check_second_order=due)
+            check_first_batch(method, pair, start.y, step=start.step, check_second_order=due)
         if found:
             self._warn("%s; reshape it, as by target.reshape(-1, 1)", found[0])
+        self._look_at_learned(method.problem)
         if due:
             self._seen = _objectives(method.problem)
+
+    def _look_at_learned(self, problem: Problem) -> None:
+        """Warn, the first time alone, of functions of ``ll_hyperparameters`` from which nothing is learned."""
+        learned, self._learned_seen = (None if self._learned_seen else problem.learned), True
+        idle = [] if learned is None else learned.idle(problem.ul_var)
+        if idle:
+            self._warn(
+                "ll_hyperparameters: the derivative of %s by every variable of the upper level is exactly zero, so "
+                "that nothing is learned there. Likely causes: the function uses no variable that ul_optimizer holds, "
+                "or a copy of one (detach, item, numpy, a Var made from its numbers), or a bound such as clamp or relu "
+                "has been reached.",
+                " and ".join(repr(name) for name in idle),
+            )
 
 
 def _batches(pair: Pair) -> list[Any]:
@@ -64,7 +80,9 @@ def _objectives(problem: Problem) -> tuple[object, ...]:
     return problem.ll_objective, problem.ul_objective, problem.gda_loss
 
 
-def check_first_batch(method: OuterMethod, pair: Pair, initial: Sequence[jt.Var], *, check_second_order: bool) -> None:
+def check_first_batch(
+    method: OuterMethod, pair: Pair, initial: Sequence[jt.Var], *, step: int, check_second_order: bool
+) -> None:
     """Call both objectives once, and see whether second derivatives are right where the operators need them.
 
     Unless second derivatives are looked at, the objectives are called without being run, so that nothing is compiled.
@@ -75,6 +93,7 @@ def check_first_batch(method: OuterMethod, pair: Pair, initial: Sequence[jt.Var]
         method: how the outer step is done.
         pair: the first lower batch, or K of them, and the first upper batch.
         initial: y_0.
+        step: the outer step that is to come, counted from 1.
         check_second_order: whether to look at second derivatives.
 
     Raises:
@@ -105,7 +124,8 @@ def check_first_batch(method: OuterMethod, pair: Pair, initial: Sequence[jt.Var]
             ("ul_projection", problem.ul_projection, problem.ul_var),
         ):
             if projection is not None:
-                applied(projection, functional.detached(variables), argument)
+                with watched(argument, step):
+                    applied(projection, functional.detached(variables), argument)
         if problem.learned is not None:
             problem.learned.values()
         if not watch:

@@ -11,6 +11,7 @@ from jboat import functional
 from jboat.backend import ranks
 from jboat.optim import OptimizerState, UpdateRule
 from jboat.outer_step import OuterStep, mean
+from jboat.projection_levels import watched
 from jboat.projections import Projection, applied, name_of
 from jboat.sl_ol.batches import Places
 from jboat.trainers import seeding
@@ -269,7 +270,7 @@ class Run:
             start = self.start(task, share, places)
             if start.reseed and not self.method.has_lower_loop:  # whose lower steps reseed
                 start.reseed(0)
-            with device_memory.named(self.method.name, start.step):
+            with device_memory.named(self.method.name, start.step), watched("ll_projection", start.step):
                 found.append(self.method.step(pair, start, events))
         own = mean(found)
         return own if share is None else mean_over_ranks(own, share, self.problem.statistics())
@@ -300,11 +301,12 @@ class Run:
         Raises:
             NonFiniteError: if the projection makes something of it that is not finite.
         """
-        variables = self.problem.ul_var
-        values = functional.cut(applied(projection, functional.detached(variables), "ul_projection"))
+        variables, step = self.problem.ul_var, self._trainer.state.step + 1
+        with watched("ul_projection", step):
+            values = functional.cut(applied(projection, functional.detached(variables), "ul_projection"))
         if not finite(values) and finite(variables):
             what = f"ul_projection ({name_of(projection)}) returned what is not finite"
-            raise NonFiniteError(what, operator=self.method.name, step=self._trainer.state.step + 1)
+            raise NonFiniteError(what, operator=self.method.name, step=step)
         for variable, value in zip(variables, values, strict=True):
             variable.update(value)
 
