@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jboat import functional, levels
-from jboat.backend.stacked.array import NotStackedError, Stacked, held
+from jboat.backend.stacked.array import Stacked, UnequalTasksError, held
 import jittor as jt
 import numpy as np
 
@@ -62,11 +62,11 @@ def stacked_batch(batches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One batch a task as a batch of arrays with an axis of tasks; what is no array must be the same in all.
 
     Raises:
-        NotStackedError: if they have other entries, shapes or types, or differ in what is no array.
+        UnequalTasksError: if they have other entries, shapes or types, or differ in what is no array.
     """
     first = batches[0]
     if any(batch.keys() != first.keys() for batch in batches):
-        raise NotStackedError("tasks whose batches have other entries")
+        raise UnequalTasksError("tasks whose batches have other entries")
     return {name: _stacked_entry(name, [batch[name] for batch in batches]) for name in first}
 
 
@@ -74,11 +74,11 @@ def _stacked_entry(name: str, entries: Sequence[Any]) -> Any:
     first = entries[0]
     if not isinstance(first, jt.Var):
         if not isinstance(first, (bool, int, float, str, type(None))) or any(entry != first for entry in entries):
-            raise NotStackedError(f"tasks with a {type(first).__name__} of their own in {name!r}")
+            raise UnequalTasksError(f"tasks with a {type(first).__name__} of their own in {name!r}")
         return first
     kinds = {(tuple(e.shape), str(e.dtype)) if isinstance(e, jt.Var) else None for e in entries}
     if len(kinds) > 1:
-        raise NotStackedError(f"tasks whose {name!r} has another shape or type: {_in_words(kinds)}")
+        raise UnequalTasksError(f"tasks whose {name!r} has another shape or type: {_in_words(kinds)}")
     array = jt.array(np.stack([entry.numpy() for entry in entries]), dtype=str(first.dtype))
     return Stacked(array.stop_grad() if all(entry.is_stop_grad() for entry in entries) else array)
 

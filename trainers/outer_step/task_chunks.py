@@ -13,7 +13,7 @@ import logging
 from typing import Literal, TypeAlias
 
 from jboat import functional
-from jboat.backend.stacked.array import NotStackedError
+from jboat.backend.stacked.array import NotStackedError, UnequalTasksError
 from jboat.backend.stacked.places import stacking
 from jboat.optim import OptimizerState, UpdateRule
 from jboat.outer_step import OuterStep, mean
@@ -75,7 +75,7 @@ class TaskChunks:
         self._method = method
         self._most = most
         self._tried = False
-        self._bytes_a_task = 0
+        self._size = 1
         self.computed = 0
         self.refused: set[str] = set()
         self._off = why_one_by_one(problem, rule) if most != 1 else ""
@@ -84,7 +84,6 @@ class TaskChunks:
                 f"tasks_together={most}: {self._off} cannot take several tasks at once, which chains of GDA, DI and "
                 "NGD, and of RGT, RAD, FOA and IAD, can; leave it out, or give 'auto', which then takes one by one"
             )
-        self._variables = problem.ll_var
         self._problem = problem
         self._stacked: Chains | None = None
 
@@ -104,15 +103,14 @@ class TaskChunks:
         one_by_one = len(pairs) == 1 or self._off or events.lower_losses or events.on_lower_step is not None
         if not one_by_one and not self._tried:
             self._try(pairs[:_TRIED], start)
-            one_by_one = bool(self._off)
+            one_by_one = bool(self._off) or not self._tried
         if one_by_one:
             return mean([alone(task) for task in range(len(pairs))])
-        most = task_memory.tasks_that_fit(self._bytes_a_task) if self._most == "auto" else int(self._most)
         found: list[OuterStep] = []
         counts: list[int] = []
-        for first in range(0, len(pairs), most):
-            tasks = range(first, min(first + most, len(pairs)))
-            step = self._chunk([pairs[task] for task in tasks], start(first), events) if len(tasks) > 1 else None
+        for first in range(0, len(pairs), self._size):
+            tasks = range(first, min(first + self._size, len(pairs)))
+            step = self._chunk(pairs[first : tasks.stop], start(first), events) if len(tasks) > 1 else None
             steps = [alone(task) for task in tasks] if step is None else [step]
             found += steps
             counts += [len(tasks) // len(steps)] * len(steps)
@@ -122,7 +120,7 @@ class TaskChunks:
         """The average over tasks that are computed together; None where they cannot be."""
         try:
             with device_memory.named(self._method.name, start.step):
-                found = self._together(pairs, start, events)
+                found = self._together(_stacked_pair(pairs), len(pairs), start, events)
         except NotStackedError as error:
             self._tell(str(error))
             return None
@@ -131,6 +129,11 @@ class TaskChunks:
 
     def _try(self, pairs: Sequence[Pair], start: Callable[[int], Start]) -> None:
         """See whether tasks computed together give what they give one after another, and what memory one takes."""
+        try:
+            together = _stacked_pair(pairs)
+        except UnequalTasksError as error:  # those of the next step may be equal
+            self._tell(str(error))
+            return
         self._tried = True
         before = task_memory.used()
         seen = [0]
@@ -141,9 +144,9 @@ class TaskChunks:
 
         with on_trial():
             wanted = mean([self._method.step(p, start(task), Events(look)) for task, p in enumerate(pairs)])
-            self._bytes_a_task = seen[0]
+            self._size = task_memory.tasks_that_fit(seen[0]) if self._most == "auto" else int(self._most)
             try:
-                found = self._together(pairs, start(0), Events())
+                found = self._together(together, len(pairs), start(0), Events())
             except Exception as error:
                 self._off = str(error) if isinstance(error, NotStackedError) else f"{type(error).__name__}: {error}"
         if not self._off and wanted.failure is None:
@@ -160,13 +163,11 @@ class TaskChunks:
                 reason,
             )
 
-    def _together(self, pairs: Sequence[Pair], start: Start, events: Events) -> OuterStep:
-        tasks = len(pairs)
-        feeds = [_stacked_feed([pair[level] for pair in pairs]) for level in (0, 1)]
+    def _together(self, pair: Pair, tasks: int, start: Start, events: Events) -> OuterStep:
         problem = self._chains.problem
         problem.begin_step()
         with stacking():
-            found = self._chains.step((feeds[0], feeds[1]), self._stacked_start(start, tasks), events)
+            found = self._chains.step(pair, self._stacked_start(start, tasks), events)
 
         def averaged(values: Sequence[jt.Var], *, stacked: bool) -> list[jt.Var]:
             return functional.cut([(v.sum(0) if stacked else v) / tasks for v in values])
@@ -187,12 +188,14 @@ class TaskChunks:
         """The chains of the problem whose objectives are sums over tasks."""
         if self._stacked is None:
             own = self._problem
-            objectives = {
-                name: StackedObjective(objective, self._variables)
-                for name in ("ll_objective", "ul_objective", "gda_loss")
-                if (objective := getattr(own, name)) is not None
-            }
-            self._stacked = Chains(dataclasses.replace(own, **objectives))
+            self._stacked = Chains(
+                dataclasses.replace(
+                    own,
+                    ll_objective=StackedObjective(own.ll_objective, own.ll_var),
+                    ul_objective=StackedObjective(own.ul_objective, own.ll_var),
+                    gda_loss=None if own.gda_loss is None else StackedObjective(own.gda_loss, own.ll_var),
+                )
+            )
         return self._stacked
 
     def _stacked_start(self, start: Start, tasks: int) -> Start:
@@ -204,6 +207,15 @@ class TaskChunks:
             return None if state is None else state.with_slots(functional.cut(for_all(state.flat())))
 
         return dataclasses.replace(start, y=functional.cut(for_all(start.y)), ll_state=ll_state, reseed=None)
+
+
+def _stacked_pair(pairs: Sequence[Pair]) -> Pair:
+    """The batches of several tasks in one pair.
+
+    Raises:
+        UnequalTasksError: if they have other shapes than each other.
+    """
+    return _stacked_feed([lower for lower, _ in pairs]), _stacked_feed([upper for _, upper in pairs])
 
 
 def _stacked_feed(feeds: Sequence[Feed]) -> Feed:

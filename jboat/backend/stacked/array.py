@@ -9,7 +9,7 @@ import math
 from numbers import Number
 import operator
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from jboat.backend import cpu_ops
 import jittor as jt
@@ -18,6 +18,10 @@ import numpy as np
 
 class NotStackedError(TypeError):
     """What cannot be computed for several tasks at once; the message names it."""
+
+
+class UnequalTasksError(NotStackedError):
+    """Tasks whose arrays have other shapes than each other, or that differ in what is no array."""
 
 
 class Stacked:
@@ -34,6 +38,8 @@ class Stacked:
     __hash__ = None  # type: ignore[assignment]  # it is compared entry by entry
     __iter__ = None
     __array_ufunc__ = None  # numpy leaves the operation to this class
+    sum: ClassVar[Callable[..., Stacked]]
+    mean: ClassVar[Callable[..., Stacked]]
 
     def __init__(self, value: jt.Var) -> None:
         self.value = value if value.ndim > 1 else value.reshape((-1, 1))
@@ -128,7 +134,8 @@ class Stacked:
             raise NotStackedError(f"indexing by {', '.join(type(e).__name__ for e in entries)}")
         if entries and isinstance(entries[0], int) and not -len(self) <= entries[0] < len(self):
             raise IndexError(f"index {entries[0]} is out of range for an axis of {len(self)}")
-        return Stacked(self.value[(slice(None), *entries)])
+        of_all = (slice(None), *entries)
+        return Stacked(self.value[of_all])
 
     def matmul(self, other: Any) -> Stacked:
         """The product of two matrices."""
@@ -189,6 +196,12 @@ def stacked(value: Any) -> Stacked | None:
     if isinstance(value, Stacked):
         return value
     return held.get().get(id(value)) if isinstance(value, jt.Var) else None
+
+
+def _own(value: Any) -> Stacked:
+    found = stacked(value)
+    assert found is not None
+    return found
 
 
 def is_shared(value: Any) -> bool:
@@ -265,7 +278,7 @@ def _reduction(name: str) -> Callable[..., Stacked]:
                 dims, keepdims = (named.pop(other), keepdims) if other == "dim" else (dims, named.pop(other))
         if named:
             raise NotStackedError(f"{name} with {', '.join(named)}")
-        one = stacked(self)
+        one = _own(self)
         if dims is None or (not isinstance(dims, int) and not len(dims)):
             found = getattr(one.value.reshape((one.tasks, -1)), name)(1)
             return Stacked(found.reshape((one.tasks, *[1] * one.ndim)) if keepdims else found)
@@ -278,7 +291,7 @@ def _reduction(name: str) -> Callable[..., Stacked]:
 
 def _entrywise(name: str) -> Callable[..., Stacked]:
     def computed(self: Any) -> Stacked:
-        return Stacked(getattr(stacked(self).value, name)())
+        return Stacked(getattr(_own(self).value, name)())
 
     computed.__doc__ = f"See ``jt.Var.{name}``."
     return computed

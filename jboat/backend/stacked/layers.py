@@ -103,7 +103,7 @@ def cross_entropy_loss(
     scores = stacked(output)
     if scores is None or scores.ndim != 2 or weight is not None or ignore_index is not None:
         raise NotStackedError("cross_entropy_loss of other than rows of scores, with weight or with ignore_index")
-    labels = stacked(target) or Stacked(of_all_tasks(target, scores.tasks))
+    labels = Stacked(of_all_tasks(target, scores.tasks))
     if labels.shape not in ((scores.shape[0],), (scores.shape[0], 1)):
         raise NotStackedError(f"cross_entropy_loss of scores {list(scores.shape)} with labels {list(labels.shape)}")
     losses = scores.unfolded(other(scores.folded(), labels.value.reshape(-1), reduction="none"))
@@ -112,7 +112,7 @@ def cross_entropy_loss(
     if reduction == "sum":
         return losses.sum()
     counts = labels.in_range(scores.shape[1])
-    return losses.mean() if counts is None else losses.sum() / Stacked(counts)
+    return losses.mean() if counts is None else together(jt.divide, losses.sum(), Stacked(counts))
 
 
 def mse_loss(other: Function, output: Any, target: Any, reduction: str = "mean") -> Stacked:
