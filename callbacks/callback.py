@@ -115,7 +115,7 @@ class Callback:
         """Before the hypergradient chain."""
 
     def on_hypergradient_end(self, trainer: BilevelTrainer, state: TrainerState, result: HyperGradientResult) -> None:
-        """After the hypergradient chain; once for each hypergradient of an accumulated step."""
+        """After the hypergradient chain; once for each hypergradient of an accumulated step, or chunk of tasks."""
 
     def on_before_upper_step(self, trainer: BilevelTrainer, state: TrainerState, result: HyperGradientResult) -> None:
         """Before the upper step, which moves along ``result.gradients``: change them here."""

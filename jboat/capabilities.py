@@ -38,11 +38,14 @@ class LowerCapabilities:
         next_start: y_0 is learned: ``next_start(options, start, gradient)`` is where it moves after an outer step,
             given y_0 and dF(y_K)/dy_0, all lists with one Var per lower-level variable.
         moves_multiplier: it takes one step of y, x and a multiplier an outer step, instead of a lower loop.
+        stacks_tasks: where objectives are sums over tasks and y has a first axis of tasks, it moves each task's y as it
+            would alone.
     """
 
     weight: Callable[[Any, int], float] | None = None
     next_start: Callable[[Any, Sequence[jt.Var], Sequence[jt.Var]], list[jt.Var]] | None = None
     moves_multiplier: bool = False
+    stacks_tasks: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class UpperCapabilities:
         keeps: ``keeps(options)`` names what it remembers from one outer step to the next: lists with one Var per
             lower-level variable, which it is given, and returns, by these names.
         multiplier_update: how a multiplier moves when this operator alone stands beside the multiplier step.
+        stacks_tasks: where objectives are sums over tasks and y has a first axis of tasks, its hypergradient is the sum
+            of what it is for each alone, or with ``starts_from_x`` the list of these along that axis.
     """
 
     starts_from_x: bool = False
@@ -82,6 +87,7 @@ class UpperCapabilities:
     sees_lower_step: Callable[[Any], bool] | None = None
     keeps: Callable[[Any], tuple[str, ...]] | None = None
     multiplier_update: MultiplierUpdate | None = None
+    stacks_tasks: bool = False
 
 
 Capabilities = LowerCapabilities | UpperCapabilities

@@ -62,30 +62,39 @@ class OuterStep:
         return self._norm[1]
 
 
-def mean(steps: Sequence[OuterStep]) -> OuterStep:
-    """The average of several; iterates and optimizer state are the last one's."""
+def mean(steps: Sequence[OuterStep], counts: Sequence[int] | None = None) -> OuterStep:
+    """The average of several; iterates and optimizer state are the last one's.
+
+    Args:
+        steps: what is averaged.
+        counts: how many times each counts; by default once.
+    """
     if len(steps) == 1:
         return steps[0]
-    last, n = steps[-1], len(steps)
+    counts = [1] * len(steps) if counts is None else counts
+    last, n = steps[-1], sum(counts)
+
+    def weighted(values: Sequence[float]) -> float:
+        return sum(count * value for count, value in zip(counts, values, strict=True)) / n
 
     def averaged(lists: Sequence[list[jt.Var]]) -> list[jt.Var]:
-        total = lists[0]
-        for other in lists[1:]:
-            total = functional.cut(functional.axpy(1.0, other, total))
+        total = lists[0] if counts[0] == 1 else functional.times(counts[0], lists[0])
+        for count, other in zip(counts[1:], lists[1:], strict=True):
+            total = functional.cut(functional.axpy(float(count), other, total))
         return functional.cut([v / n for v in total])
 
     initial = [s.ll_init_gradient for s in steps if s.ll_init_gradient is not None]
     values = [s.value for s in steps if s.value is not None]
 
     def value() -> jt.Var:
-        return sum(v() for v in values) / n
+        return sum(v() for v in values) / len(values)
 
     return OuterStep(
         gradients=averaged([s.gradients for s in steps]),
-        upper_loss=sum(s.upper_loss for s in steps) / n,
-        lower_loss=sum(s.lower_loss for s in steps) / n,
+        upper_loss=weighted([s.upper_loss for s in steps]),
+        lower_loss=weighted([s.lower_loss for s in steps]),
         ll_init_gradient=averaged(initial) if initial else None,
-        diagnostics={name: sum(s.diagnostics[name] for s in steps) / n for name in last.diagnostics},
+        diagnostics={name: weighted([s.diagnostics[name] for s in steps]) for name in last.diagnostics},
         ll_losses=last.ll_losses,
         ll_parameters=last.ll_parameters,
         upper_loss_at=last.upper_loss_at,
@@ -93,5 +102,5 @@ def mean(steps: Sequence[OuterStep]) -> OuterStep:
         auxiliary=last.auxiliary,
         ul_learning_rate=last.ul_learning_rate,
         failure=next((s.failure for s in steps if s.failure is not None), None),
-        value=value if len(values) == n else None,
+        value=value if len(values) == len(steps) else None,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal
 
 from jboat import functional, registry
 from jboat.callbacks.argument_checks import count
@@ -38,6 +38,20 @@ def dev_steps(fast_dev_run: Any) -> int:
     if fast_dev_run != 0:
         count("fast_dev_run", fast_dev_run)
     return int(fast_dev_run)
+
+
+def tasks_together(value: Any) -> int | Literal["auto"]:
+    """A positive number, or ``"auto"``.
+
+    Raises:
+        TypeError: if it is neither.
+        ValueError: for a number that is too small, or another word.
+    """
+    if isinstance(value, str):
+        choice("tasks_together", value, ("auto",))
+        return "auto"
+    count("tasks_together", value)
+    return int(value)
 
 
 def seed(value: Any) -> int | None:

@@ -62,8 +62,7 @@ class BilevelTrainer:
         ul_optimizer: any Jittor optimizer over the upper-level variables; it takes the upper steps itself.
         gm_op: lower-level operators, in any order.
         na_op: hypergradient operators, in any order.
-        fo_op: a first-order method instead of both chains, which are then not used. The lower optimizer's state carries
-            over.
+        fo_op: a first-order method instead of both chains; the lower optimizer's state then carries over.
         sl_op: a stochastic single-loop method instead of both chains, likewise; ``lower_iters`` counts in STOCBIO and
             AMIGO alone, whose lower steps always have fresh batches.
         lower_iters: K, the number of lower steps in an outer step.
@@ -86,10 +85,10 @@ class BilevelTrainer:
         ll_optimizer_state: ``"reset"``: every lower loop starts a fresh optimizer; ``"carry"``: it goes on with the
             state that the last one left, which is kept in ``ll_optimizer``.
         accumulate: how many hypergradients an upper step averages.
+        tasks_together: how many of a step's tasks to compute at once, or ``"auto"`` for as many as fit into memory.
         metrics: numbers that :meth:`evaluate` adds, each called ``metric(batch, ul_model, ll_model)``.
         callbacks: see :mod:`jboat.callbacks`.
-        logger_dir: the folder of loggers that are given none. With it, and no logger among ``callbacks``, CSV and
-            TensorBoard logs are written.
+        logger_dir: the folder of loggers without one; with no logger in ``callbacks``, of CSV and TensorBoard logs.
         seed: seeds Python, numpy and Jittor when ``fit`` first starts; None leaves them alone.
         device: ``"auto"`` (CUDA where Jittor has it), ``"cpu"`` or ``"cuda"``.
         deterministic: seed Jittor's generator before every lower step, so that a step's random numbers depend on
@@ -131,6 +130,7 @@ class BilevelTrainer:
         lower_batches: Literal["shared", "fresh"] = "shared",
         ll_optimizer_state: Literal["reset", "carry"] = "reset",
         accumulate: int = 1,
+        tasks_together: int | Literal["auto"] = 1,
         metrics: Mapping[str, Metric] | None = None,
         callbacks: Iterable[Callback] = (),
         logger_dir: str | Path | None = None,
@@ -162,8 +162,8 @@ class BilevelTrainer:
         self.ul_optimizer = arguments.optimizer("ul_optimizer", ul_optimizer)
         self.ll_var = arguments.variables("ll", ll_var, ll_model, self.ll_optimizer)
         self.ul_var = arguments.variables("ul", ul_var, ul_model, self.ul_optimizer)
-        variables, optimizers = (self.ll_var, self.ul_var), (self.ll_optimizer, self.ul_optimizer)
-        self._levels = LevelCheck((ll_model, ul_model), variables, optimizers)
+        optimizers = self.ll_optimizer, self.ul_optimizer
+        self._levels = LevelCheck((ll_model, ul_model), (self.ll_var, self.ul_var), optimizers)
         self._levels.check()
         if plan.initializer is not None:
             arguments.same_structure(plan.initializer.name, self.ll_var, self.ul_var)
@@ -179,6 +179,7 @@ class BilevelTrainer:
         self.lower_batches = lower_batches
         self.ll_optimizer_state = ll_optimizer_state if single is None else "carry"
         self.accumulate = int(accumulate)
+        self.tasks_together = arguments.tasks_together(tasks_together)
         arguments.functions({"ll_objective": ll_objective, "ul_objective": ul_objective, "gda_loss": gda_loss}, metrics)
         self.metrics = dict(metrics or {})
         arguments.metric_names(self.metrics)

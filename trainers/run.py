@@ -27,6 +27,7 @@ from jboat.trainers.outer_step.finiteness import failure_of, finite
 from jboat.trainers.outer_step.method import Events, Start
 from jboat.trainers.outer_step.problem import Problem
 from jboat.trainers.outer_step.spread_tasks import mean_over_ranks
+from jboat.trainers.outer_step.task_chunks import TaskChunks
 from jboat.trainers.outer_step.upper_step import learning_rate, upper_step
 from jboat.trainers.outer_step.zero_hypergradient import ZeroWatch
 from jboat.trainers.persistence import checkpoint
@@ -58,6 +59,7 @@ class Run:
         method: how an outer step is done; ``method.name`` is the operator that gives the direction of x.
         problem: the two levels and their operators.
         rule: the rule of the lower optimizer.
+        chunks: takes the tasks of an outer step together.
         initialization: y_0 of DI and of a cold start; None until ``fit`` has started.
         auxiliary: what the method keeps from step to step, by name.
         measured: where a callback wants it, the variables of both levels, each with the value at which the step's own
@@ -75,6 +77,7 @@ class Run:
         self.problem = problem
         self.method = chosen(problem)
         self.rule = rule
+        self.chunks = TaskChunks(problem, self.method, rule, trainer.tasks_together)
         self.pairs: list[Pair] = []
         self.share: TaskShare | None = None
         self.loaded_from: Path | None = None
@@ -265,14 +268,18 @@ class Run:
             places: which batches of the loaders these are; None where they come from no loader.
         """
         self.problem.begin_step()
-        found = []
-        for task, pair in enumerate(pairs):
+
+        def alone(task: int) -> OuterStep:
             start = self.start(task, share, places)
             if start.reseed and not self.method.has_lower_loop:  # whose lower steps reseed
                 start.reseed(0)
             with device_memory.named(self.method.name, start.step), watched("ll_projection", start.step):
-                found.append(self.method.step(pair, start, events))
-        own = mean(found)
+                return self.method.step(pairs[task], start, events)
+
+        if self._trainer.tasks_together == 1 or (share is None and ranks.size() > 1):  # ranks share each task's batches
+            own = mean([alone(task) for task in range(len(pairs))])
+        else:
+            own = self.chunks.step(pairs, lambda task: self.start(task, share, places), events, alone)
         return own if share is None else mean_over_ranks(own, share, self.problem.statistics())
 
     def look_for_zero(self, found: OuterStep) -> None:

@@ -11,6 +11,7 @@ IMAGE = (3, 32, 32)
 CHANNELS = 32
 LAYERS = 4
 TASKS = 4
+FEATURES = 784  # of a sample where a perceptron takes the place of convolutions
 HIDDEN = 300
 PENALTY = -5.0
 
@@ -50,7 +51,15 @@ SIZES: dict[str, tuple[int, tuple[int, ...], int]] = {
 LOWER_ITERS = {"l2": 10, "cleaning": 10, "mlp": 10, "cnn": 5, "maml": 5, "resnet": 3}
 
 
-def make(name: str, *, samples: int | None = None, features: int | None = None, pixels: int | None = None) -> Problem:
+def make(
+    name: str,
+    *,
+    samples: int | None = None,
+    features: int | None = None,
+    pixels: int | None = None,
+    tasks: int | None = None,
+    hidden: int | None = None,
+) -> Problem:
     """The problem of this name, of another size if wanted.
 
     Classes are Gaussian clouds that overlap, so that both levels have something to learn.
@@ -60,10 +69,12 @@ def make(name: str, *, samples: int | None = None, features: int | None = None, 
         samples: a batch.
         features: of a sample that is a row of numbers.
         pixels: height and width of a sample that is an image.
+        tasks: of ``maml``.
+        hidden: of ``maml``, units of a perceptron's hidden layer, in the place of convolutions.
     """
     size, shape, classes = SIZES[name]
     size = samples or size
-    shape = (features,) if features else shape
+    shape = (features,) if features else (FEATURES,) if hidden else shape
     shape = (shape[0], pixels, pixels) if pixels and len(shape) == 3 else shape
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(classes, *shape))
@@ -74,8 +85,8 @@ def make(name: str, *, samples: int | None = None, features: int | None = None, 
         data = 0.3 * centres[target] + rng.normal(size=(size, *shape))
         return (data / scale).astype(np.float32), target
 
-    pairs = [(batch(), batch()) for _ in range(TASKS if name == "maml" else 1)]
-    weights = [w.astype(np.float32) for w in _weights(name, shape, classes, rng)]
+    pairs = [(batch(), batch()) for _ in range((tasks or TASKS) if name == "maml" else 1)]
+    weights = [w.astype(np.float32) for w in _weights(name, shape, classes, rng, hidden)]
     if name == "maml":
         upper = [w.copy() for w in weights]
     elif name == "l2":
@@ -86,15 +97,17 @@ def make(name: str, *, samples: int | None = None, features: int | None = None, 
     return Problem(name, pairs, weights, upper, rate, 0.1)
 
 
-def _weights(name: str, shape: tuple[int, ...], classes: int, rng: np.random.Generator) -> list[np.ndarray]:
+def _weights(
+    name: str, shape: tuple[int, ...], classes: int, rng: np.random.Generator, hidden: int | None
+) -> list[np.ndarray]:
     if name in ("l2", "cleaning"):
         return [0.1 * rng.normal(size=(classes, *shape))]
-    if name == "mlp":
-        inputs = shape[0]
+    if name == "mlp" or hidden:
+        inputs, hidden = shape[0], hidden or HIDDEN
         return [
-            rng.normal(size=(HIDDEN, inputs)) * np.sqrt(2.0 / inputs) * 5.0,
-            np.zeros(HIDDEN),
-            rng.normal(size=(classes, HIDDEN)) / np.sqrt(HIDDEN),
+            rng.normal(size=(hidden, inputs)) * np.sqrt(2.0 / inputs) * 5.0,
+            np.zeros(hidden),
+            rng.normal(size=(classes, hidden)) / np.sqrt(hidden),
             np.zeros(classes),
         ]
     if name == "resnet":

@@ -27,7 +27,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class Task(NamedTuple):
-    """What to run: problem, chain, K, iterations of CG and NS, ``"cpu"`` or ``"cuda"``, and sizes other than usual."""
+    """What to run: problem, chain, K, iterations of CG and NS, ``"cpu"`` or ``"cuda"``, and sizes other than usual.
+
+    ``together`` is how many tasks are computed at once, where a contestant can.
+    """
 
     problem: str
     chain: str
@@ -36,10 +39,14 @@ class Task(NamedTuple):
     device: str = "cpu"
     samples: int | None = None
     pixels: int | None = None
+    tasks: int | None = None
+    hidden: int | None = None
+    together: int = 1
 
     def definition(self) -> benchmark_problems.Problem:
         """The problem's arrays."""
-        return benchmark_problems.make(self.problem, samples=self.samples, pixels=self.pixels)
+        sizes = {"samples": self.samples, "pixels": self.pixels, "tasks": self.tasks, "hidden": self.hidden}
+        return benchmark_problems.make(self.problem, **sizes)
 
     @property
     def operators(self) -> dict[str, Any]:
@@ -126,8 +133,9 @@ def serve(
     parser.add_argument("--lower-iters", type=int, required=True)
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--device", default="cpu")
-    for name in ("samples", "pixels"):
+    for name in ("samples", "pixels", "tasks", "hidden"):
         parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--together", type=int, default=1)
     task = Task(**vars(parser.parse_args()))
 
     def at_end() -> dict[str, float]:

@@ -24,6 +24,7 @@ class Jboat(Contestant):
             solver_config=task.solver_config,
             callbacks=[self._turn],
             device=task.device,
+            tasks_together=task.together,
             **{name: value for name, value in task.operators.items() if value},
         )
 

@@ -48,7 +48,7 @@ class DI(LowerLevelOperator):
     beyond", NeurIPS 2021.
     """
 
-    capabilities = LowerCapabilities(next_start=next_start)
+    capabilities = LowerCapabilities(next_start=next_start, stacks_tasks=True)
 
     def optimize(self, next_operation: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Ask the next operator for a trajectory that can be differentiated by y_0.

@@ -47,7 +47,7 @@ class GDA(LowerLevelOperator):
     lower-level singleton", ICML 2020.
     """
 
-    capabilities = LowerCapabilities(weight=alpha)
+    capabilities = LowerCapabilities(weight=alpha, stacks_tasks=True)
 
     def optimize(self, next_operation: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Hand the aggregated objective to the next operator.

@@ -28,7 +28,7 @@ class NGD(LowerLevelOperator):
     ICML 2017.
     """
 
-    capabilities = LowerCapabilities()
+    capabilities = LowerCapabilities(stacks_tasks=True)
 
     def optimize(
         self,

@@ -15,7 +15,7 @@ class FOA(Modifier):
     Source: Nichol, Achiam and Schulman, "On first-order meta-learning algorithms", arXiv 1803.02999, 2018.
     """
 
-    capabilities = UpperCapabilities(constant_gradients=True)
+    capabilities = UpperCapabilities(constant_gradients=True, stacks_tasks=True)
     zero_because = "FOA takes inner gradients as constants"
 
     def modified(self, trajectory: Trajectory, max_loss_iter: int) -> Trajectory:

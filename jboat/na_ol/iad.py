@@ -45,7 +45,7 @@ class IAD(HyperGradientOperator):
     Rajeswaran, Finn, Kakade and Levine, "Meta-learning with implicit gradients", NeurIPS 2019.
     """
 
-    capabilities = UpperCapabilities(starts_from_x=True, proximal=proximal, pulls_back=True)
+    capabilities = UpperCapabilities(starts_from_x=True, proximal=proximal, pulls_back=True, stacks_tasks=True)
 
     def compute_gradients(
         self,

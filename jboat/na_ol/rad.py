@@ -48,7 +48,7 @@ class RAD(HyperGradientOperator):
     """
 
     capabilities = UpperCapabilities(
-        pulls_back=True, rebuilt_at_once=rebuilt_at_once, multiplier_update="gradient step"
+        pulls_back=True, rebuilt_at_once=rebuilt_at_once, multiplier_update="gradient step", stacks_tasks=True
     )
 
     def compute_gradients(

@@ -45,7 +45,7 @@ class RGT(Modifier):
     Source: Shaban, Cheng, Hatch and Boots, "Truncated back-propagation for bilevel optimization", AISTATS 2019.
     """
 
-    capabilities = UpperCapabilities(tracked_from=tracked_from)
+    capabilities = UpperCapabilities(tracked_from=tracked_from, stacks_tasks=True)
 
     @staticmethod
     def check_options(options: RGTOptions, plan: ChainPlan, lower_iters: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jboat import functional
-from jboat.optim.rule import Hyperparameters, OptimizerState, rule_of
+from jboat.optim.rule import Hyperparameters, OptimizerState, Rule, rule_of
 from jboat.optim.settings import setting
 import jittor as jt
 
@@ -51,6 +51,12 @@ class UpdateRule:
     def couples_weight_decay(self) -> bool:
         """Whether a weight decay is added to the gradient, and belongs to the objective."""
         return self._rule.couples_weight_decay
+
+    @property
+    def is_entrywise(self) -> bool:
+        """Whether each entry moves by its own gradient and slots alone, as far as is known."""
+        own = type(self._rule)
+        return own.transform_gradients is Rule.transform_gradients and own.__module__.startswith("jboat.optim.")
 
     def coupled_weight_decay(self) -> list[float]:
         """The weight decay that each variable's gradient gets added, 0 where there is none."""

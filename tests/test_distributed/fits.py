@@ -105,6 +105,7 @@ CASES = {
     "tasks, checked": lambda: (tasks(TRAIN, 3, 8), tasks(PROBLEM.val, 3, 8), {"callbacks": checks()}),
     "tasks": lambda: (tasks(TRAIN, 3, 8), tasks(PROBLEM.val, 3, 8), {}),
     "tasks, carried": lambda: (tasks(TRAIN, 4, 3), tasks(PROBLEM.val, 4, 3), {"ll_optimizer_state": "carry"}),
+    "tasks, together": lambda: (tasks(TRAIN, 5, 3), tasks(PROBLEM.val, 5, 3), {"tasks_together": 2}),
     "tasks, DI": lambda: (tasks(TRAIN, 3, 8), tasks(PROBLEM.val, 3, 8), {"gm_op": ["DI", "NGD"]}),
 }
 

@@ -22,6 +22,7 @@ PLAIN = {
     "lower_batches": str,
     "ll_optimizer_state": str,
     "accumulate": int,
+    "tasks_together": object,
     "logger_dir": str,
     "seed": int,
     "device": str,
@@ -73,6 +74,7 @@ def _complaints(check: Callable[..., Any], *arguments: Any, **named: Any) -> lis
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "lower_iters": lambda value: argument_checks.count("lower_iters", value),
     "accumulate": lambda value: argument_checks.count("accumulate", value),
+    "tasks_together": arguments.tasks_together,
     "lower_batches": lambda value: arguments.choice("lower_batches", value, ("shared", "fresh")),
     "ll_optimizer_state": lambda value: arguments.choice("ll_optimizer_state", value, ("reset", "carry")),
     "device": devices.checked,

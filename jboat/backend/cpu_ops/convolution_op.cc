@@ -49,23 +49,32 @@ static void check_inputs(const vector<Var*>& in, Part part, const Window& window
         may_have_bias ? " or three" : "", ", not ", in.size()
     );
     Var *const first = in[0], *const second = in[1];
-    check_array(first, name, "the first input", {any, any, any, any});
-    check_array(second, name, "the second input", {any, any, any, any});
+    const bool many = first->shape.size() == 5;
+    const int64 count = many ? first->shape[0] : 1;
+    auto check = [&](Var* v, const char* what, int64 p, int64 q, int64 r, int64 s) {
+        if (many) check_array(v, name, what, {count, p, q, r, s});
+        else check_array(v, name, what, {p, q, r, s});
+    };
+    check(first, "the first input", any, any, any, any);
+    check(second, "the second input", any, any, any, any);
     const int64 h = window.image[0], w = window.image[1], a = window.kernel[0], b = window.kernel[1];
     const int64 rows = window.places(0), columns = window.places(1);
+    const int64 first_0 = first->shape[many], first_1 = first->shape[many + 1];
+    const int64 second_0 = second->shape[many], second_1 = second->shape[many + 1];
     if (part == Part::convolved) {
-        check_shape(first, name, "the images", {any, any, h, w});
-        check_shape(second, name, "the kernel", {any, first->shape[1], a, b});
-        if (in.size() == 3) check_array(in[2], name, "the bias", {second->shape[0]});
-        check_sizes(name, {first->shape[0], second->shape[0], rows, columns});
+        check(first, "the images", any, any, h, w);
+        check(second, "the kernel", any, first_1, a, b);
+        if (in.size() == 3 && many) check_array(in[2], name, "the bias", {count, second_0});
+        else if (in.size() == 3) check_array(in[2], name, "the bias", {second_0});
+        check_sizes(name, {count, first_0, second_0, rows, columns});
     } else if (part == Part::by_x) {
-        check_shape(first, name, "the kernel", {any, any, a, b});
-        check_shape(second, name, "the derivative by the result", {any, first->shape[0], rows, columns});
-        check_sizes(name, {second->shape[0], first->shape[1], h, w});
+        check(first, "the kernel", any, any, a, b);
+        check(second, "the derivative by the result", any, first_0, rows, columns);
+        check_sizes(name, {count, second_0, first_1, h, w});
     } else {
-        check_shape(first, name, "the images", {any, any, h, w});
-        check_shape(second, name, "the derivative by the result", {first->shape[0], any, rows, columns});
-        check_sizes(name, {second->shape[1], first->shape[1], a, b});
+        check(first, "the images", any, any, h, w);
+        check(second, "the derivative by the result", first_0, any, rows, columns);
+        check_sizes(name, {count, second_1, first_1, a, b});
     }
 }
 
@@ -81,16 +90,25 @@ ConvolutionOp::ConvolutionOp(vector<Var*>&& inputs, string&& part, vector<int>&&
 
 void ConvolutionOp::infer_shape() {
     const NanoVector first = in[0]->shape, second = in[1]->shape;
-    if (part == Part::by_k) out->set_shape({second[1], first[1], window.kernel[0], window.kernel[1]});
-    else if (part == Part::by_x) out->set_shape({second[0], first[1], window.image[0], window.image[1]});
-    else out->set_shape({first[0], second[0], window.places(0), window.places(1)});
+    const bool many = first.size() == 5;
+    NanoVector shape;
+    if (many) shape.push_back(first[0]);
+    const int64 first_0 = first[many], first_1 = first[many + 1], second_0 = second[many], second_1 = second[many + 1];
+    auto set = [&](int64 p, int64 q, int64 r, int64 s) {
+        for (int64 size : {p, q, r, s}) shape.push_back(size);
+    };
+    if (part == Part::by_k) set(second_1, first_1, window.kernel[0], window.kernel[1]);
+    else if (part == Part::by_x) set(second_0, first_1, window.image[0], window.image[1]);
+    else set(first_0, second_0, window.places(0), window.places(1));
+    out->set_shape(shape);
 }
 
 VarPtr ConvolutionOp::grad(Var* out, Var* from_out, Var* v, int v_index) {
     VarPtr dout = cotangent(from_out, out);
     if (v_index == 2) {
         static auto channels = get_op_info("channels").get_constructor<VarPtr, Var*, int, int, int>();
-        return channels(dout, dout->shape[0], dout->shape[2], dout->shape[3]);
+        const int axes = dout->shape.size();
+        return channels(dout, dout->shape[axes - 4], dout->shape[axes - 2], dout->shape[axes - 1]);
     }
     if (part == Part::convolved)
         return v_index == 0 ? make_part({in[1], dout}, Part::by_x, window) : make_part({in[0], dout}, Part::by_k, window);
@@ -101,12 +119,18 @@ VarPtr ConvolutionOp::grad(Var* out, Var* from_out, Var* v, int v_index) {
 
 void ConvolutionOp::run() {
     const NanoVector first = in[0]->shape, second = in[1]->shape;
-    const int64 images = part == Part::by_x ? second[0] : first[0];
-    const int64 outputs = part == Part::by_k ? second[1] : part == Part::by_x ? first[0] : second[0];
-    jboat::convolve(
-        part, window, images, first[1], outputs, numbers_of(in[0]), numbers_of(in[1]),
-        in.size() == 3 ? numbers_of(in[2]) : nullptr, numbers_of(out)
-    );
+    const bool many = first.size() == 5;
+    const int64 count = many ? first[0] : 1;
+    const int64 images = part == Part::by_x ? second[many] : first[many];
+    const int64 outputs = part == Part::by_k ? second[many + 1] : part == Part::by_x ? first[many] : second[many];
+    const float *left = numbers_of(in[0]), *right = numbers_of(in[1]);
+    const float* bias = in.size() == 3 ? numbers_of(in[2]) : nullptr;
+    float* result = numbers_of(out);
+    for (int64 i = 0; i < count; i++) {
+        jboat::convolve(part, window, images, first[many + 1], outputs, left, right, bias, result);
+        left += in[0]->num / count, right += in[1]->num / count, result += out->num / count;
+        if (bias) bias += outputs;
+    }
 }
 
 } // namespace jittor

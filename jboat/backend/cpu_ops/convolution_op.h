@@ -9,6 +9,7 @@ namespace jittor {
 //   convolved the convolution, plus c[o] if there is one    (x, k) or (x, k, c)
 //   by_x      its derivative by x along y                   (k, y)
 //   by_k      its derivative by k along y                   (x, y)
+// With a first axis more in all of them, the bias included, there are so many convolutions, each with a kernel of its own.
 // sizes are h, w, a, b, then strides, padding and dilation of both axes.
 struct ConvolutionOp : Op {
     vector<Var*> in;

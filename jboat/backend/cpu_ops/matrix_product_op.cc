@@ -12,9 +12,15 @@ static VarPtr product(Var* a, Var* b, bool trans_a, bool trans_b) {
 }
 
 MatrixProductOp::MatrixProductOp(Var* a, Var* b, bool trans_a, bool trans_b) : a(a), b(b), trans_a(trans_a), trans_b(trans_b) {
-    check_array(a, "matrix_product", "a", {any, any});
-    check_array(b, "matrix_product", "b", {trans_b ? any : a->shape[!trans_a], trans_b ? a->shape[!trans_a] : any});
-    check_sizes("matrix_product", {a->shape[trans_a], b->shape[!trans_b]});
+    if (a->shape.size() == 3) {
+        check_array(a, "matrix_product", "a", {any, any, any});
+        check_array(b, "matrix_product", "b", {a->shape[0], trans_b ? any : m(), trans_b ? m() : any});
+        check_sizes("matrix_product", {a->shape[0], n(), k()});
+    } else {
+        check_array(a, "matrix_product", "a", {any, any});
+        check_array(b, "matrix_product", "b", {trans_b ? any : m(), trans_b ? m() : any});
+        check_sizes("matrix_product", {n(), k()});
+    }
     flags.set(NodeFlags::_cpu);
     // unless told, Jittor keeps the product and both factors until there can be no gradient any more
     flags.set(NodeFlags::_manual_set_vnbb);
@@ -23,7 +29,10 @@ MatrixProductOp::MatrixProductOp(Var* a, Var* b, bool trans_a, bool trans_b) : a
     c = create_output(nullptr, ns_float32);
 }
 
-void MatrixProductOp::infer_shape() { c->set_shape({a->shape[trans_a], b->shape[!trans_b]}); }
+void MatrixProductOp::infer_shape() {
+    if (a->shape.size() == 3) c->set_shape({a->shape[0], n(), k()});
+    else c->set_shape({n(), k()});
+}
 
 VarPtr MatrixProductOp::grad(Var* out, Var* dout, Var* v, int v_index) {
     VarPtr by_c = cotangent(dout, out);
@@ -32,9 +41,11 @@ VarPtr MatrixProductOp::grad(Var* out, Var* dout, Var* v, int v_index) {
 }
 
 void MatrixProductOp::run() {
-    jboat::multiply(
-        numbers_of(a), numbers_of(b), nullptr, trans_a, trans_b, c->shape[0], c->shape[1], a->shape[!trans_a], numbers_of(c)
-    );
+    const int64 products = a->shape.size() == 3 ? a->shape[0] : 1;
+    const float *left = numbers_of(a), *right = numbers_of(b);
+    float* result = numbers_of(c);
+    for (int64 i = 0; i < products; i++, left += n() * m(), right += m() * k(), result += n() * k())
+        jboat::multiply(left, right, nullptr, trans_a, trans_b, n(), k(), m(), result);
 }
 
 } // namespace jittor

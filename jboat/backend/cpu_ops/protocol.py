@@ -25,7 +25,10 @@ class Operations(Protocol):
 
     @staticmethod
     def matrix_product(a: jt.Var, b: jt.Var, trans_a: bool = False, trans_b: bool = False) -> jt.Var:
-        """The product of two matrices, each of them transposed if asked to: ``[n, m]`` and ``[m, k]`` to ``[n, k]``."""
+        """The product of two matrices, each of them transposed if asked to: ``[n, m]`` and ``[m, k]`` to ``[n, k]``.
+
+        Of ``[t, n, m]`` and ``[t, m, k]`` it is that of each pair of matrices.
+        """
 
     @staticmethod
     def linear(x: jt.Var, weight: jt.Var, bias: jt.Var) -> jt.Var:
@@ -40,14 +43,18 @@ class Operations(Protocol):
         """A convolution of ``x[n, i, h, w]`` with ``k[o, i, a, b]``, or a derivative of it.
 
         Args:
-            inputs: x and k, and a bias ``[o]`` or none; for the derivatives see convolution_op.h.
+            inputs: x and k, and a bias ``[o]`` or none; for the derivatives see convolution_op.h. All may have a first
+                axis more, as many convolutions.
             part: the convolution itself, or the derivative by x or k.
             sizes: h, w, a, b, then strides, padding and dilation, two numbers each.
         """
 
     @staticmethod
     def channels(x: jt.Var, n: int, h: int, w: int) -> jt.Var:
-        """``x[c]`` in every place of ``[n, c, h, w]``; or, of an x of that shape, the sums over all axes but c."""
+        """``x[c]`` in every place of ``[n, c, h, w]``; or, of an x of that shape, the sums over all axes but c.
+
+        Of ``x[t, c]`` or ``x[t, n, c, h, w]`` the same for each t.
+        """
 
     @staticmethod
     def cross_entropy(inputs: Sequence[jt.Var], part: ScorePart, k: int) -> jt.Var:

@@ -142,7 +142,18 @@ IMAGES, KERNEL = jt.ones((1, 2, 3, 3)), jt.ones((2, 2, 2, 2))
         (lambda o: o.linear(FLOATS, FLOATS, jt.ones(3)), r"linear: bias must have the shape \[2\], but has \[3\]"),
         (lambda o: o.linear(FLOATS, FLOATS, INTEGERS), "linear: bias must be float32, but is int32"),
         (lambda o: o.linear_gradients(FLOATS, IMAGES), r"linear_gradients: x must have the shape \[2, any\]"),
-        (lambda o: o.channels(FLOATS, 1, 1, 1), r"channels: x must have the shape \[1, any, 1, 1\], but has \[2, 3\]"),
+        (
+            lambda o: o.channels(IMAGES[0], 1, 1, 1),
+            r"channels: x must have the shape \[1, any, 1, 1\], but has \[2, 3, 3\]",
+        ),
+        (
+            lambda o: o.matrix_product(jt.ones((2, 2, 3)), jt.ones((3, 3, 2))),
+            r"b must have the shape \[2, 3, any\], but has \[3, 3, 2\]",
+        ),
+        (
+            lambda o: o.convolution([jt.ones((2, 1, 2, 3, 3)), KERNEL], "convolved", [3, 3, 2, 2, 1, 1, 0, 0, 1, 1]),
+            r"the second input must have the shape \[2, any, any, any, any\]",
+        ),
         (lambda o: o.channels(jt.ones(3), 1, -1, 1), "channels: sizes of arrays are not negative, but one is -1"),
         (lambda o: o.channels(jt.ones(3), 2**30, 2**30, 1), "channels: an array of the shape .* is too large"),
         (lambda o: o.rectified([]), "rectified: there must be an input"),

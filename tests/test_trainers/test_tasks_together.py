@@ -1,0 +1,258 @@
+"""Tasks computed together give what each gives alone: by numpy in float64, and beside one after another."""
+
+import logging
+
+from jboat import BilevelTrainer
+from jboat.callbacks import LambdaCallback
+import jittor as jt
+from jittor import nn
+import numpy as np
+from problems import Classifier, Point
+import pytest
+from small_trainers import make
+
+RATE, STEPS = 0.3, 4
+
+
+def gap_loss(batch, ul_model, ll_model):
+    gap = ll_model() - batch["centre"]
+    return 0.5 * (gap * gap).sum()
+
+
+def centres(number):
+    halves = np.random.default_rng(3).normal(size=(number, 2, 2)).astype("float32")
+    return [{"centre": h[0]} for h in halves], [{"centre": h[1]} for h in halves], halves.astype("float64")
+
+
+@pytest.mark.parametrize(("chain", "slope"), [(["IAD"], (1 - RATE) ** STEPS), (["FOA", "IAD"], 1.0)])
+@pytest.mark.parametrize("together", [5, 2, "auto"])
+def test_initialisation_of_quadratic_tasks(chain, slope, together):
+    support, query, halves = centres(5)
+    start = np.array([1.0, -2.0])
+    trainer = BilevelTrainer(
+        y := Point(start),
+        x := Point(start),
+        gap_loss,
+        gap_loss,
+        ll_optimizer=jt.optim.SGD(y.parameters(), RATE),
+        ul_optimizer=jt.optim.SGD(x.parameters(), 0.1),
+        na_op=chain,
+        lower_iters=STEPS,
+        tasks_together=together,
+    )
+    ends = [s + (1 - RATE) ** STEPS * (start - s) for s, _ in halves]
+    gaps = np.array([end - q for end, (_, q) in zip(ends, halves, strict=True)])
+    before = [s + (1 - RATE) ** (STEPS - 1) * (start - s) for s, _ in halves]
+    found = trainer.hypergradient(support, query)
+    np.testing.assert_allclose(found.gradients[0].numpy(), slope * gaps.mean(0), rtol=1e-6)
+    assert found.upper_loss == pytest.approx(0.5 * (gaps**2).sum(1).mean(), rel=1e-6)
+    lower = [0.5 * ((b - s) ** 2).sum() for b, (s, _) in zip(before, halves, strict=True)]
+    assert found.lower_loss == pytest.approx(np.mean(lower), rel=1e-6)
+    np.testing.assert_allclose(found.ll_parameters[0].numpy(), ends[-1], rtol=1e-6)
+    assert together_at_work(trainer)
+
+
+def together_at_work(trainer):
+    """Whether tasks were computed together, and nothing was said against it."""
+    chunks = trainer.current_run.chunks
+    return chunks.computed > 0 and not chunks.refused
+
+
+def descent(params, grads, state, step):
+    return [p - RATE * g for p, g in zip(params, grads, strict=True)], None
+
+
+def two_tasks(hidden=5):
+    """Two classifiers with the same weights and starts on other data, and their batches."""
+    problems = [Classifier(hidden=hidden), Classifier(hidden=hidden)]
+    other = Classifier(seed=1)
+    problems[1].train, problems[1].val = other.train, other.val
+    halves = list(zip(*(p.batches() for p in problems), strict=True))
+    return problems, [*halves[0]], [*halves[1]]
+
+
+def test_rad_through_a_perceptron_is_the_mean_of_finite_differences():
+    problems, lower, upper = two_tasks()
+    trainer = make(problem=problems[0], ll_lr=RATE, lower_iters=3, tasks_together=2)
+    found = trainer.hypergradient(lower, upper)
+    exact = np.mean([p.unrolled_gradient(3, descent) for p in problems], axis=0)
+    np.testing.assert_allclose(found.gradients[0].numpy(), exact, rtol=0, atol=1e-6 * abs(exact).max())
+    assert together_at_work(trainer)
+
+
+class Images(nn.Module):
+    """Convolutions, a norm of each sample, pooling and a head."""
+
+    def __init__(self):
+        self.features = nn.Sequential(
+            nn.Conv(1, 4, 3, stride=2, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), nn.Conv(4, 4, 3, padding=1)
+        )
+        self.pool, self.norm, self.head = nn.Pool(2, op="mean"), nn.LayerNorm(16), nn.Linear(16, 3)
+
+    def execute(self, x):
+        x = self.pool(nn.relu(self.features(x)))
+        return self.head(self.norm(x.reshape(x.shape[0], -1)))
+
+
+def scores_loss(batch, ul_model, ll_model):
+    decay = sum((p * p).sum() for p in ll_model.parameters())
+    return nn.cross_entropy_loss(ll_model(batch["data"]), batch["target"]) + 0.01 * decay
+
+
+def image_tasks(number, samples=6):
+    rng = np.random.default_rng(7)
+    return [
+        {
+            "data": rng.normal(size=(samples, 1, 8, 8)).astype("float32"),
+            "target": rng.integers(0, 3, samples).astype("int32"),
+        }
+        for _ in range(number)
+    ]
+
+
+def image_trainer(chain, together, lower_optimizer=lambda p: jt.optim.SGD(p, 0.1), **arguments):
+    jt.set_global_seed(5)
+    ll_model, ul_model = Images(), Images()
+    return make(
+        ll_model=ll_model,
+        ul_model=ul_model,
+        ll_objective=scores_loss,
+        ul_objective=scores_loss,
+        ll_optimizer=lower_optimizer,
+        na_op=chain,
+        lower_iters=3,
+        tasks_together=together,
+        **arguments,
+    )
+
+
+OPTIMIZERS = {
+    "momentum": lambda p: jt.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.01),
+    "adam": lambda p: jt.optim.Adam(p, 0.01),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_images_give_what_they_give_one_after_another(optimizer):
+    lower, upper = image_tasks(5), image_tasks(5, samples=4)
+    ends = {}
+    for together in (1, 3):  # chunks of 3 and 2
+        trainer = image_trainer(["IAD"], together, OPTIMIZERS[optimizer], ll_optimizer_state="carry")
+        found = trainer.hypergradient(lower, upper)
+        rows = trainer.fit([lower], [upper], max_steps=2).rows
+        losses = [[row["ul_loss"], row["ll_loss"]] for row in rows]
+        state = [s.numpy() for s in trainer.current_run.rule.load().flat()]
+        ends[together] = [*(g.numpy() for g in found.gradients), *trainer.values().values(), *state, np.array(losses)]
+    assert together_at_work(trainer)
+    for found, wanted in zip(ends[3], ends[1], strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6 * max(abs(wanted).max(), 1e-3))
+
+
+CHAINS = {
+    "GDA, DI": {"gm_op": ["GDA", "DI", "NGD"], "solver_config": {"GDA": {"alpha_init": 0.3}}},
+    "RGT": {"na_op": ["RGT", "RAD"], "solver_config": {"RGT": {"truncate_iter": 1}}},
+    "remat, fresh": {"solver_config": {"RAD": {"remat_every": 1}}, "lower_batches": "fresh"},
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_other_chains_give_what_they_give_one_after_another(name):
+    problems, lower, upper = two_tasks()
+    fresh = CHAINS[name].get("lower_batches") == "fresh"
+    found = {}
+    for together in (1, "auto"):
+        trainer = make(problem=problems[0], lower_iters=3, tasks_together=together, warm_start=False, **CHAINS[name])
+        trainer.fit([lower, upper] if fresh else [lower], [upper], max_steps=2)
+        found[together] = [*trainer.values().values(), *(v.numpy() for v in trainer.initialization)]
+    assert together_at_work(trainer)
+    for own, wanted in zip(found["auto"], found[1], strict=True):
+        np.testing.assert_allclose(own, wanted, rtol=0, atol=1e-6 * abs(wanted).max())
+
+
+def mixing(batch, ul_model, ll_model):
+    """A sum over all parameters that goes around what is known of tasks."""
+    hidden = jt.array(np.float32([0.1]))
+    return (
+        Classifier.f(batch, ul_model, ll_model)
+        + hidden * jt.concat([p.reshape(-1) for p in ll_model.parameters()]).sum()
+    )
+
+
+def drawing(batch, ul_model, ll_model):
+    return Classifier.f({**batch, "data": batch["data"] + 0.0 * jt.randn((1,))}, ul_model, ll_model)
+
+
+def branching(batch, ul_model, ll_model):
+    loss = Classifier.f(batch, ul_model, ll_model)
+    return loss * 2.0 if loss > 0.5 else loss
+
+
+def detouring(batch, ul_model, ll_model):
+    return Classifier.f(batch, ul_model, ll_model) + 0.1 * float(ll_model.parameters()[0].numpy().sum())
+
+
+@pytest.mark.parametrize("objective", [mixing, drawing, branching, detouring])
+def test_what_is_not_known_of_tasks_is_computed_one_after_another(objective, caplog):
+    problems, lower, upper = two_tasks()
+    gradients = {}
+    for together in (1, 2):
+        trainer = make(problem=problems[0], ll_objective=objective, tasks_together=together, seed=3)
+        with caplog.at_level(logging.WARNING, logger="jboat"):
+            gradients[together] = [trainer.hypergradient(lower, upper).gradients[0].numpy() for _ in range(2)][-1]
+    np.testing.assert_array_equal(gradients[2], gradients[1])
+    told = [r for r in caplog.records if "one after another" in r.message]
+    assert len(told) == 1
+    assert not together_at_work(trainer)
+
+
+def test_tasks_of_other_shapes_are_computed_one_after_another(caplog):
+    lower, upper = image_tasks(4), image_tasks(4)
+    lower[3] = image_tasks(1, samples=5)[0]
+    found = {}
+    for together in (1, 2):
+        trainer = image_trainer(["FOA", "IAD"], together)
+        found[together] = [g.numpy() for g in trainer.hypergradient(lower, upper).gradients]
+    assert trainer.current_run.chunks.computed == 1
+    assert "whose 'data' has another shape" in caplog.text
+    for own, wanted in zip(found[2], found[1], strict=True):
+        np.testing.assert_allclose(own, wanted, rtol=0, atol=2e-6 * abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"na_op": ["CG"]}, "CG"),
+        ({"na_op": ["PTT", "RAD"]}, "PTT"),
+        ({"fo_op": "VFO"}, "VFO"),
+        ({"ll_projection": lambda y: y}, "ll_projection"),
+        ({"ll_optimizer": lambda p: jt.optim.Adan(p, 0.1)}, "Adan"),
+    ],
+)
+def test_what_takes_one_task_at_a_time_is_refused_by_name(arguments, name):
+    with pytest.raises(ValueError, match=rf"tasks_together=4: .*{name}"):
+        make(problem=Classifier(), tasks_together=4, **arguments)
+    make(problem=Classifier(), tasks_together="auto", **arguments)
+
+
+def test_running_statistics_are_refused():
+    ll_model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    with pytest.raises(ValueError, match="running statistics"):
+        make(problem=Classifier(), ll_model=ll_model, tasks_together=4)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [(0, ValueError), (1.5, TypeError), ("all", ValueError), (True, TypeError)]
+)
+def test_bad_arguments(value, error):
+    with pytest.raises(error, match="tasks_together"):
+        make(tasks_together=value)
+
+
+def test_hooks_of_lower_steps_see_every_task():
+    problems, lower, upper = two_tasks()
+    seen = []
+    watch = LambdaCallback(on_lower_step_end=lambda trainer, state: seen.append(state.inner_step))
+    trainer = make(watch, problem=problems[0], tasks_together=2)
+    trainer.fit([lower], [upper], max_steps=1)
+    assert seen == [1, 2, 1, 2]
+    assert trainer.current_run.chunks.computed == 0

@@ -1,0 +1,244 @@
+"""Hypergradients of several tasks computed together: their lower steps, and one reverse sweep for all.
+
+The objectives of a chunk's tasks run once, on arrays with an axis of tasks (:mod:`jboat.stacked_objective`), and y has
+that axis too. The sum of the tasks' objectives has, by each task's y, the derivatives of that task's own, so that the
+chain of operators is the one that runs for a single task. What cannot run so is computed task by task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import logging
+from typing import Literal, TypeAlias
+
+from jboat import functional
+from jboat.backend.stacked.array import NotStackedError, UnequalTasksError
+from jboat.backend.stacked.places import stacking
+from jboat.optim import OptimizerState, UpdateRule
+from jboat.outer_step import OuterStep, mean
+from jboat.stacked_objective import StackedObjective, stacked_batch
+from jboat.trainers.data.step_batches import Feed, Pair
+from jboat.trainers.outer_step import device_memory, task_memory
+from jboat.trainers.outer_step.chains import Chains
+from jboat.trainers.outer_step.method import Events, OuterMethod, Start
+from jboat.trainers.outer_step.problem import Problem
+from jboat.trial_calls import on_trial
+import jittor as jt
+
+logger = logging.getLogger("jboat")
+
+Together: TypeAlias = 'int | Literal["auto"]'
+_TRIED = 2  # tasks, which show whether one reaches into another
+_LARGEST_DIFFERENCE = 1e-3  # relative; what one task adds to another's is of the size of the numbers themselves
+
+
+def why_one_by_one(problem: Problem, rule: UpdateRule) -> str:
+    """What in a problem cannot be computed for several tasks at once, in words; empty where there is nothing."""
+    if problem.in_place_of_chains is not None:
+        return problem.in_place_of_chains
+    alone = [op.name for op in problem.plan.operators if not op.capabilities.stacks_tasks]
+    if alone:
+        return alone[0]
+    if not rule.is_entrywise:
+        return f"the lower optimizer {rule.optimizer_name}"
+    if problem.ll_projection is not None:
+        return "ll_projection"
+    if problem.learned is not None:
+        return "ll_hyperparameters"
+    if problem.statistics():
+        return "running statistics, such as those of BatchNorm"
+    return ""
+
+
+class TaskChunks:
+    """Takes the tasks of outer steps in chunks.
+
+    Before the first chunk two of its tasks are computed together and one after the other. Where that differs, tasks
+    are never computed together.
+
+    Args:
+        problem: the two levels and their operators.
+        method: how one task is computed.
+        rule: the rule of the lower optimizer.
+        most: how many tasks a chunk has at most; ``"auto"`` for as many as fit into half of the free memory.
+
+    Attributes:
+        computed: how many chunks were computed together so far.
+        refused: what kept tasks from being computed together.
+
+    Raises:
+        ValueError: if several are asked for, and something in the problem takes one at a time.
+    """
+
+    def __init__(self, problem: Problem, method: OuterMethod, rule: UpdateRule, most: Together) -> None:
+        self._method = method
+        self._most = most
+        self._tried = False
+        self._size = 1
+        self.computed = 0
+        self.refused: set[str] = set()
+        self._off = why_one_by_one(problem, rule) if most != 1 else ""
+        if self._off and most != "auto":
+            raise ValueError(
+                f"tasks_together={most}: {self._off} cannot take several tasks at once, which chains of GDA, DI and "
+                "NGD, and of RGT, RAD, FOA and IAD, can; leave it out, or give 'auto', which then takes one by one"
+            )
+        self._problem = problem
+        self._stacked: Chains | None = None
+
+    def step(
+        self, pairs: Sequence[Pair], start: Callable[[int], Start], events: Events, alone: Callable[[int], OuterStep]
+    ) -> OuterStep:
+        """The average over tasks of what an outer step yields.
+
+        Args:
+            pairs: the batches of each task.
+            start: where the lower loop of a task starts.
+            events: called between the phases, once a chunk.
+            alone: the step of one task.
+        """
+        if self._off:
+            self._tell(self._off)
+        one_by_one = len(pairs) == 1 or self._off or events.lower_losses or events.on_lower_step is not None
+        if not one_by_one and not self._tried:
+            self._try(pairs[:_TRIED], start)
+            one_by_one = bool(self._off) or not self._tried
+        if one_by_one:
+            return mean([alone(task) for task in range(len(pairs))])
+        found: list[OuterStep] = []
+        counts: list[int] = []
+        for first in range(0, len(pairs), self._size):
+            tasks = range(first, min(first + self._size, len(pairs)))
+            step = self._chunk(pairs[first : tasks.stop], start(first), events) if len(tasks) > 1 else None
+            steps = [alone(task) for task in tasks] if step is None else [step]
+            found += steps
+            counts += [len(tasks) // len(steps)] * len(steps)
+        return mean(found, counts)
+
+    def _chunk(self, pairs: Sequence[Pair], start: Start, events: Events) -> OuterStep | None:
+        """The average over tasks that are computed together; None where they cannot be."""
+        try:
+            with device_memory.named(self._method.name, start.step):
+                found = self._together(_stacked_pair(pairs), len(pairs), start, events)
+        except NotStackedError as error:
+            self._tell(str(error))
+            return None
+        self.computed += 1
+        return found
+
+    def _try(self, pairs: Sequence[Pair], start: Callable[[int], Start]) -> None:
+        """See whether tasks computed together give what they give one after another, and what memory one takes."""
+        try:
+            together = _stacked_pair(pairs)
+        except UnequalTasksError as error:  # those of the next step may be equal
+            self._tell(str(error))
+            return
+        self._tried = True
+        before = task_memory.used()
+        seen = [0]
+
+        def look(hook: str, *extra: object) -> None:
+            if hook == "on_lower_loop_end":
+                seen[0] = max(seen[0], task_memory.used() - before)
+
+        with on_trial():
+            wanted = mean([self._method.step(p, start(task), Events(look)) for task, p in enumerate(pairs)])
+            self._size = task_memory.tasks_that_fit(seen[0]) if self._most == "auto" else int(self._most)
+            try:
+                found = self._together(together, len(pairs), start(0), Events())
+            except Exception as error:
+                self._off = str(error) if isinstance(error, NotStackedError) else f"{type(error).__name__}: {error}"
+        if not self._off and wanted.failure is None:
+            self._off = _difference(found, wanted)
+        if self._off:
+            self._tell(self._off)
+
+    def _tell(self, reason: str) -> None:
+        if reason not in self.refused:
+            self.refused.add(reason)
+            logger.warning(
+                "tasks_together=%r: tasks are computed one after another, as several at once cannot be: %s",
+                self._most,
+                reason,
+            )
+
+    def _together(self, pair: Pair, tasks: int, start: Start, events: Events) -> OuterStep:
+        problem = self._chains.problem
+        problem.begin_step()
+        with stacking():
+            found = self._chains.step(pair, self._stacked_start(start, tasks), events)
+
+        def averaged(values: Sequence[jt.Var], *, stacked: bool) -> list[jt.Var]:
+            return functional.cut([(v.sum(0) if stacked else v) / tasks for v in values])
+
+        initial, state = found.ll_init_gradient, found.ll_state
+        return dataclasses.replace(
+            found,
+            gradients=averaged(found.gradients, stacked=problem.plan.initializer is not None),
+            upper_loss=found.upper_loss / tasks,
+            lower_loss=found.lower_loss / tasks,
+            ll_init_gradient=None if initial is None else averaged(initial, stacked=True),
+            ll_parameters=_last(found.ll_parameters),
+            ll_state=None if state is None else state.with_slots(_last(state.flat())),
+        )
+
+    @property
+    def _chains(self) -> Chains:
+        """The chains of the problem whose objectives are sums over tasks."""
+        if self._stacked is None:
+            own = self._problem
+            self._stacked = Chains(
+                dataclasses.replace(
+                    own,
+                    ll_objective=StackedObjective(own.ll_objective, own.ll_var),
+                    ul_objective=StackedObjective(own.ul_objective, own.ll_var),
+                    gda_loss=None if own.gda_loss is None else StackedObjective(own.gda_loss, own.ll_var),
+                )
+            )
+        return self._stacked
+
+    def _stacked_start(self, start: Start, tasks: int) -> Start:
+        def for_all(values: Sequence[jt.Var]) -> list[jt.Var]:
+            return [v.broadcast((tasks, *v.shape), [0]) for v in values]
+
+        def ll_state() -> OptimizerState | None:
+            state = start.ll_state()
+            return None if state is None else state.with_slots(functional.cut(for_all(state.flat())))
+
+        return dataclasses.replace(start, y=functional.cut(for_all(start.y)), ll_state=ll_state, reseed=None)
+
+
+def _stacked_pair(pairs: Sequence[Pair]) -> Pair:
+    """The batches of several tasks in one pair.
+
+    Raises:
+        UnequalTasksError: if they have other shapes than each other.
+    """
+    return _stacked_feed([lower for lower, _ in pairs]), _stacked_feed([upper for _, upper in pairs])
+
+
+def _stacked_feed(feeds: Sequence[Feed]) -> Feed:
+    if isinstance(feeds[0], list):
+        return [stacked_batch([feed[step] for feed in feeds]) for step in range(len(feeds[0]))]  # type: ignore[index]
+    return stacked_batch([feed for feed in feeds if not isinstance(feed, list)])
+
+
+def _last(values: Sequence[jt.Var]) -> list[jt.Var]:
+    return functional.cut([v[v.shape[0] - 1] for v in values])
+
+
+def _difference(found: OuterStep, wanted: OuterStep) -> str:
+    """How what was computed together differs from what it should be, in words; empty where it does not."""
+    off = functional.norm(functional.axpy(-1.0, wanted.gradients, found.gradients))
+    pairs = [(off, 0.0, wanted.norm), *((a, b, abs(b)) for a, b in _losses(found, wanted))]
+    if all(abs(a - b) <= _LARGEST_DIFFERENCE * max(size, 1e-12) for a, b, size in pairs):
+        return ""
+    return (
+        "objectives that reach from one task into another, or do what cannot be followed: of two tasks the "
+        f"hypergradient is off by {off:.3g} of {wanted.norm:.3g}"
+    )
+
+
+def _losses(found: OuterStep, wanted: OuterStep) -> list[tuple[float, float]]:
+    return [(found.upper_loss, wanted.upper_loss), (found.lower_loss, wanted.lower_loss)]
