@@ -1,5 +1,6 @@
 # make demo   train the main example on real data
 # make test   lint, then the whole test suite
+# make newcomer   follow README, Getting started and tutorial word by word in a fresh environment (20 minutes)
 # make lint   ruff and mypy
 # make sanitize   the kernels in C++ under the address and undefined-behaviour sanitizers, on 5000 random shapes
 # make bench  time jboat beside its peers, and its parts, on this machine
@@ -16,15 +17,18 @@ VENV ?= .venv
 EXTRAS ?= examples,test
 BIN := $(VENV)/bin
 
-.PHONY: demo test sanitize test-pythons lint bench bench-quick gpu-check cuda-compile docs clean coverage dist
+.PHONY: demo test newcomer sanitize test-pythons lint bench bench-quick gpu-check cuda-compile docs clean coverage dist
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/.ready
+demo: $(VENV)/.ready-examples
 	$(BIN)/python examples/data_hyper_cleaning.py
 
 test: lint
 	@test -d .jittor-lab || echo "A first run compiles Jittor's core and every kernel: about 20 minutes on two cores."
 	$(BIN)/python -m pytest
+
+newcomer: $(VENV)/.ready
+	$(BIN)/python tests/newcomer.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -73,7 +77,8 @@ cuda-compile:
 docs: $(VENV)/.ready
 	$(BIN)/python -m mkdocs build --quiet
 
-$(VENV)/.ready: pyproject.toml
+$(VENV)/.ready-examples: EXTRAS = examples
+$(VENV)/.ready $(VENV)/.ready-examples: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 10) <= v[:2] < (3, 13) or sys.exit("jboat needs Python 3.10, \
 	3.11 or 3.12, and $(PYTHON) is %d.%d: name another one, as in make PYTHON=python3.11" % v[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -14,6 +14,7 @@ import jittor as jt
 from tqdm.std import tqdm
 
 if TYPE_CHECKING:
+    from jboat.backend.kernel_messages import Compiling, KernelMessages
     from jboat.trainers.bilevel_trainer import BilevelTrainer
     from jboat.trainers.trainer_state import TrainerState
 
@@ -25,8 +26,8 @@ class ProgressBar(Callback):
 
     On a terminal it is a bar, in a notebook with ipywidgets a widget, in another notebook a plain line every few
     seconds, and silent elsewhere, as where the output goes into a file. How many steps are to come is known where
-    ``max_steps`` is given, or ``max_epochs`` and the length of the lower loader. Where kernels were compiled, it tells
-    how many.
+    ``max_steps`` is given, or ``max_epochs`` and the length of the lower loader. While kernels are compiled, it tells
+    how many of how many are, in the place of Jittor's lines "Compiling Operators"; afterwards how many there were.
     Without one, and without a logger, ``fit`` makes one of its own; see its argument ``progress``.
 
     Args:
@@ -62,6 +63,8 @@ class ProgressBar(Callback):
         self._first = 0
         self._begun = self._written = 0.0
         self._kernels: _Kernels | None = None
+        self._compiling: KernelMessages | None = None
+        self._state: TrainerState | None = None
 
     def on_fit_start(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Draw an empty bar."""
@@ -74,7 +77,8 @@ class ProgressBar(Callback):
             return
         self._total, self._first = _total(trainer, state), state.step
         self._begun = self._written = time.perf_counter()
-        self._kernels = _Kernels()
+        self._kernels, self._state = _Kernels(), state
+        self._compiling = trainer.current_run.kernel_messages(self._show_compiling)
         if plain:
             self._bar = _Lines(stream)
             self._bar.write(f"{_epoch(state)}{self._count(state)}: {_FIRST_STEP}")
@@ -85,7 +89,7 @@ class ProgressBar(Callback):
             initial=state.step - state.first_step,
             unit="step",
             file=stream,
-            dynamic_ncols=True,
+            **_size(stream),
             desc=f"{_epoch(state)}{_FIRST_STEP}",
         )
         self._messages = BarAmongMessages(self._bar)
@@ -95,6 +99,8 @@ class ProgressBar(Callback):
         bar = self._bar
         if bar is None:
             return
+        if self._compiling is not None:
+            self._compiling.settle()
         if isinstance(bar, _Lines):
             if time.perf_counter() - self._written >= self._every_seconds:
                 self._write_line(state)
@@ -114,12 +120,27 @@ class ProgressBar(Callback):
             self._describe(state)
         self._close()
 
+    def _show_compiling(self, now: Compiling) -> None:
+        state, bar = self._state, self._bar
+        if state is None or bar is None:
+            return
+        left = f", {tqdm.format_interval(now.seconds_left)} left" if now.done < now.of else ""
+        told = f"{_epoch(state)}compiling kernels {now.done}/{now.of}{left}"
+        if not isinstance(bar, _Lines):
+            bar.set_description_str(told)
+        elif time.perf_counter() - self._written >= self._every_seconds:
+            self._written = time.perf_counter()
+            bar.write(f"{_epoch(state)}{self._count(state)}: {told.removeprefix(_epoch(state))}")
+
     def _close(self) -> None:
+        compiling, self._compiling, self._state = self._compiling, None, None
         if self._messages is not None:
             self._messages.end()
         if self._bar is not None:
             self._bar.close()
         self._bar = self._messages = None
+        if compiling is not None:
+            compiling.end()
 
     def _describe(self, state: TrainerState) -> None:
         self._bar.set_description_str(_epoch(state).removesuffix(", "), refresh=False)
@@ -213,6 +234,15 @@ def _is_terminal(stream: IO[str]) -> bool:
         return stream.isatty()
     except (AttributeError, ValueError):  # a closed stream raises the second
         return False
+
+
+def _size(stream: IO[str]) -> dict[str, Any]:
+    """The terminal's size, as it changes; one that says 0, as some in containers do, would show nothing."""
+    try:
+        columns, lines = os.get_terminal_size(stream.fileno())
+    except (AttributeError, OSError, ValueError):
+        return {"dynamic_ncols": True}
+    return {"dynamic_ncols": True} if columns and lines else {"ncols": columns or 80, "nrows": lines or 24}
 
 
 def _in_notebook() -> bool:

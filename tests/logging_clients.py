@@ -1,4 +1,7 @@
-"""Stand-ins for the clients of experiment trackers: what the recipes call, by its real names and rules."""
+"""Stand-ins for the clients of experiment trackers: what the recipes call, by its real names and rules.
+
+Compared with wandb 0.31, mlflow 3.17 and swanlab 0.10: a stand-in takes no argument that the client has not.
+"""
 
 import json
 from types import ModuleType
@@ -37,11 +40,25 @@ def clients():
     wandb.init = init
     for module in (mlflow, swanlab):
         module.calls = []
-    mlflow.start_run = lambda run_id=None, run_name=None: mlflow.calls.append(("start", run_name))
+
+    def start_run(run_id=None, experiment_id=None, run_name=None, nested=False):
+        mlflow.calls.append(("start", run_name))
+
+    def end_run(status="FINISHED"):
+        assert status in ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
+        mlflow.calls.append(("end", status))
+
+    def start(*, project=None, config=None, name=None, mode=None, log_dir=None):
+        assert mode in (None, "disabled", "online", "local", "offline")
+        swanlab.calls.append(("start", project, json.dumps(config)))
+
+    def finish(state="success", error=None):
+        assert state in ("success", "crashed", "aborted")
+        assert (state == "crashed") == (error is not None), "an error where it crashed"
+        swanlab.calls.append(("end", state))
+
+    mlflow.start_run, mlflow.end_run, swanlab.init, swanlab.finish = start_run, end_run, start, finish
     mlflow.log_dict = lambda dictionary, artifact_file: mlflow.calls.append(("dict", json.dumps(dictionary)))
     mlflow.log_metrics = lambda metrics, step=None: mlflow.calls.append(("metrics", *checked(metrics, step)))
-    mlflow.end_run = lambda status="FINISHED": mlflow.calls.append(("end", status))
-    swanlab.init = lambda project=None, config=None: swanlab.calls.append(("start", project, json.dumps(config)))
     swanlab.log = lambda data, step=None: swanlab.calls.append(("metrics", *checked(data, step)))
-    swanlab.finish = lambda: swanlab.calls.append(("end",))
     return {"wandb": wandb, "mlflow": mlflow, "swanlab": swanlab}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from jboat import functional
 from jboat.backend import ranks
+from jboat.backend.kernel_messages import Compiling, KernelMessages
 from jboat.optim import OptimizerState, UpdateRule
 from jboat.outer_step import OuterStep, mean
 from jboat.projection_levels import watched
@@ -44,7 +45,8 @@ class Run:
 
     Callbacks may read ``pairs``, ``loaded_from`` and the name of the ``method``, and call :meth:`failure_of`,
     :meth:`value`, :meth:`unrolled_value`, :meth:`lower_gradient_norm`, :meth:`measured_values`,
-    :meth:`folder_for`, :meth:`steps_per_epoch` and :meth:`evaluates_after`. The rest is the trainer's own.
+    :meth:`folder_for`, :meth:`steps_per_epoch`, :meth:`evaluates_after` and :meth:`kernel_messages`. The rest is the
+    trainer's own.
 
     Args:
         trainer: whose run it is.
@@ -194,6 +196,14 @@ class Run:
         """Whether the running ``fit`` evaluates after this outer step."""
         loop = self.resumption.loop
         return loop is not None and loop.evaluates_after(step)
+
+    def kernel_messages(self, hear: Callable[[Compiling], None]) -> KernelMessages:
+        """Let ``hear`` be told of kernels that are compiled, instead of the terminal, until the result's ``end()``.
+
+        Args:
+            hear: gets how many of how many are compiled, and seconds; must not use Jittor.
+        """
+        return KernelMessages(hear)
 
     def draw_random_seed(self) -> int:
         """What this run's random numbers derive from: the trainer's ``seed``, or a number drawn once, by rank 0."""

@@ -37,6 +37,7 @@ RESTORED = (
     "all but rank 0 is set to errors; `jt.in_mpi` is False while a loader is read and the upper optimizer steps",
     "under `mpirun`, `Var.mpi_all_reduce` takes means over all ranks' samples, for batch normalization, and keeps to "
     "the order of all reductions",
+    "while a progress bar is shown, a filter before `std::cerr` takes out Jittor's lines about kernels, and no others",
     "`jittor_utils.install_cuda.has_installation` finds no CUDA that Jittor has downloaded",
 )
 """The rest."""

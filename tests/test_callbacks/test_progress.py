@@ -3,11 +3,13 @@
 import io
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
 import types
 
+from jboat.backend.kernel_messages import Compiling
 from jboat.callbacks import Callback, CSVLogger, LambdaCallback, ModelCheckpoint, ProgressBar
 from jboat.trainers.persistence import archive
 import pytest
@@ -179,6 +181,57 @@ def test_a_notebook_without_widgets_gets_lines(monkeypatch):
     monkeypatch.setattr(sys, "stderr", cell)
     small_trainers.make().fit({}, {}, max_steps=2)
     assert [line.split(",")[0].split(":")[0] for line in cell.getvalue().splitlines()] == ["step 0/2", "step 2/2"]
+
+
+class Compiler(Callback):
+    """Says in every step what Jittor says when it compiles, to who listens."""
+
+    def __init__(self, monkeypatch):
+        self.hears = self.settled = self.ended = 0
+        monkeypatch.setattr("jboat.trainers.run.KernelMessages", self.listened)
+
+    def listened(self, hear):
+        self.hears = hear
+        return self
+
+    def on_lower_loop_start(self, trainer, state):
+        if state.step == 1:
+            for done in (2, 5):
+                self.hears(Compiling(done, 5, 2.0 * done, 2.0 * (5 - done)))
+
+    def settle(self):
+        self.settled += 1
+
+    def end(self):
+        self.ended += 1
+
+
+def test_kernels_under_way_are_in_the_same_bar(terminal, monkeypatch):
+    compiler = Compiler(monkeypatch)
+    small_trainers.make(compiler).fit([{}, {}], {}, max_epochs=2)
+    drawn = terminal.getvalue().split("\r")
+    assert [d.split("|")[0] for d in drawn if "compiling" in d] == [
+        "epoch 1/2, compiling kernels 2/5, 00:06 left:  25%",
+        "epoch 1/2, compiling kernels 5/5:  25%",
+    ]
+    assert terminal.screen()[0].startswith("epoch 2/2: 100%")
+    assert terminal.screen()[1:] == [""]
+    assert (compiler.settled, compiler.ended) == (4, 1)
+
+
+def test_kernels_under_way_are_in_lines_where_lines_are_written(monkeypatch):
+    stream = io.StringIO()
+    bar = ProgressBar(stream, lines=True, disable=False, every_seconds=0.0)
+    small_trainers.make(Compiler(monkeypatch), bar).fit([{}, {}], {}, max_epochs=1)
+    assert "epoch 1/1, step 1/2: compiling kernels 2/5, 00:06 left\n" in stream.getvalue()
+
+
+@pytest.mark.parametrize("size", [(0, 0), (100, 0), (0, 30)])
+def test_a_terminal_that_tells_no_size_gets_a_bar_all_the_same(terminal, monkeypatch, size):
+    monkeypatch.setattr(terminal, "fileno", lambda: 2, raising=False)
+    monkeypatch.setattr(os, "get_terminal_size", lambda number: os.terminal_size(size))
+    small_trainers.make().fit({}, {}, max_steps=2)
+    assert "2/2" in terminal.screen()[0]
 
 
 def test_kernels_that_were_compiled_are_counted(terminal, monkeypatch):
