@@ -18,6 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     parser = commands_parser()
     given = parser.parse_args(arguments)
+    if given.command is None:
+        parser.print_help(sys.stderr)
+        return 2
     if given.command in ("train", "warmup"):  # they run a program of the user's, whose errors are its own
         return _run(given, parser)
     try:
@@ -34,7 +37,7 @@ def commands_parser() -> argparse.ArgumentParser:
     """What reads the command line."""
     parser = argparse.ArgumentParser(prog="jboat", description="Bilevel optimization on Jittor.")
     parser.add_argument("--version", action="version", version=f"jboat {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("doctor", help="report what Jittor needs, what is missing, and how to fix it")
     commands.add_parser("changes", help="list what jboat changes in the process that it runs in")
     commands.add_parser("callbacks", help="list the callbacks and schedules with their arguments")

@@ -7,7 +7,7 @@ import csv
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from jboat.trainers import history_picture
 from jboat.trainers.persistence.atomic_file import atomic_file
@@ -15,7 +15,7 @@ import numpy as np
 
 
 class History:
-    """What was logged, in memory.
+    """What was logged, in memory: ``history["ul_loss"]`` is a list, ``history[-1]`` the last row.
 
     Attributes:
         rows: one dict a logged step: ``step``, ``epoch`` and the metrics.
@@ -34,12 +34,21 @@ class History:
     def __iter__(self) -> Iterator[dict[str, float]]:
         return iter(self.rows)
 
-    def __getitem__(self, name: str) -> list[float]:
-        """One metric at every step that has it.
+    @overload
+    def __getitem__(self, name: str) -> list[float]: ...
+
+    @overload
+    def __getitem__(self, name: int) -> dict[str, float]: ...
+
+    def __getitem__(self, name: str | int) -> list[float] | dict[str, float]:
+        """One metric at every step that has it, by its name, or a step's row, by its place.
 
         Raises:
-            KeyError: if no row has it.
+            KeyError: if no row has the metric.
+            IndexError: if there are fewer rows.
         """
+        if isinstance(name, int):
+            return self.rows[name]
         values = [row[name] for row in self.rows if name in row]
         if not values:
             raise KeyError(f"no metric {name!r}; there are {', '.join(self.names())}")

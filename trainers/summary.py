@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _LABEL = 14
 _AFTER = re.compile(r"none; (\w+) after it needs (.+)")
+_OF_CHOICE = re.compile(r" \([^)]* with (\w+)\)")
+_PRODUCT = re.compile(r"\b(\d+) (\d+) \+ (\d+)\b")
 _REBUILT = re.compile(r", or of remat_every steps and \S+ more gradients")
 
 
@@ -110,7 +112,7 @@ def summary_of(trainer: BilevelTrainer) -> Summary:
         options=set_values,
         lower_level=f"{steps}{_optimizer(trainer.ll_optimizer)}, whose state {state}; {batches}{loop}",
         upper_level=_optimizer(trainer.ul_optimizer),
-        cost=_costs(found, set_values, trainer.lower_iters),
+        cost=_costs(found, set_values, trainer.lower_iters, {*found, *trainer.na_op}),
         per_step=trainer.accumulate,
     )
 
@@ -145,7 +147,9 @@ def _optimizer(optimizer: jt.optim.Optimizer) -> str:
     return f"{type(optimizer).__name__} (lr {', '.join(rates)})"
 
 
-def _costs(found: Mapping[str, Operator], options: Mapping[str, Mapping[str, Any]], lower_iters: int) -> dict[str, str]:
+def _costs(
+    found: Mapping[str, Operator], options: Mapping[str, Mapping[str, Any]], lower_iters: int, named: set[str]
+) -> dict[str, str]:
     """Each operator's cost as it is registered, with numbers in the place of K, M, k and the names of options."""
     first = next((values["truncate_iter"] for values in options.values() if "truncate_iter" in values), 0)
     costs: dict[str, str] = {}
@@ -160,8 +164,20 @@ def _costs(found: Mapping[str, Operator], options: Mapping[str, Mapping[str, Any
         text = replaced.get(name, text)
         if not own.get("remat_every"):
             text = _REBUILT.sub("", text)
-        numbers = {"K - M": lower_iters - first, "K": lower_iters, "lower_iters": lower_iters, **own}
-        for word, value in numbers.items():
-            text = re.sub(rf"\b{re.escape(word)}\b", str(value), text)
-        costs[name] = text
+        numbers = {"K - M": lower_iters - first, "K": lower_iters, "lower_iters": lower_iters}
+        costs[name] = _with_values(text, {**numbers, **own}, named)
     return costs
+
+
+def _with_values(text: str, values: Mapping[str, Any], named: set[str]) -> str:
+    """A cost with numbers in the place of names, and with what is said of a choice only where it is made."""
+    choices = named | {value for value in values.values() if isinstance(value, str)}
+    text = _OF_CHOICE.sub(lambda found: found[0] if found[1] in choices else "", text)
+    for name, value in values.items():
+        word = rf"\b{re.escape(name)}\b"
+        if isinstance(value, bool):
+            parts = re.split(r"(?=[,;])", text)
+            text = "".join(re.sub(rf" with {word}", "", part) for part in parts if value or not re.search(word, part))
+        elif isinstance(value, (int, float)):
+            text = re.sub(word, str(value), text)
+    return _PRODUCT.sub(lambda found: str(int(found[1]) * int(found[2]) + int(found[3])), text)

@@ -41,8 +41,8 @@ class TaskEvaluation:
         for task in tasks:
             if not isinstance(task, Task):
                 raise ValueError(
-                    "loader gave a list of single batches; evaluate takes batches, or a list of tasks, each of them a "
-                    "(support, query) pair of batches"
+                    "loader gave a list of single batches; evaluate takes batches, or lists of tasks, each of them a "
+                    "(support, query) pair of batches, as in evaluate([[(support, query), (support, query)]])"
                 )
             if self.count % ranks.size() == ranks.rank():
                 self._rows[self.count] = self._measured(task)

@@ -77,6 +77,13 @@ def test_bash_completes_commands_options_and_files(tmp_path, monkeypatch):
     assert completed(script, "jboat", "completion", "z") == ["zsh"]
 
 
+def test_without_a_command_the_commands_are_listed(capsys):
+    assert main([]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert all(f"\n    {name} " in printed.err for name in ("doctor", "train", "warmup", "inspect"))
+
+
 def test_the_command_prints_the_script(capsys):
     assert main(["completion", "zsh"]) == 0
     printed = capsys.readouterr().out

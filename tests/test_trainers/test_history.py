@@ -20,6 +20,9 @@ def test_columns_and_names(history):
     assert history["ul_loss"] == [0.1, 0.3]
     assert history["val_accuracy"] == [0.5]
     assert history.names() == ["step", "epoch", "ul_loss", "val_accuracy"]
+    assert history[-1] == {"step": 2, "epoch": 0, "ul_loss": 0.3, "val_accuracy": 0.5}
+    with pytest.raises(IndexError):
+        history[2]
     with pytest.raises(KeyError, match="no metric 'loss'; there are step, epoch, ul_loss, val_accuracy"):
         history["loss"]
 

@@ -1,6 +1,7 @@
 """``trainer.summary()``: sizes counted by numpy, the chain as it runs, options in force, costs with numbers in them."""
 
 from functools import partial
+import re
 
 from jboat import BilevelTrainer, registry
 from jboat.callbacks import TensorBoardLogger
@@ -67,6 +68,21 @@ def test_what_is_not_trained_is_told_apart():
         ),
         ({"na_op": ["CG"], "solver_config": {"CG": {"k": 4}}}, {"CG": "up to 4 Hessian-vector products"}),
         (
+            {"na_op": ["CG"], "solver_config": {"CG": {"k": 4}}},
+            {"CG": "up to 4 Hessian-vector products; memory of one step"},
+        ),
+        (
+            {"na_op": ["CG"], "solver_config": {"CG": {"k": 4, "warm_start": True, "solver": "normal_cg"}}},
+            {"CG": "up to 4 Hessian-vector products (9 with normal_cg), one more; memory of one step"},
+        ),
+        ({"gm_op": ["DM"]}, {"DM": "two gradients and one Hessian-vector product; no lower loop"}),
+        ({"gm_op": ["DM"], "na_op": ["CG"]}, {"DM": "two gradients and one Hessian-vector product (two with CG)"}),
+        ({"na_op": ["FD"]}, {"FD": "two gradients by x; memory of one step"}),
+        (
+            {"na_op": ["FD"], "solver_config": {"FD": {"through_optimizer": True}}},
+            {"FD": "two gradients by x, and one by y; memory of one step"},
+        ),
+        (
             {"na_op": ["RGT", "RAD"], "solver_config": {"RGT": {"truncate_iter": 2}}},
             {"RGT": "none", "RAD": "5 Hessian-vector products and the memory of 5 steps"},
         ),
@@ -79,7 +95,8 @@ def test_costs_have_this_trainers_numbers(arguments, cost):
     for name, words in cost.items():
         assert found[name].startswith(words), found
         assert words != "none" or found[name] == "none"
-    assert not any(word in text.split() for text in found.values() for word in ("K", "k", "M", "lower_iters"))
+    said = ("K", "k", "M", "lower_iters", "True", "False", "None")
+    assert not any(word in re.findall(r"\w+", text) for text in found.values() for word in said)
 
 
 def test_every_chain_and_method_has_a_summary():

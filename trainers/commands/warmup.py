@@ -62,7 +62,9 @@ def _found(example: str) -> Path | None:
 
 def _run(program: Path, arguments: list[str], folder: str) -> None:
     wants = "--output" in program.read_text(encoding="utf-8", errors="replace") and "--output" not in arguments
-    output = ["--output", os.path.join(folder, "output")] if wants else []
+    place = os.path.join(folder, "output")
+    os.mkdir(place)  # which loggers make otherwise, and programs may write pictures into
+    output = ["--output", place] if wants else []
     before, sys.argv = sys.argv, [str(program), *arguments, *output]
     try:
         runpy.run_path(str(program), run_name="__main__")
