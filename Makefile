@@ -75,7 +75,7 @@ cuda-compile:
 	.venv-cuda/bin/python tests/cuda_compile.py
 
 docs: $(VENV)/.ready
-	$(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 $(VENV)/.ready-examples: EXTRAS = examples
 $(VENV)/.ready $(VENV)/.ready-examples: pyproject.toml
