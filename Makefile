@@ -1,5 +1,6 @@
 # make demo   train the main example on real data
-# make test   lint, then the whole test suite
+# make test   lint, then the test suite, in two processes; in one: make test WORKERS=0
+# make test-long   the few tests that take minutes, of each of which the suite has a short form
 # make lint   ruff and mypy
 # make sanitize   the kernels in C++ under the address and undefined-behaviour sanitizers, on 5000 random shapes
 # make bench  time jboat beside its peers, and its parts, on this machine
@@ -15,8 +16,9 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= examples,test
 BIN := $(VENV)/bin
+WORKERS ?= 2
 
-.PHONY: demo test sanitize test-pythons lint bench bench-quick gpu-check cuda-compile docs clean coverage dist
+.PHONY: demo test test-long sanitize test-pythons lint bench bench-quick gpu-check cuda-compile docs clean coverage dist
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
@@ -24,7 +26,10 @@ demo: $(VENV)/.ready
 
 test: lint
 	@test -d .jittor-lab || echo "A first run compiles Jittor's core and every kernel: about 20 minutes on two cores."
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+test-long: $(VENV)/.ready
+	$(BIN)/python -m pytest -m long
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
