@@ -1,5 +1,6 @@
 # make demo   train the main example on real data
-# make test   lint, then the whole test suite
+# make test   lint, then the test suite, in two processes; in one: make test WORKERS=0
+# make test-long   the few tests that take minutes, of each of which the suite has a short form
 # make newcomer   follow README, Getting started and tutorial word by word in a fresh environment (20 minutes)
 # make lint   ruff and mypy
 # make sanitize   the kernels in C++ under the address and undefined-behaviour sanitizers, on 5000 random shapes
@@ -16,8 +17,9 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= examples,test
 BIN := $(VENV)/bin
+WORKERS ?= 2
 
-.PHONY: demo test newcomer sanitize test-pythons lint bench bench-quick gpu-check cuda-compile docs clean coverage dist
+.PHONY: demo test test-long newcomer sanitize test-pythons lint bench bench-quick gpu-check cuda-compile docs clean coverage dist
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready-examples
@@ -25,7 +27,10 @@ demo: $(VENV)/.ready-examples
 
 test: lint
 	@test -d .jittor-lab || echo "A first run compiles Jittor's core and every kernel: about 20 minutes on two cores."
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+test-long: $(VENV)/.ready
+	$(BIN)/python -m pytest -m long
 
 newcomer: $(VENV)/.ready
 	$(BIN)/python tests/newcomer.py

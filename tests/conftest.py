@@ -1,9 +1,11 @@
 """What every test needs: Jittor started by jboat in a home of the tests' own, and a count of compiled kernels.
 
 The home is the folder ``.jittor-lab`` of the repository. Jittor compiles its core and every kernel of the tests there
-once; a later run finds them.
+once; a later run finds them. Several processes may share it (``pytest -n 2``): one compiles at a time, all use what is
+there.
 """
 
+import fcntl
 import os
 from pathlib import Path
 import signal
@@ -29,6 +31,9 @@ def _compile_core_twice_at_once():
 _USERS_ENVIRONMENT = dict(os.environ)
 os.environ["HOME"] = str(LAB)
 os.environ.pop("JITTOR_HOME", None)
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if WORKER:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin take the other process's core
 if not LAB.exists():
     _compile_core_twice_at_once()
 
@@ -39,24 +44,6 @@ import pytest  # noqa: E402
 jt.flags.use_cuda = int(os.environ.get("JBOAT_TEST_DEVICE") == "cuda")
 
 
-class KernelCount:
-    """Kernels compiled since :meth:`restart`."""
-
-    def __init__(self):
-        self._folder = os.path.join(jt.flags.cache_path, "jit")
-        self.restart()
-
-    def _all(self):
-        jt.sync_all(True)
-        return {name for name in os.listdir(self._folder) if name.endswith((".so", ".o", ".cc"))}
-
-    def restart(self):
-        self._before = self._all()
-
-    def new(self):
-        return sorted(name for name in self._all() - self._before if name.endswith(".so"))
-
-
 class LoadedKernels:
     """Kernels that this process has loaded since :meth:`restart`, compiled now or found in the cache."""
 
@@ -65,14 +52,17 @@ class LoadedKernels:
         self.restart()
 
     def _all(self):
-        jt.sync_all(True)
         lines = Path("/proc/self/maps").read_text().splitlines()
         return {line.split()[-1] for line in lines if self._folder in line and line.endswith(".so")}
 
     def restart(self):
+        jt.sync_all(True)
         self._before = self._all()
 
-    def new(self):
+    def new(self, *, pending=True):
+        """Their files, those of what is ``pending`` included, or none but what has been computed."""
+        if pending:
+            jt.sync_all(True)
         return sorted(self._all() - self._before)
 
 
@@ -83,13 +73,31 @@ def users_environment():
 
 
 @pytest.fixture
-def kernels():
-    return KernelCount()
-
-
-@pytest.fixture
 def loaded_kernels():
     return LoadedKernels()
+
+
+def _locked(name, how):
+    """An open file of the home that this process holds a lock on, until it is closed."""
+    file = (LAB / name).open("w")
+    fcntl.flock(file, how)
+    return file
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Run a test beside those of other workers, or without any other where it is marked ``alone``."""
+    if not WORKER:
+        return (yield)
+    how = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    with _locked("turn", fcntl.LOCK_EX) as turn:  # who waits to be alone is overtaken by nobody
+        running = _locked("running", how)
+        fcntl.flock(turn, fcntl.LOCK_UN)
+    try:
+        return (yield)
+    finally:
+        fcntl.flock(running, fcntl.LOCK_UN)  # processes that the test forked may still hold the file
+        running.close()
 
 
 @pytest.fixture

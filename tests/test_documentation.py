@@ -46,6 +46,10 @@ def test_code_blocks_run(page, tmp_path, monkeypatch, own_registry):
         (tmp_path / file).write_text(text)
     for number, block in enumerate(blocks(page), start=1):
         exec(compile(block, f"{page.name}, block {number}", "exec"), names)
+    if page.name == "tutorial.md":
+        pictures = [tmp_path / f"tutorial-{name}.png" for name in ("ridge", "cleaning", "maml")]
+        assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+        assert all((ROOT / "docs" / "images" / picture.name).exists() for picture in pictures)
 
 
 def test_recipes_of_loggers_log(tmp_path, monkeypatch):

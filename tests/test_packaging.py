@@ -34,6 +34,7 @@ def wheel(tmp_path_factory, users_environment):
     return built
 
 
+@pytest.mark.alone
 def test_the_wheel_holds_every_source_below_jboat(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")}

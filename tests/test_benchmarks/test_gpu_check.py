@@ -113,6 +113,7 @@ def test_what_a_finished_step_left_is_stopped(run_steps, tmp_path):
     assert gone(int((tmp_path / "child").read_text()))
 
 
+@pytest.mark.alone
 def test_a_step_that_will_not_end_is_killed(run_steps, tmp_path, monkeypatch):
     monkeypatch.setattr(limited_command, "GRACE", 0.5)
     program = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"

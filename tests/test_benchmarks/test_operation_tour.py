@@ -78,6 +78,7 @@ def test_operations_that_fail_together_are_taken_one_by_one(tour):
     assert [row["right"] for row in rows.values()] == [True, True, True]
 
 
+@pytest.mark.alone
 def test_gives_up_where_nothing_starts(tour, tmp_path):
     program = tmp_path / "broken.py"
     program.write_text("raise SystemExit('Jittor runs without CUDA')")

@@ -113,6 +113,7 @@ def test_a_contestant_that_fails_is_a_line(contestants, capsys, command):
     assert "failed" not in found["jboat"]
 
 
+@pytest.mark.alone
 def test_a_contestant_that_hangs_costs_its_patience_alone(contestants):
     contestants("jboat")
     contestants("boat_jit", hangs_at="gradient")

@@ -93,8 +93,8 @@ fit("stop at a step's start", LambdaCallback(on_step_start=on_rank_1(stop, 4)))
 fit("stop at an epoch's start", LambdaCallback(on_epoch_start=on_rank_1(stop, 3)))
 fit("stop at an epoch's end", LambdaCallback(on_epoch_end=on_rank_1(stop, 6)))
 fit("stop at the start", LambdaCallback(on_fit_start=on_rank_1(stop, 0)))
-slow = LambdaCallback(on_step_start=on_rank_1(lambda trainer: time.sleep(1.0), 3))
-fit("max_time", slow, fits={"max_time": 1.0 if RANK == 1 else 1000.0})
+slow = LambdaCallback(on_step_start=on_rank_1(lambda trainer: time.sleep(3.0), 3))
+fit("max_time", slow, fits={"max_time": 3.0 if RANK == 1 else 1000.0})
 fit("EarlyStopping", EarlyStopping("ul_loss", patience=2, mode="max"))
 for number in (signal.SIGTERM, signal.SIGINT):
     name = signal.Signals(number).name

@@ -18,23 +18,35 @@ from test_distributed.outer_steps import CASES, LR, STEPS, UPPER_LR, K, M
 from test_distributed.sampled import SampledClassifier, SampledQuadratic
 
 RANKS = [2, 3]
+ON_THREE = ("RAD", "RAD, GDA, DI, PTT", "CG", "NYS", "IAD, CG", "DM, GDA, CG", "VFO", "SOBA", "MLP, RAD", "BatchNorm")
 CHAINS = ("RAD", "RGT", "CG", "NS", "NYS", "FD", "IGA", "IAD")
 TAME = {"coupling": 0.3, "rho": 1.0}
 TELLS_HOW = {"traffic", "iterations"}  # where a solver stops may depend on rounding
 
 
+def on_ranks(names):
+    """Each case on each number of ranks; three ranks run some of every kind in short, the others at length."""
+    every = []
+    for name in names:
+        for ranks in RANKS:
+            marks = pytest.mark.long if ranks == 3 and name not in ON_THREE else ()
+            every.append(pytest.param(name, ranks, marks=marks, id=f"{name}-{ranks}"))
+    return every
+
+
 @pytest.fixture(scope="module")
 def found(run, tmp_path_factory):
-    """What each of some ranks has found: ``found(ranks)`` is a list of mappings, one a rank."""
+    """What each of some ranks has found of a case: ``found(ranks, name)`` is a list of mappings, one a rank."""
     known = {}
 
-    def of(ranks):
-        if ranks not in known:
+    def of(ranks, name):
+        names = tuple(case for case in CASES if ranks == 2 or (case in ON_THREE) == (name in ON_THREE))
+        if (ranks, names) not in known:
             folder = tmp_path_factory.mktemp(f"{ranks}-ranks")
-            done = run(ranks, "outer_steps.py", folder, timeout=500)
+            done = run(ranks, "outer_steps.py", folder, *names, timeout=500)
             assert done.returncode == 0, done.stderr[-4000:]
-            known[ranks] = [dict(np.load(folder / f"{rank}.npz")) for rank in range(ranks)]
-        return known[ranks]
+            known[ranks, names] = [dict(np.load(folder / f"{rank}.npz")) for rank in range(ranks)]
+        return known[ranks, names]
 
     return of
 
@@ -56,10 +68,9 @@ def relative_error(got, exact):
     return np.linalg.norm(got - exact) / np.linalg.norm(exact)
 
 
-@pytest.mark.parametrize("ranks", RANKS)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "ranks"), on_ranks(CASES))
 def test_five_steps_are_those_of_one_process(found, alone, name, ranks):
-    exact, (first, *others) = alone(name), found(ranks)
+    exact, (first, *others) = alone(name), found(ranks, name)
     for key in exact.keys() - TELLS_HOW:
         for other in others:  # what is decided on these numbers is decided alike everywhere
             assert other[f"{name}/{key}"].tobytes() == first[f"{name}/{key}"].tobytes(), key
@@ -75,13 +86,14 @@ def chain_of(name):
     return problem, trainer.gm_op, trainer.na_op
 
 
-@pytest.mark.parametrize("ranks", RANKS)
-@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(CHAINS) and "Adam" not in name])
+@pytest.mark.parametrize(
+    ("name", "ranks"), on_ranks([name for name in CASES if name.startswith(CHAINS) and "Adam" not in name])
+)
 def test_the_first_gradient_is_that_of_the_closed_form(found, name, ranks):
     problem, gm_op, na_op = chain_of(name)
     alphas = 0.4 * 0.9 ** np.arange(K) if "GDA" in gm_op else np.zeros(K)
     exact, upper_loss, _, by_y0 = problem.reference(na_op, K=K, lr=LR, alphas=alphas, M=M, k=10, rho=0.1, lam=0.7)
-    got = {key: found(ranks)[0][f"{name}/{key}"] for key in ("gradient", "upper loss", "by y_0")}
+    got = {key: found(ranks, name)[0][f"{name}/{key}"] for key in ("gradient", "upper loss", "by y_0")}
     assert relative_error(got["gradient"], exact) < 1e-5
     assert got["upper loss"] == pytest.approx(upper_loss, rel=1e-6)
     if "DI" in gm_op:
@@ -96,12 +108,11 @@ FORMULAS = {
 }
 
 
-@pytest.mark.parametrize("ranks", RANKS)
-@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize(("name", "ranks"), on_ranks(FORMULAS))
 def test_the_first_step_of_a_first_order_method_is_its_formula(found, name, ranks):
     problem = SampledQuadratic(**TAME)
     direction, y = FORMULAS[name](Exact(problem), problem.x0, problem.y0)
-    first = found(ranks)[0]
+    first = found(ranks, name)[0]
     assert relative_error(first[f"{name}/gradient"], direction) < 1e-5
     assert relative_error(first[f"{name}/y"], y) < 1e-5
 
@@ -114,11 +125,10 @@ SINGLE = {
 }
 
 
-@pytest.mark.parametrize("ranks", RANKS)
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize(("name", "ranks"), on_ranks(SINGLE))
 def test_five_steps_of_a_single_loop_are_their_formulas(found, name, ranks):
     x, y = SINGLE[name](SampledQuadratic(**TAME))
-    first = found(ranks)[0]
+    first = found(ranks, name)[0]
     assert relative_error(first[f"{name}/ul_model.value"], x) < 1e-5
     assert relative_error(first[f"{name}/ll_model.value"], y) < 1e-5
 
@@ -135,11 +145,13 @@ def momentum(params, grads, state, step):
     return [p - 0.3 * v for p, v in zip(params, state, strict=True)], state
 
 
-@pytest.mark.parametrize("ranks", RANKS)
-@pytest.mark.parametrize(("name", "update"), [("MLP, RAD", momentum), ("MLP, RAD, Adam", adam)])
-def test_a_network_against_finite_differences(found, name, update, ranks):
-    exact = SampledClassifier(hidden=5).unrolled_gradient(6, update)
-    assert relative_error(found(ranks)[0][f"{name}/gradient"], exact) < 5e-4
+UPDATES = {"MLP, RAD": momentum, "MLP, RAD, Adam": adam}
+
+
+@pytest.mark.parametrize(("name", "ranks"), on_ranks(UPDATES))
+def test_a_network_against_finite_differences(found, name, ranks):
+    exact = SampledClassifier(hidden=5).unrolled_gradient(6, UPDATES[name])
+    assert relative_error(found(ranks, name)[0][f"{name}/gradient"], exact) < 5e-4
 
 
 UPPER, NETWORK = 2, 6
@@ -177,10 +189,10 @@ REDUCTIONS = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_number_of_reductions_of_an_outer_step(found, name):
-    first = found(2)[0]
+    first = found(2, name)[0]
     assert first[f"{name}/traffic"][0] == REDUCTIONS[name] + first[f"{name}/iterations"][-1]
 
 
 def test_what_rad_sends(found):
     y, x = 4 * DIM_Y, 4 * DIM_X
-    assert found(2)[0]["RAD/traffic"][1] == (K + 1 + K - 1) * y + 2 * x
+    assert found(2, "RAD")[0]["RAD/traffic"][1] == (K + 1 + K - 1) * y + 2 * x

@@ -145,9 +145,9 @@ def test_conjugate_gradient_names_negative_curvature():
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_every_iteration_runs_the_same_kernels(name, kernels):
+def test_every_iteration_runs_the_same_kernels(name, loaded_kernels):
     matrix = matrix_of(SPECTRA["indefinite"])
     SOLVERS[name](Product(matrix), split(B), iterations=2, tolerance=1e-9)
-    kernels.restart()
+    loaded_kernels.restart()
     SOLVERS[name](Product(matrix), split(B), iterations=6, tolerance=1e-9)
-    assert kernels.new() == []
+    assert loaded_kernels.new() == []

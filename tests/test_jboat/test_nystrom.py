@@ -68,9 +68,9 @@ def test_nan_stays_nan():
         assert np.isnan(joined(solution)).any()
 
 
-def test_every_column_runs_the_same_kernels(kernels):
+def test_every_column_runs_the_same_kernels(loaded_kernels):
     matrix = matrix_of(SPECTRA["definite"])
     nystrom_solve(Product(matrix), split(B), columns=[0, 3], shift=0.1)
-    kernels.restart()
+    loaded_kernels.restart()
     nystrom_solve(Product(matrix), split(B), columns=[2, 1, 5, 4], shift=0.2)
-    assert kernels.new() == []
+    assert loaded_kernels.new() == []

@@ -202,6 +202,7 @@ def test_the_upper_objective_counts_where_gda_mixes_it_in():
         trainer.fit(FEED, FEED)
 
 
+@pytest.mark.alone
 def test_it_costs_less_than_a_second_and_dropout_does_not_confuse_it():
     def lower(batch, ul_model, ll_model):
         logits = ll_model(nn.dropout(batch["data"], 0.3, is_train=True))

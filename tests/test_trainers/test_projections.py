@@ -307,7 +307,7 @@ def not_a_list(values):
         (numbers, TypeError, r"\(numbers\) must return a list of Vars, got ndarray as number 0"),
         (not_a_list, TypeError, r"\(not_a_list\) must return a list of Vars, got"),
     ],
-    ids=str,
+    ids=lambda v: getattr(v, "__name__", str(v)),
 )
 def test_a_projection_that_returns_something_else_is_refused_before_anything_runs(argument, projection, error, said):
     trainer = trainer_of(**{argument if argument == "ul_projection" else "projection": projection})

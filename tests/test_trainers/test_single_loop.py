@@ -120,13 +120,13 @@ class Unplaced:
     ids=["shuffled", "sampled", "no places", "no length"],
 )
 @pytest.mark.parametrize("level", [0, 1])
-def test_batches_that_need_not_be_the_same_are_refused(method, loader, reason, level, kernels):
+def test_batches_that_need_not_be_the_same_are_refused(method, loader, reason, level, loaded_kernels):
     loaders = list(PROBLEM.loaders())
     loaders[level] = loader
     name = ("ll_loader", "ul_loader")[level]
     with pytest.raises(ValueError, match=rf"{method} remembers .* {name} must give the same .*, but {reason}"):
         make(method).fit(*loaders, max_steps=1)
-    assert kernels.new() == []
+    assert loaded_kernels.new(pending=False) == []
 
 
 @pytest.mark.parametrize("loader", [Samples(shuffle=False), sampled(jt.dataset.SequentialSampler)])
@@ -177,10 +177,10 @@ BAD = [
 
 
 @pytest.mark.parametrize(("changes", "error", "message"), BAD, ids=lambda v: str(v)[:50])
-def test_what_is_refused(changes, error, message, kernels):
+def test_what_is_refused(changes, error, message, loaded_kernels):
     with pytest.raises(error, match=message):
         make(changes.get("sl_op", "SOBA"), **{name: value for name, value in changes.items() if name != "sl_op"})
-    assert kernels.new() == []
+    assert loaded_kernels.new(pending=False) == []
 
 
 @pytest.mark.parametrize(("changes", "error", "message"), BAD[:5], ids=lambda v: str(v)[:50])

@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 import small_trainers
 
-KILLS = 50
-
 
 class Worker:
     """The forking process of kill_worker.py."""
@@ -51,7 +49,8 @@ def worker():
     made.process.wait()
 
 
-def test_kill_dash_nine_at_random_moments(worker, tmp_path):
+@pytest.mark.parametrize("kills", [10, pytest.param(50, marks=pytest.mark.long)])
+def test_kill_dash_nine_at_random_moments(kills, worker, tmp_path):
     whole = tmp_path / "whole"
     assert worker.run(tmp_path / "warm-up") == 0
     durations = []
@@ -62,14 +61,14 @@ def test_kill_dash_nine_at_random_moments(worker, tmp_path):
     duration = min(durations)
     rng = np.random.default_rng(0)
     killed = runs = resumed = 0
-    while killed < KILLS:
+    while killed < kills:
         folder = tmp_path / f"run-{runs}"
         runs += 1
         reached = 0
         while not (folder / "result").exists():
             resumed += any(folder.glob("step-*.npz"))
             child = worker.start(folder)
-            if killed < KILLS and rng.random() < 0.8:
+            if killed < kills and rng.random() < 0.8:
                 time.sleep(rng.uniform(0, duration))
                 with contextlib.suppress(ProcessLookupError):  # it may have just finished
                     os.kill(child, signal.SIGKILL)
@@ -83,7 +82,7 @@ def test_kill_dash_nine_at_random_moments(worker, tmp_path):
                 assert max(saved) - last in (0, 1)
                 reached = last
         assert (folder / "result").read_text() == (whole / "result").read_text()
-    assert resumed >= KILLS // 10
+    assert resumed >= kills // 10
 
 
 def make(folder, callbacks=()):

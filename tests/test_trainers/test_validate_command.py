@@ -106,7 +106,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("changes", "sentence"), REFUSED, ids=lambda v: str(v)[:60])
-def test_both_commands_refuse_alike(task, capsys, changes, sentence, kernels):
+def test_both_commands_refuse_alike(task, capsys, changes, sentence, loaded_kernels):
     (task / "c.json").write_text(json.dumps({**CONFIG, **changes}))
     printed = []
     for command in ("validate", "train"):
@@ -116,7 +116,7 @@ def test_both_commands_refuse_alike(task, capsys, changes, sentence, kernels):
     assert sentence in printed[0]
     assert not (task / "read").exists()
     assert not (task / "runs").exists()
-    assert kernels.new() == []
+    assert loaded_kernels.new(pending=False) == []
 
 
 def test_what_can_be_judged_by_itself_is_reported_together(task, capsys):

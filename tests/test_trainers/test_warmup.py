@@ -81,27 +81,29 @@ def job(tmp_path, monkeypatch):
     monkeypatch.delitem(__import__("sys").modules, "job", raising=False)
 
 
-def test_a_program_runs_a_few_steps_and_then_compiles_nothing(tmp_path, capsys, kernels):
+@pytest.mark.alone
+def test_a_program_runs_a_few_steps_and_then_compiles_nothing(tmp_path, capsys, loaded_kernels):
     command = ["warmup", "--example", "job.py", "--arguments", "--steps", "1000"]
     assert main(command) == 0
     captured = capsys.readouterr()
     assert "3 steps" in captured.err
     assert "kernels compiled" in captured.out
-    kernels.restart()
+    loaded_kernels.restart()
     assert main(command) == 0
     assert capsys.readouterr().out.startswith("0 kernels compiled")
-    assert kernels.new() == []
+    assert loaded_kernels.new() == []
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["config.json", "job.py"]
 
 
-def test_a_configuration_is_warmed_up_without_its_folders(tmp_path, capsys, kernels):
+@pytest.mark.alone
+def test_a_configuration_is_warmed_up_without_its_folders(tmp_path, capsys, loaded_kernels):
     assert main(["warmup", "config.json"]) == 0
     assert "3 outer steps" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "__pycache__"] == []
-    kernels.restart()
+    loaded_kernels.restart()
     assert main(["train", "config.json", "--set", "fit.max_epochs=20"]) == 0
     assert (tmp_path / "checkpoints" / "last.npz").exists()
-    assert kernels.new() == []
+    assert loaded_kernels.new() == []
 
 
 def test_what_is_not_there(capsys):

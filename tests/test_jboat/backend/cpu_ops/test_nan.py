@@ -134,6 +134,7 @@ def test_labels_of_64_bits_are_not_cut(label):
     np.testing.assert_allclose(gradient.numpy(), [[0, 0, 0], [-2 / 3, 1 / 3, 1 / 3]], rtol=1e-6)
 
 
+@pytest.mark.alone
 def test_the_derivative_of_relu_by_sums_that_share_their_terms_is_quick():
     x = np.array([[1.0, -1.0, 2.0]], "float32")
     with fast_gradients():
