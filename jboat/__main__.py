@@ -56,12 +56,11 @@ def commands_parser() -> argparse.ArgumentParser:
             "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a value; repeatable"
         )
     ahead = commands.add_parser("warmup", help="compile the kernels of a job ahead of time")
-    ahead.add_argument("config", nargs="?", help="a configuration, as train takes it; without it, an example")
+    ahead.add_argument("config", nargs="?", help="a configuration, as train takes it; without one, README's program")
     ahead.add_argument(
         "--example",
         metavar="NAME",
-        default="data_hyper_cleaning",
-        help="a program in the folder examples, or any program's path (default: %(default)s)",
+        help="a program in the folder examples, such as data_hyper_cleaning, or any program's path",
     )
     ahead.add_argument(
         "--arguments", nargs=argparse.REMAINDER, default=[], help="all that follows is the example's command line"
@@ -106,6 +105,8 @@ def _run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
         return inspect_file.main(given.file)
     if given.command == "warmup":
+        if given.arguments and given.example is None:
+            parser.error("--arguments are an example's command line: name it in front, as in --example NAME")
         from jboat.trainers.commands import warmup
 
         return warmup.main(config=given.config, example=given.example, arguments=given.arguments)

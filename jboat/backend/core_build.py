@@ -19,6 +19,7 @@ import tempfile
 import time
 import zlib
 
+from jboat.backend import quick_build
 from tqdm import tqdm
 
 logger = logging.getLogger("jboat")
@@ -30,11 +31,17 @@ _ATTEMPTS = 3
 _SECONDS_BETWEEN_LINES = 30.0
 _LINES_OF_AN_ERROR = 15
 _IMPORT = """\
-import json, sys
+import json, runpy, sys
 sys.path[:] = json.loads(sys.argv[1])
 from jittor_utils import install_cuda
 install_cuda.has_installation = lambda: False
+runpy.run_path(sys.argv[2])["use"]()
 import jittor
+try:
+    from jboat.backend.cpu_ops import load
+    load()
+except Exception:  # the process that waits for this one loads them too, and says what is wrong
+    pass
 """
 _ELSEWHERE = "JBOAT_COMPILES_JITTOR"
 """Set in the other process, in which jboat, should it be imported there, must not start one more."""
@@ -132,7 +139,7 @@ def _import_elsewhere() -> tuple[int, str]:
     said: list[str] = []
     path = [place for place in sys.path if isinstance(place, str)]
     process = subprocess.Popen(
-        [sys.executable, "-I", "-u", "-c", _IMPORT, json.dumps(path)],
+        [sys.executable, "-I", "-u", "-c", _IMPORT, json.dumps(path), quick_build.__file__],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -195,5 +202,8 @@ class _Progress:
         now = time.monotonic()
         if self._bar.disable and now - self._last > _SECONDS_BETWEEN_LINES:
             self._last = now
-            logger.warning("Jittor compiles %s: %d of %d files, about %.0f s left", name, done, total, left)
+            share = 100 * done // total
+            logger.warning(
+                "Jittor compiles %s: %d of %d files (%d%%), about %.0f s left", name, done, total, share, left
+            )
         return True

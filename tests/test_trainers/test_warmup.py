@@ -1,10 +1,13 @@
 """``python -m jboat warmup`` compiles what a job needs, and leaves nothing else behind."""
 
 import json
+from pathlib import Path
+import re
 
 from jboat.__main__ import main
 import pytest
 
+ROOT = Path(__file__).parents[2]
 JOB = """
 import argparse
 import os
@@ -104,6 +107,21 @@ def test_a_configuration_is_warmed_up_without_its_folders(tmp_path, capsys, load
     assert main(["train", "config.json", "--set", "fit.max_epochs=20"]) == 0
     assert (tmp_path / "checkpoints" / "last.npz").exists()
     assert loaded_kernels.new() == []
+
+
+def test_without_an_argument_it_is_what_the_readme_needs(capsys, kernels):
+    assert main(["warmup"]) == 0
+    assert "kernels compiled" in capsys.readouterr().out
+    kernels.restart()
+    program = re.search(r"## A complete program.*?```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+    exec(compile(program, "README.md", "exec"), {"__name__": "page"})
+    assert kernels.new() == []
+
+
+def test_arguments_need_an_example(capsys):
+    with pytest.raises(SystemExit):
+        main(["warmup", "--arguments", "--quick"])
+    assert "--example NAME" in capsys.readouterr().err
 
 
 def test_what_is_not_there(capsys):

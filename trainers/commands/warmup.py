@@ -16,24 +16,25 @@ import tempfile
 import time
 from typing import IO
 
-from jboat.trainers.commands import train
+from jboat.trainers.commands import first_program, train
 from jboat.trainers.rehearsal import rehearsal
 import jittor as jt
 
 
-def main(*, config: str | None, example: str, arguments: list[str]) -> int:
+def main(*, config: str | None, example: str | None, arguments: list[str]) -> int:
     """Run a job for a few steps, without keeping its files, and print what was compiled.
 
     Args:
-        config: a configuration, as ``train`` takes it, or None for an example.
-        example: the name of a program in the folder ``examples``, or the path of any program that calls ``fit``.
+        config: a configuration, as ``train`` takes it, or None.
+        example: the name of a program in the folder ``examples``, or the path of any program that calls ``fit``; where
+            that is None too, README's program is run.
         arguments: for ``example``, its command line.
 
     Returns:
         0; 2 where there is nothing to run, with the reason printed.
     """
-    program = None if config is not None else _found(example)
-    if config is None and program is None:
+    program = _found(example) if config is None and example is not None else None
+    if config is None and example is not None and program is None:
         known = ", ".join(sorted(path.stem for path in Path("examples").glob("*.py"))) or "none"
         print(f"error: no program {example!r}; in the folder examples: {known}", file=sys.stderr)
         return 2
@@ -45,6 +46,8 @@ def main(*, config: str | None, example: str, arguments: list[str]) -> int:
     ):
         if program is not None:
             _run(program, arguments, folder)
+        elif config is None:
+            first_program.main()
         elif train.train([str(config)], [f"logger_dir={folder}"]) != 0:
             return 2
     jt.sync_all(True)

@@ -71,8 +71,8 @@ def test_a_first_start_says_how_far_it_is(cache, jittor, caplog, monkeypatch):
         start(cache)
     assert caplog.messages == [
         "Jittor compiles its core for this environment: once, for two to five minutes.",
-        "Jittor compiles jittor_core: 1 of 3 files, about 4 s left",
-        "Jittor compiles jittor_core: 3 of 3 files, about 0 s left",
+        "Jittor compiles jittor_core: 1 of 3 files (33%), about 4 s left",
+        "Jittor compiles jittor_core: 3 of 3 files (100%), about 0 s left",
     ]
 
 
