@@ -5,10 +5,10 @@ table is written anew after each, so that what was seen stays, whatever stops th
 network.
 
 The cheap and the certain come first. The doctor compiles Jittor's core, which nothing works without; the tour says
-which operations are right, in the light of which everything later is read; the example shows that a whole run goes
-through. The benchmarks follow with small models, then the exactness tests, which compile hundreds of kernels. A
-ResNet-18 comes last: it compiles the most, and nothing else depends on it. What a step leaves of its time goes to those
-after it, and a share is kept for each.
+which operations are right, in the light of which everything later is read; one chain runs in half precision; the
+example shows that a whole run goes through. The benchmarks follow with small models, then the exactness tests, which
+compile hundreds of kernels. A ResNet-18 comes last: it compiles the most, and nothing else depends on it. What a step
+leaves of its time goes to those after it, and a share is kept for each.
 
 A later run with ``--steps`` replaces the lines of these steps and keeps the others, and finds all kernels compiled.
 Everything runs in the tests' home, so that Jittor's core is compiled once.
@@ -78,6 +78,7 @@ def all_steps(output: Path, torch_python: str, device: str) -> list[Step]:
         return python("benchmarks/peers.py", *chosen, *places)
 
     example = ["--device", device, "--steps", "30", "--output", f"{output}/example"]
+    half = ["--problems", "mlp", "--only", "RAD", "--output", str(output), *(["--time"] if device == "cuda" else [])]
     versions = str(ROOT / "benchmarks" / "library_versions.py")
     tests = [str(ROOT / "tests" / "test_jboat" / name) for name in EXACTNESS]
     return [
@@ -85,6 +86,7 @@ def all_steps(output: Path, torch_python: str, device: str) -> list[Step]:
         Step("jittor", [sys.executable, versions, "jittor"], 30.0),
         Step("torch", [torch_python, versions, "pytorch"], 30.0),
         Step("tour", python("benchmarks/operation_tour.py", "--device", device, "--output", str(output)), 130.0, 70.0),
+        Step("half", python("benchmarks/half_precision.py", "--device", device, *half), 60.0, 20.0),
         Step("example", python("examples/data_hyper_cleaning.py", *example), 60.0, 25.0),
         Step("l2", bench("l2", *CHAINS), 70.0, 40.0),
         Step("mlp", bench("mlp", *CHAINS), 60.0, 20.0),

@@ -144,7 +144,7 @@ class HypergradientCheck(Callback):
                 "LowerGradientNorm shows how far y is from the lower solution"
             )
         self._found = {}
-        if (state.step + 1) % self._every:
+        if result.skip or (state.step + 1) % self._every:
             return
         raw = result.gradients if result.unclipped is None else result.unclipped
         gradients = [g.numpy().astype(np.float64) for g in raw]

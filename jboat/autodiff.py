@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import functools
 
-from jboat import functional
+from jboat import functional, precision
 from jboat.backend import collective_order
 import jittor as jt
 import numpy as np
@@ -30,6 +30,9 @@ def grad(loss: jt.Var, inputs: Sequence[jt.Var]) -> list[jt.Var]:
     """
     if loss.numel() != 1:
         raise ValueError(f"loss must be a scalar, got shape {list(loss.shape)}; take its mean() or sum() first")
+    scale = precision.loss_scale()
+    if scale is not None:
+        return functional.times(1.0 / scale, _grad(functional.differentiable(loss * scale), inputs))
     if loss.dtype == "float32" and list(loss.shape) == [1] and not jt.flags.use_cuda and not jt.flags.amp_reg:
         loss = functional.start_of_gradient([loss], [_one()])
     return _grad(functional.differentiable(loss), inputs)
@@ -65,7 +68,20 @@ def vjp(outputs: Sequence[jt.Var], inputs: Sequence[jt.Var], cotangents: Sequenc
         One Var per input, of its shape.
     """
     constants = functional.of_dtypes(functional.detached(cotangents), outputs)
-    return _grad(functional.start_of_gradient(outputs, constants), inputs)
+    scale = precision.loss_scale()
+    if scale is None:
+        return _grad(functional.start_of_gradient(outputs, constants), inputs)
+    factor = scale / _largest(constants)
+    found = _grad(functional.start_of_gradient(outputs, [c * factor for c in constants]), inputs)
+    return [v / factor for v in found]
+
+
+def _largest(variables: Sequence[jt.Var]) -> jt.Var:
+    """The largest absolute value of all entries, shape ``[1]``, or what is above 0 where all are 0."""
+    largest = jt.array([1e-30])
+    for v in variables:
+        largest = jt.maximum(largest, v.abs().max())
+    return largest.detach()
 
 
 def hvp(loss: jt.Var, inputs: Sequence[jt.Var], vectors: Sequence[jt.Var]) -> list[jt.Var]:

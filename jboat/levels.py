@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any, TypeAlias
 import weakref
 
-from jboat import functional, params_argument
+from jboat import functional, params_argument, precision
 from jboat.backend import batch_statistics, ranks, replicated
 from jboat.backend.jittor_alone import jittor_alone
 from jboat.backend.ranks import Shard
@@ -143,10 +143,11 @@ def result_of(function: Callable[..., Any], *args: Any, parameters: Sequence[jt.
         parameters: those of the model's Vars that the lower level optimizes, handed on as ``params``. They hold the
             iterate in question.
     """
-    if not any(params_argument.signature_of(function)):
-        return function(*args)
-    with params_argument.accepted(args[-1], parameters):
-        return function(*args, params=list(parameters))
+    with precision.products():
+        if not any(params_argument.signature_of(function)):
+            return function(*args)
+        with params_argument.accepted(args[-1], parameters):
+            return function(*args, params=list(parameters))
 
 
 def with_entries(batch: Batch, **entries: Any) -> Batch:

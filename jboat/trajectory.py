@@ -10,7 +10,7 @@ from contextlib import nullcontext
 import copy
 from typing import Any, TypeAlias
 
-from jboat import autodiff, functional
+from jboat import autodiff, functional, precision
 from jboat.backend.replicated import LaterSums
 from jboat.learned_hyperparameters import LearnedHyperparameters
 from jboat.optim import OptimizerState, UpdateRule
@@ -309,7 +309,7 @@ class Trajectory:
             through, end = through or (step > start and end - step > 1), step
             tracked = list(wrt) if step >= self.first else []
             inputs = leaves if through or step > start else []
-            with later:
+            with later if precision.loss_scale() is None else nullcontext():  # what waits would stay scaled
                 products = autodiff.vjp(outputs, [*tracked, *inputs], adjoint)
             if tracked:
                 totals, adjoint, kept = functional.cut_lists(

@@ -21,7 +21,7 @@ import jboat.na_ol
 from jboat.optim import UpdateRule
 from jboat.projections import Projection
 import jboat.sl_ol  # noqa: F401
-from jboat.trainers import arguments
+from jboat.trainers import arguments, half_precision
 from jboat.trainers import device as devices
 from jboat.trainers.callback_list import CallbackList, with_default_loggers
 from jboat.trainers.configuration import build, description
@@ -93,6 +93,11 @@ class BilevelTrainer:
         device: ``"auto"`` (CUDA where Jittor has it), ``"cpu"`` or ``"cuda"``.
         deterministic: seed Jittor's generator before every lower step, so that a step's random numbers depend on
             ``seed`` and the step alone.
+        precision: ``"fp32"``; or, on a GPU, ``"bf16"`` or ``"fp16"``: products and convolutions in objectives and
+            metrics are computed in half, and everything else in float32. See docs/half-precision.md.
+        loss_scale: with ``"fp16"``, what losses are multiplied by before their gradients are taken, which are divided
+            by it again: a fixed number; None for one that is halved where a step overflows, which is left out then,
+            and doubled after 200 steps that do not.
 
     Raises:
         TypeError: for an argument of a wrong kind.
@@ -137,6 +142,8 @@ class BilevelTrainer:
         seed: int | None = None,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         deterministic: bool = True,
+        precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+        loss_scale: float | None = None,
     ) -> None:
         arguments.module("ll_model", ll_model)
         arguments.module("ul_model", ul_model)
@@ -187,6 +194,10 @@ class BilevelTrainer:
         self.seed = arguments.seed(seed)
         self.device = devices.checked(device)
         self.deterministic = bool(deterministic)
+        self.precision, self.loss_scale = precision, loss_scale
+        listed = {"ll_var": self.ll_var, "ul_var": self.ul_var}
+        listed |= {"ll_model": ll_model.parameters(), "ul_model": ul_model.parameters()}
+        half = half_precision.checked(precision, loss_scale, self.device, listed)
         problem = Problem(
             ll_model=ll_model,
             ul_model=ul_model,
@@ -212,7 +223,7 @@ class BilevelTrainer:
         self.callbacks = CallbackList(given, self.logger_dir, own)
         self.state = TrainerState()
         self.history = History()
-        self.current_run = Run(self, problem, rule)
+        self.current_run = Run(self, problem, rule, half)
         self._fitting = False
         self._unknown_size = UnknownSize()
         self._configuration = description.described(self)

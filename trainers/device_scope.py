@@ -9,15 +9,23 @@ import traceback
 
 from jboat.backend.flag_blocks import flag
 from jboat.fast_gradients import fast_gradients
+from jboat.precision import HalfPrecision, used
 import jittor as jt
 
 _logger = logging.getLogger("jboat")
 
 
 @contextlib.contextmanager
-def device_scope(device: str) -> Iterator[None]:
-    """Run on the device inside the block, with gradients made for it; the user's flag comes back at its end."""
-    with flag("use_cuda", int(device == "cuda")), fast_gradients(), _types_named():
+def device_scope(device: str, precision: HalfPrecision | None = None) -> Iterator[None]:
+    """Run on the device inside the block, with gradients made for it; the user's flags come back at its end.
+
+    Args:
+        device: ``"cpu"`` or ``"cuda"``.
+        precision: in which models compute; None for float32.
+    """
+    # with Jittor's tensor cores on, products of half would be summed in half
+    sums = flag("use_tensorcore", 0) if precision is not None else contextlib.nullcontext()
+    with flag("use_cuda", int(device == "cuda")), sums, used(precision), fast_gradients(), _types_named():
         yield
 
 

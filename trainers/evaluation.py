@@ -8,7 +8,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from jboat import functional
+from jboat import functional, precision
 from jboat.backend import ranks
 from jboat.backend.flag_blocks import flag
 from jboat.backend.replacements import dispatch, mean
@@ -73,7 +73,7 @@ def measuring(models: Sequence[jt.Module], step: Callable[[Batch], Any]) -> Call
     """A step that runs in :func:`evaluation_mode`."""
 
     def measured(batch: Batch) -> Any:
-        with evaluation_mode(models):
+        with evaluation_mode(models), precision.products():
             return step(batch)
 
     return measured
@@ -170,5 +170,5 @@ def means_over(trainer: BilevelTrainer, loader: Any, unknown_size: UnknownSize) 
     run = trainer.current_run
     step = measuring([trainer.ul_model, trainer.ll_model], run.logged.of_evaluation(trainer.evaluation_step))
     out_of_memory = device_memory.named("evaluate", trainer.state.step + 1)
-    with device_scope(trainer.device), out_of_memory, as_wide_as(trainer.ll_var):
+    with device_scope(trainer.device, run.half_precision), out_of_memory, as_wide_as(trainer.ll_var):
         return weighted_means(loader, step, trainer.evaluation_batch_size, unknown_size.warn, run.adapted)

@@ -81,7 +81,7 @@ class FitCall:
             limits=(self.limit_batches, self.limit_batches, self.limit_val_batches or self.limit_batches),
             end_pass=self.end_pass,
         )
-        with device_scope(trainer.device), shown(trainer, self.progress):
+        with device_scope(trainer.device, trainer.current_run.half_precision), shown(trainer, self.progress):
             loop.run(max_epochs=max_epochs, max_steps=max_steps, max_time=self.max_time, resume_from=self.resume_from)
 
 

@@ -111,6 +111,8 @@ class FitStep:
             lower_losses=any(c.wants_lower_losses(trainer, state) for c in trainer.callbacks.callbacks),
         )
         found = run.step(pairs, events, run.share, self._places)
+        scale = None if run.loss_scale is None else run.loss_scale.value
+        found.skip = run.has_overflowed(found)
         self._hooks.call("on_before_upper_step", found)
         failure = None if found.skip else run.failure_of(found)
         if failure is not None:
@@ -123,6 +125,7 @@ class FitStep:
             "ll_lr": run.rule.learning_rates()[0],
             "ul_lr": learning_rates(trainer.ul_optimizer)[0],
             **found.diagnostics,
+            **({} if scale is None else {"loss_scale": scale}),
         }
         run.look_for_zero(found)
         measured = run.measured_at(found) if self._keeps_measured else None
@@ -131,6 +134,8 @@ class FitStep:
         else:
             run.move(found)
             jt.sync([*trainer.ll_var, *self._statistics])
+            if run.loss_scale is not None:
+                run.loss_scale.count_good_step()
         state.step += 1
         now = time.perf_counter()
         step_metrics["time_lower"] = events.seconds["lower"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jboat import functional
+from jboat.loss_scale import kept
 from jboat.trainers.data.floats import as_wide_as
 from jboat.trainers.data.loaders import drawn
 from jboat.trainers.data.sharding import Sharding, require_same_batches
@@ -28,10 +29,13 @@ def hypergradient_of(
         require_same_batches(whole)
         pairs, share = Sharding().own(whole)
     run.problem.begin_step()
-    with device_scope(trainer.device), functional.preserved(run.problem.statistics()), on_trial():
+    on_device = device_scope(trainer.device, run.half_precision)
+    with on_device, functional.preserved(run.problem.statistics()), on_trial(), kept(run.loss_scale):
         if check_second_order and run.second_order.is_due(run.method):
             run.check_first_batch(pairs[0])
         result = run.step(pairs, Events(), share)
+        while run.has_overflowed(result):
+            result = run.step(pairs, Events(), share)
     if result.failure is not None:
         raise result.failure
     if not run.zero_watch.settled:

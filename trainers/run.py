@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jboat import functional
 from jboat.backend import ranks
 from jboat.backend.kernel_messages import Compiling, KernelMessages
+from jboat.loss_scale import LossScale
 from jboat.optim import OptimizerState, UpdateRule
 from jboat.outer_step import OuterStep, mean
+from jboat.precision import HalfPrecision, used
 from jboat.projection_levels import watched
 from jboat.projections import Projection, applied, name_of
 from jboat.sl_ol.batches import Places
@@ -37,6 +40,8 @@ from jboat.trial_calls import on_trial
 import jittor as jt
 import numpy as np
 
+_logger = logging.getLogger("jboat")
+
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
 
@@ -53,6 +58,7 @@ class Run:
         trainer: whose run it is.
         problem: the two levels and their operators.
         rule: the rule of the lower optimizer.
+        half_precision: how models compute in half; None where they do not.
 
     Attributes:
         pairs: this rank's batches of the outer step under way, one (lower, upper) pair per hypergradient.
@@ -72,9 +78,12 @@ class Run:
         second_order: whether second derivatives were looked at.
         logged: what ``trainer.log`` was given.
         scratch_folder: where callbacks write while ``fit(fast_dev_run=...)`` runs.
+        half_precision: how models compute in half; None where they do not.
     """
 
-    def __init__(self, trainer: BilevelTrainer, problem: Problem, rule: UpdateRule) -> None:
+    def __init__(
+        self, trainer: BilevelTrainer, problem: Problem, rule: UpdateRule, half_precision: HalfPrecision | None = None
+    ) -> None:
         self._trainer = trainer
         self.problem = problem
         self.method = chosen(problem)
@@ -92,13 +101,34 @@ class Run:
         self.second_order = SecondOrderCheck()
         self.logged = LoggedValues(trainer.state)
         self.scratch_folder: Path | None = None
+        self.half_precision = half_precision
+
+    @property
+    def loss_scale(self) -> LossScale | None:
+        """What losses are multiplied by where models compute in float16."""
+        return None if self.half_precision is None else self.half_precision.loss_scale
 
     def failure_of(self, found: OuterStep) -> ArithmeticError | None:
-        """What of the outer step under way is NaN or infinite, or None."""
-        return failure_of(found, self.method.name, self._trainer.state.step + 1)
+        """What of the outer step under way is NaN or infinite; None also of one that is left out already."""
+        return None if found.skip else failure_of(found, self.method.name, self._trainer.state.step + 1)
+
+    def has_overflowed(self, found: OuterStep) -> bool:
+        """Whether something of a step is not finite that may be with a smaller loss scale, which then is halved."""
+        scale = self.loss_scale
+        if scale is None or not scale.may_be_halved:
+            return False
+        failure = self.failure_of(found)
+        if failure is None:
+            return False
+        before = scale.value
+        scale.halve()
+        _logger.info("%s: loss_scale is %g now, after %g", failure, scale.value, before)
+        return True
 
     def unrolled_value(self, x: Sequence[np.ndarray]) -> float:
         """F(x, y_K(x)) on the batches of the outer step under way, averaged over its pairs; nothing changes.
+
+        It is computed in float32, whatever the precision of models is, and so are the next two.
 
         Args:
             x: one array per entry of ``ul_var``.
@@ -107,7 +137,7 @@ class Run:
             ValueError: if there is no lower loop: with DM or a first-order method.
         """
         starts = [self.start(task, self.share) for task in range(len(self.pairs))]
-        with on_trial():
+        with on_trial(), used(None):
             value = self.method.unrolled_value(self.pairs, starts, [checkpoint.as_var(array) for array in x])
         return self._over_tasks(value)
 
@@ -135,7 +165,8 @@ class Run:
             start.reseed(0)
         point = [checkpoint.as_var(array) for array in x]
         problem = self.problem
-        with functional.preserved(problem.statistics()), functional.substituted(problem.ul_var, point), on_trial():
+        held = functional.preserved(problem.statistics()), functional.substituted(problem.ul_var, point)
+        with held[0], held[1], on_trial(), used(None):
             return self._over_tasks(float(found.value().item()))
 
     def lower_gradient_norm(self, y: Sequence[jt.Var]) -> float:
@@ -148,7 +179,7 @@ class Run:
             y: one Var per entry of ``ll_var``, such as ``result.ll_parameters``.
         """
         task = len(self.pairs) - 1
-        with on_trial():
+        with on_trial(), used(None):
             norm = self.method.lower_gradient_norm(self.pairs[task], self.start(task, self.share), y)
         return norm if self.share is None else ranks.gathered([norm])[self.share.last_rank][0]
 
@@ -257,9 +288,9 @@ class Run:
         )
 
     def check_first_batch(self, pair: Pair, *, second_order: bool = True) -> None:
-        """Look at the objectives before the first step; see :func:`first_batch.check_first_batch`."""
+        """Look at the objectives before the first step, in float32; see :func:`first_batch.check_first_batch`."""
         self.problem.begin_step()
-        with on_trial():
+        with on_trial(), used(None):
             self.second_order.check(self.method, pair, self.start(0), second_order=second_order)
 
     def step(

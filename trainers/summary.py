@@ -43,7 +43,7 @@ class Summary:
     """A trainer in numbers and words; ``str`` gives the text.
 
     Attributes:
-        title: the class and the device.
+        title: the class, the device and, where it is not float32, the precision.
         models: the sizes by level, ``"lower"`` and ``"upper"``.
         chain: the operators in the order they run.
         options: each operator's options, schedules' changes so far included.
@@ -103,7 +103,7 @@ def summary_of(trainer: BilevelTrainer) -> Summary:
     steps = f"{trainer.lower_iters} steps of " if trainer.current_run.method.has_lower_loop else ""
     loop = f"; starts from {start}" if trainer.current_run.method.has_lower_loop else ""
     return Summary(
-        title=f"{type(trainer).__name__} on {trainer.device}",
+        title=_title(trainer),
         models={
             "lower": _size(trainer.ll_model, trainer.ll_var),
             "upper": _size(trainer.ul_model, trainer.ul_var),
@@ -115,6 +115,11 @@ def summary_of(trainer: BilevelTrainer) -> Summary:
         cost=_costs(found, set_values, trainer.lower_iters, {*found, *trainer.na_op}),
         per_step=trainer.accumulate,
     )
+
+
+def _title(trainer: BilevelTrainer) -> str:
+    title = f"{type(trainer).__name__} on {trainer.device}"
+    return title if trainer.precision == "fp32" else f"{title}, products and convolutions in {trainer.precision}"
 
 
 def short(trainer: BilevelTrainer) -> str:

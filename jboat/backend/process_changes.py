@@ -25,6 +25,7 @@ FLAGS = {
     "jt.flags.nvcc_flags": "with CUDA, shorter headers",
     "jt.flags.use_cuda": "while a trainer runs, as its `device` says; then as it was",
     "jt.flags.no_grad": "while `evaluate` runs; then as it was",
+    "jt.flags.use_tensorcore": "`0` while a trainer with `precision` bf16 or fp16 runs; then as it was",
 }
 """Jittor's flags that are changed."""
 

@@ -25,7 +25,7 @@ def kind_in_a_file(name):
     """What a file holds for an argument of the constructor; None for an object, which a file names."""
     if name in CHOICES:
         return str
-    kinds = {"str": str, "int": int, "bool": bool, "Sequence[str]": list}
+    kinds = {"str": str, "int": int, "float": float, "bool": bool, "Sequence[str]": list}
     return next((kinds[part] for part in CONSTRUCTOR[name].annotation.split(" | ") if part in kinds), None)
 
 

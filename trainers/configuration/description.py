@@ -40,10 +40,14 @@ def described(trainer: BilevelTrainer) -> dict[str, Any]:
 
 
 def _parts_of_steps(trainer: BilevelTrainer) -> dict[str, Any]:
-    """What lower and upper steps have besides their optimizers; nothing in a run that has none of it."""
+    """What steps have besides their optimizers; nothing in a run that has none of it."""
     problem = trainer.current_run.problem
     given = {"ll_projection": problem.ll_projection, "ul_projection": problem.ul_projection}
-    names = {argument: name_of(p) for argument, p in given.items() if p is not None}
+    names: dict[str, Any] = {argument: name_of(p) for argument, p in given.items() if p is not None}
+    if trainer.precision != "fp32":
+        names["precision"] = trainer.precision
+    if trainer.loss_scale is not None:
+        names["loss_scale"] = trainer.loss_scale
     return names if problem.learned is None else {**names, "ll_hyperparameters": sorted(problem.learned.names)}
 
 

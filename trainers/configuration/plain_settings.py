@@ -9,7 +9,7 @@ from typing import Any
 from jboat import registry
 from jboat.callbacks import argument_checks
 from jboat.spelling import nearest
-from jboat.trainers import arguments
+from jboat.trainers import arguments, half_precision
 from jboat.trainers import device as devices
 
 PLAIN = {
@@ -27,6 +27,8 @@ PLAIN = {
     "seed": int,
     "device": str,
     "deterministic": bool,
+    "precision": str,
+    "loss_scale": float,
 }
 FIT = (
     "max_epochs",
@@ -53,7 +55,8 @@ def errors(config: Mapping[str, Any]) -> list[str]:
     found = []
     for key, kind in PLAIN.items():
         value = config.get(key)
-        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+        kinds = (int, float) if kind is float else kind
+        if value is not None and (not isinstance(value, kinds) or (kind in (int, float) and isinstance(value, bool))):
             found.append(f"{key!r} must be {_described(kind)}, got {value!r}")
         elif value is not None and key in _CHECKS:
             found += _complaints(_CHECKS[key], value)
@@ -78,6 +81,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "lower_batches": lambda value: arguments.choice("lower_batches", value, ("shared", "fresh")),
     "ll_optimizer_state": lambda value: arguments.choice("ll_optimizer_state", value, ("reset", "carry")),
     "device": devices.checked,
+    "precision": half_precision.word,
     "logger_dir": lambda value: _folder("logger_dir", value),
 }
 
@@ -135,4 +139,4 @@ def _saves(callbacks: Any) -> bool:
 
 
 def _described(kind: type) -> str:
-    return {list: "a list", str: "a string", int: "an integer", bool: "true or false"}[kind]
+    return {list: "a list", str: "a string", int: "an integer", float: "a number", bool: "true or false"}[kind]

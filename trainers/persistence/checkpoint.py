@@ -126,6 +126,7 @@ def snapshot(trainer: BilevelTrainer) -> dict[str, Any]:
         "history": trainer.history.state_dict(),
         "callbacks": {key: callback.state_dict() for key, callback in trainer.callbacks.by_key().items()},
         "loaders": run.resumption.positions(),
+        **({} if run.loss_scale is None else {"loss_scale": run.loss_scale.state()}),
     }
 
 
@@ -139,6 +140,8 @@ def _restore(trainer: BilevelTrainer, contents: Contents, named: Mapping[str, jt
     _restore_optimizer(trainer.ul_optimizer, contents.tree["ul_optimizer"])
     trainer.current_run.initialization = contents.initialization
     trainer.current_run.auxiliary = contents.auxiliary
+    if trainer.current_run.loss_scale is not None:
+        trainer.current_run.loss_scale.restore(*contents.loss_scale)
     for name, section in contents.sections.items():
         trainer.solver_config.setdefault(name, {}).update(section)
     trainer.current_run.random_seed = contents.tree["random_seed"]

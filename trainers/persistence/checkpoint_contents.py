@@ -45,6 +45,7 @@ class Contents:
         initialization: y_0, or None.
         auxiliary: what a method keeps from step to step.
         sections: ``solver_config`` as schedules left it.
+        loss_scale: what losses are multiplied by, and for how many good steps; of no meaning where nothing is scaled.
         state: fields of the trainer's state.
         history: rows of the history.
         generators: the states of Python's and numpy's global generators.
@@ -56,6 +57,7 @@ class Contents:
     initialization: list[jt.Var] | None
     auxiliary: dict[str, list[jt.Var]]
     sections: dict[str, dict[str, Any]]
+    loss_scale: tuple[float, int]
     state: dict[str, Any]
     history: History
     generators: tuple[Any, Any]
@@ -92,6 +94,7 @@ def checked(trainer: BilevelTrainer, tree: Mapping[str, Any], named: Mapping[str
         initialization=None if initial is None else _vars(initial, ll_var, "initialization"),
         auxiliary=_auxiliary(trainer, tree["auxiliary"]),
         sections=_sections(trainer, tree["solver_config"]),
+        loss_scale=_loss_scale(trainer, tree.get("loss_scale")),
         state=state,
         history=history,
         generators=generators,
@@ -250,6 +253,18 @@ def _sections(trainer: BilevelTrainer, saved: Any) -> dict[str, dict[str, Any]]:
     registry.check_sections(merged)
     arguments.chain_options(trainer.current_run.problem.plan, merged, trainer.lower_iters)
     return merged
+
+
+def _loss_scale(trainer: BilevelTrainer, saved: Any) -> tuple[float, int]:
+    if trainer.current_run.loss_scale is None:
+        return 1.0, 0
+    _require(saved, ("value", "good_steps"), "loss_scale")
+    value = saved["value"]
+    if type(value) not in (int, float) or not 0.0 < value < math.inf:
+        raise ValueError(f"loss_scale.value must be positive and finite, got {_shown(value)}")
+    if not is_count(saved["good_steps"]):
+        raise ValueError(f"loss_scale.good_steps must be a count, got {_shown(saved['good_steps'])}")
+    return float(value), saved["good_steps"]
 
 
 def _positions(saved: Any) -> None:

@@ -6,6 +6,7 @@ here it is a product with the patches of the images.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from jboat.backend.cpu_ops import Operations
@@ -13,10 +14,14 @@ from jboat.backend.replacements.dispatch import Function, Place, install
 from jboat.backend.replacements.plain_arrays import is_plain
 import jittor as jt
 
-_WHY = "one operation in C++ on a CPU, with its bias; on CUDA without cuDNN a product with the patches of the images"
+_WHY = (
+    "one operation in C++ on a CPU, with its bias; on CUDA without cuDNN, and in half with the `precision` bf16 or "
+    "fp16, a product with the patches of the images"
+)
 _FUNCTIONS = ((jt.nn, "conv2d"), (jt.nn, "conv"))
 _LAYER = (jt.nn.Conv, "execute")
-_JITTORS = {place: install(*place, _WHY) for place in (*_FUNCTIONS, _LAYER)}
+JITTORS = {place: install(*place, _WHY) for place in (*_FUNCTIONS, _LAYER)}
+"""Jittor's functions by place."""
 _MOST_OF_C = 2**31  # which C++'s integers do not reach
 
 
@@ -42,19 +47,26 @@ def on_cpu(operations: Operations | None) -> dict[Place, Function]:
         groups: int = 1,
     ) -> jt.Var:
         found = convolved(x, weight, bias, stride, padding, dilation, groups=groups)
-        other = _JITTORS[_FUNCTIONS[0]]
+        other = JITTORS[_FUNCTIONS[0]]
         return other(x, weight, bias, stride, padding, dilation, groups) if found is None else found
 
     def layer(self: jt.nn.Conv, x: jt.Var) -> jt.Var:
         sizes = (self.stride, self.padding, self.dilation)
         found = convolved(x, self.weight, self.bias, *sizes, groups=self.groups)
-        return _JITTORS[_LAYER](self, x) if found is None else found
+        return JITTORS[_LAYER](self, x) if found is None else found
 
     return {**dict.fromkeys(_FUNCTIONS, conv2d), _LAYER: layer}
 
 
-def on_cuda_without_cudnn(multiply: Function) -> dict[Place, Function]:
-    """The functions that run inside a block on CUDA, by place; ``multiply`` as in `matrix_product.on_cuda`."""
+def on_cuda_without_cudnn(
+    multiply: Function, *, stored: Callable[[jt.Var], jt.Var] = lambda patches: patches
+) -> dict[Place, Function]:
+    """The functions that run inside a block on CUDA, by place.
+
+    Args:
+        multiply: as in :func:`matrix_product.on_cuda`.
+        stored: what patches, the largest array, are made into before anything is kept of them.
+    """
 
     def conv2d(
         x: jt.Var,
@@ -74,7 +86,7 @@ def on_cuda_without_cudnn(multiply: Function) -> dict[Place, Function]:
             (length + 2 * p - (k - 1) * d - 1) // s + 1
             for length, k, s, p, d in zip(size, kernel, strides, paddings, dilations, strict=True)
         )
-        patches = x.reindex(
+        windows = x.reindex(
             [channels, *kernel, n, height, width],
             [
                 "i3",
@@ -82,7 +94,8 @@ def on_cuda_without_cudnn(multiply: Function) -> dict[Place, Function]:
                 f"i4*{strides[0]}-{paddings[0]}+i1*{dilations[0]}",
                 f"i5*{strides[1]}-{paddings[1]}+i2*{dilations[1]}",
             ],
-        ).reshape((groups, per_group * kernel[0] * kernel[1], n * height * width))
+        )
+        patches = stored(windows).reshape((groups, per_group * kernel[0] * kernel[1], n * height * width))
         rows = weight.reshape((groups, out // groups, per_group * kernel[0] * kernel[1]))
         y = multiply(rows, patches, False, False).reshape((out, n, height, width)).transpose((1, 0, 2, 3))
         return y if bias is None else y + bias.broadcast(y.shape, [0, 2, 3])

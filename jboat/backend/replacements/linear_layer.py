@@ -13,9 +13,10 @@ from jboat.backend.replacements.dispatch import Function, Place, install
 from jboat.backend.replacements.plain_arrays import is_matrix, is_plain
 import jittor as jt
 
-_WHY = "one operation in C++ on a CPU, which adds the bias on all cores"
+_WHY = "one operation in C++ on a CPU, which adds the bias on all cores; in half with the `precision` bf16 or fp16"
 _FUNCTION, _LAYER = (jt.nn, "linear"), (jt.nn.Linear, "execute")
-_JITTORS = {place: install(*place, _WHY) for place in (_FUNCTION, _LAYER)}
+JITTORS = {place: install(*place, _WHY) for place in (_FUNCTION, _LAYER)}
+"""Jittor's functions by place."""
 
 
 def on_cpu(operations: Operations | None) -> dict[Place, Function]:
@@ -31,10 +32,10 @@ def on_cpu(operations: Operations | None) -> dict[Place, Function]:
 
     def linear(x: jt.Var, weight: jt.Var, bias: Any = None) -> jt.Var:
         found = with_bias(x, weight, bias)
-        return _JITTORS[_FUNCTION](x, weight, bias) if found is None else found
+        return JITTORS[_FUNCTION](x, weight, bias) if found is None else found
 
     def layer(self: jt.nn.Linear, x: jt.Var) -> jt.Var:
         found = with_bias(x, self.weight, self.bias)
-        return _JITTORS[_LAYER](self, x) if found is None else found
+        return JITTORS[_LAYER](self, x) if found is None else found
 
     return {_FUNCTION: linear, _LAYER: layer}

@@ -14,17 +14,21 @@ from jboat.backend.replacements.dispatch import Function, Place, install
 from jboat.backend.replacements.plain_arrays import is_matrix
 import jittor as jt
 
-_WHY = "one operation, whose derivatives are products again, in C++ on a CPU and cuBLAS's batched product on CUDA"
+_WHY = (
+    "one operation, whose derivatives are products again, in C++ on a CPU and cuBLAS's batched product on CUDA; in "
+    "half with the `precision` bf16 or fp16"
+)
 _PLACES = ((jt, "matmul"), (jt.nn, "matmul"), (jt.Var, "matmul"), (jt.Var, "__matmul__"))
 _TRANSPOSED = (jt.nn, "matmul_transpose")
-_JITTORS = {place: install(*place, _WHY) for place in (*_PLACES, _TRANSPOSED)}
+JITTORS = {place: install(*place, _WHY) for place in (*_PLACES, _TRANSPOSED)}
+"""Jittor's functions by place."""
 
 
 def on_cpu(operations: Operations | None) -> dict[Place, Function]:
     """The functions that run inside a block on a CPU, by place."""
     if operations is None:
         return {}
-    other, other_transposed = _JITTORS[jt.nn, "matmul"], _JITTORS[_TRANSPOSED]
+    other, other_transposed = JITTORS[jt.nn, "matmul"], JITTORS[_TRANSPOSED]
 
     def matmul(a: jt.Var, b: jt.Var) -> jt.Var:
         if is_matrix(a) and is_matrix(b) and a.shape[1] == b.shape[0]:
@@ -46,7 +50,7 @@ def on_cuda(multiply: Function) -> dict[Place, Function]:
         multiply: the product of each pair of matrices of two Vars ``[b, n, m]`` and ``[b, m, k]``; its third and fourth
             argument tell whether the first and the second are transposed.
     """
-    other, other_transposed = _JITTORS[jt.nn, "matmul"], _JITTORS[_TRANSPOSED]
+    other, other_transposed = JITTORS[jt.nn, "matmul"], JITTORS[_TRANSPOSED]
 
     def matmul(a: jt.Var, b: jt.Var) -> jt.Var:
         if _are_matrices(a, b) and a.shape[1] == b.shape[0]:

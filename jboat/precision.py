@@ -1,0 +1,68 @@
+"""In which precision the models compute: their products and convolutions alone, or with them everything, in float32.
+
+A trainer says it for the context that it runs in. Objectives and metrics are called inside :func:`products`, so that
+whatever else is computed, by operators, optimizers or callbacks, has float32's products. Derivatives of what was built
+there have half products by themselves, wherever they are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+import functools
+from typing import Literal
+
+from jboat.backend import half_arithmetic
+from jboat.backend.half_arithmetic import HalfKind
+from jboat.backend.replacements import dispatch, half_products
+from jboat.backend.replacements.dispatch import Function, Place
+from jboat.loss_scale import LossScale
+
+PrecisionName = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class HalfPrecision:
+    """Products and convolutions in half.
+
+    Attributes:
+        kind: ``"bf16"`` or ``"fp16"``.
+        loss_scale: what losses are multiplied by; None with bf16, whose smallest number is float32's.
+    """
+
+    kind: HalfKind
+    loss_scale: LossScale | None
+
+
+_in_use: ContextVar[HalfPrecision | None] = ContextVar("the precision of models where it is not float32", default=None)
+_NOTHING: AbstractContextManager[None] = nullcontext()
+
+
+@contextmanager
+def used(precision: HalfPrecision | None) -> Iterator[None]:
+    """Let models compute in this precision inside the block; None is float32."""
+    before = _in_use.set(precision)
+    try:
+        yield
+    finally:
+        _in_use.reset(before)
+
+
+def products() -> AbstractContextManager[None]:
+    """A block in which models are called: products are half where that is in use."""
+    precision = _in_use.get()
+    return _NOTHING if precision is None else dispatch.replaced(_functions(precision.kind))
+
+
+def loss_scale() -> float | None:
+    """What a loss is multiplied by before its gradient is taken; None for nothing."""
+    precision = _in_use.get()
+    return None if precision is None or precision.loss_scale is None else precision.loss_scale.value
+
+
+@functools.cache
+def _functions(kind: HalfKind) -> dict[Place, Function]:
+    emulated = half_arithmetic.is_emulated()
+    return half_products.in_half(half_arithmetic.emulated(kind) if emulated else half_arithmetic.on_cuda(kind))
