@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 _LABEL = 14
 _AFTER = re.compile(r"none; (\w+) after it needs (.+)")
-_REBUILT = re.compile(r", or of remat_every steps and \S+ more gradients")
+_REBUILT = {
+    "remat_every": re.compile(r", or of remat_every steps and \S+ more gradients"),
+    "checkpoints": re.compile(r", or of a step and checkpoints iterates and about K log K more gradients"),
+}
+"""Costs of what an option brings about, by its name."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +162,9 @@ def _costs(found: Mapping[str, Operator], options: Mapping[str, Mapping[str, Any
             text = "none"
             replaced[after[1]] = after[2]
         text = replaced.get(name, text)
-        if not own.get("remat_every"):
-            text = _REBUILT.sub("", text)
+        for option, cost in _REBUILT.items():
+            if not own.get(option):
+                text = cost.sub("", text)
         numbers = {"K - M": lower_iters - first, "K": lower_iters, "lower_iters": lower_iters, **own}
         for word, value in numbers.items():
             text = re.sub(rf"\b{re.escape(word)}\b", str(value), text)
