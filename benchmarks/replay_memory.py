@@ -1,7 +1,7 @@
-"""What remat_every saves: peak memory of RAD on a 3-layer CNN, whole graphs kept beside steps rebuilt.
+"""What remat_every and checkpoints save: peak memory and time of RAD against K, beside graphs that are all kept.
 
-Each mode runs in a process of its own. Its memory is the growth of the peak resident set over that of the same process
-after hypergradients with K = 1 and K = 2, so that Jittor itself and the kernels do not count.
+Each measurement runs in a process of its own. Its memory is the growth of the peak resident set over that of the same
+process after hypergradients with K = 1 and K = 2, so that Jittor itself, the kernels and the data do not count.
 """
 
 from __future__ import annotations
@@ -19,14 +19,21 @@ import jittor as jt
 from jittor import nn
 import numpy as np
 
-RATE, IMAGES, CLASSES = 0.05, 32, 10
+RATE, CLASSES = 0.05, 10
+SAMPLES = {"linear": 500, "cnn": 32}
+MODES = {
+    "graph": {},
+    "remat": {"remat_every": 1},
+    "few": {"checkpoints": 20},
+    "auto": {"checkpoints": "auto"},
+}
 
 
 class Weights(jt.Module):
-    """One logarithmic weight per training image."""
+    """One logarithmic weight per training sample."""
 
-    def __init__(self) -> None:
-        self.log = jt.zeros((IMAGES,))
+    def __init__(self, samples: int) -> None:
+        self.log = jt.zeros((samples,))
 
 
 def lower(batch: dict[str, Any], ul_model: jt.Module, ll_model: Any) -> jt.Var:
@@ -40,8 +47,10 @@ def upper(batch: dict[str, Any], ul_model: jt.Module, ll_model: Any) -> jt.Var:
     return nn.cross_entropy_loss(ll_model(batch["data"]), batch["target"])
 
 
-def network() -> jt.Module:
-    """Three convolutions and a linear head, for 1 x 16 x 16 images."""
+def network(name: str) -> jt.Module:
+    """A linear classifier of 100 features; or three convolutions and a linear head, for 1 x 16 x 16 images."""
+    if name == "linear":
+        return nn.Linear(100, CLASSES)
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),
         nn.Tanh(),
@@ -59,18 +68,20 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(lower_iters: int, remat_every: int) -> dict[str, Any]:
+def measure(name: str, lower_iters: int, section: dict[str, Any]) -> dict[str, Any]:
     """Peak memory and time of one hypergradient in this process, and the hypergradient."""
     jt.set_global_seed(0)
     rng = np.random.default_rng(0)
+    samples = SAMPLES[name]
+    shape = (samples, 100) if name == "linear" else (samples, 1, 16, 16)
 
     def batch() -> dict[str, Any]:
         return {
-            "data": rng.normal(size=(IMAGES, 1, 16, 16)).astype("float32"),
-            "target": rng.integers(0, CLASSES, IMAGES).astype("int32"),
+            "data": rng.normal(size=shape).astype("float32"),
+            "target": rng.integers(0, CLASSES, samples).astype("int32"),
         }
 
-    train, val, model, weights = batch(), batch(), network(), Weights()
+    train, val, model, weights = batch(), batch(), network(name), Weights(samples)
 
     def hypergradient(steps: int) -> np.ndarray:
         trainer = BilevelTrainer(
@@ -81,7 +92,7 @@ def measure(lower_iters: int, remat_every: int) -> dict[str, Any]:
             ll_optimizer=jt.optim.SGD(model.parameters(), RATE),
             ul_optimizer=jt.optim.SGD(weights.parameters(), 0.1),
             lower_iters=steps,
-            solver_config={"RAD": {"remat_every": remat_every}},
+            solver_config={"RAD": section},
         )
         return trainer.hypergradient(train, val).gradients[0].numpy()
 
@@ -93,26 +104,31 @@ def measure(lower_iters: int, remat_every: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run both modes and print the table."""
+    """Measure every mode at every K, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lower-iters", type=int, default=200, help="K (default: %(default)s)")
-    parser.add_argument("--remat-every", type=int, default=1, help="steps rebuilt at once (default: %(default)s)")
-    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--model", choices=sorted(SAMPLES), default="cnn", help="default: %(default)s")
+    parser.add_argument("--lower-iters", type=int, nargs="+", default=[50, 200, 1000], help="K (default: %(default)s)")
+    parser.add_argument("--modes", nargs="+", choices=list(MODES), default=["graph", "remat", "few"])
+    parser.add_argument("--most-graphs", type=int, default=1000, help="leave 'graph' out above this K")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child is not None:
-        print(json.dumps(measure(args.lower_iters, args.child)))
+        print(json.dumps(measure(args.model, int(args.child[0]), MODES[args.child[1]])))
         return
-    results = []
-    for mode in (0, args.remat_every):
-        command = [sys.executable, __file__, "--lower-iters", str(args.lower_iters), "--child", str(mode)]
-        results.append(json.loads(subprocess.check_output(command, text=True).splitlines()[-1]))
-    graph, replay = results
-    exact = np.array(graph["value"])
-    apart = np.linalg.norm(np.array(replay["value"]) - exact) / np.linalg.norm(exact)
-    print(f"K = {args.lower_iters}, 3-layer CNN, {IMAGES} images of 16 x 16")
-    for name, result in ((f"remat_every={args.remat_every}", replay), ("graph", graph)):
-        print(f"{name:<16}{result['mb']:>9.1f} MB {result['seconds']:>8.2f} s")
-    print(f"graph / replay: {graph['mb'] / replay['mb']:.1f} times the memory, results {apart:.1e} apart")
+    print(f"{args.model}, {SAMPLES[args.model]} samples\n")
+    print("| K | mode | memory | time | from the first mode |\n" + "| --- " * 5 + "|")
+    for steps in args.lower_iters:
+        exact = None
+        for mode in args.modes:
+            if mode == "graph" and steps > args.most_graphs:
+                continue
+            command = [sys.executable, __file__, "--model", args.model, "--child", str(steps), mode]
+            found = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
+            value = np.array(found["value"])
+            exact = value if exact is None else exact
+            apart = np.linalg.norm(value - exact) / np.linalg.norm(exact)
+            numbers = f"{found['mb']:.1f} MB | {found['seconds']:.2f} s | {apart:.1e}"
+            print(f"| {steps} | {MODES[mode] or 'graphs kept'} | {numbers} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,8 @@ class UpperCapabilities:
         pulls_back: it differentiates the lower steps, whose graphs are kept for it.
         rebuilt_at_once: ``rebuilt_at_once(options)`` is how many steps a pullback rebuilds at once where no graph is to
             be kept, and 0 where graphs are.
+        checkpoints: ``checkpoints(options)`` is how many iterates of a lower loop are kept, between which steps are
+            taken again: at least 2, 0 for all of them, or ``"auto"`` for what the memory holds.
         solves_with_hessian: it solves with the Hessian of the lower objective at the last iterate.
         second_derivatives: it needs second derivatives of the lower objective for another reason than those above.
         sees_lower_step: whether, by ``sees_lower_step(options)``, it differentiates the lower optimizer's own step, and
@@ -82,6 +84,7 @@ class UpperCapabilities:
     constant_gradients: bool = False
     pulls_back: bool = False
     rebuilt_at_once: Callable[[Any], int] | None = None
+    checkpoints: Callable[[Any], int | str] | None = None
     solves_with_hessian: bool = False
     second_derivatives: bool = False
     sees_lower_step: Callable[[Any], bool] | None = None

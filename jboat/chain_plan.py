@@ -27,7 +27,7 @@ class ChainPlan:
         initializer: the one whose initialisation x is, so that lower loops start from x.
         chooser: the one that chooses the last iterate.
         truncator: the one that takes the first lower steps as constants.
-        rebuilder: the one whose options say how many steps are rebuilt at once.
+        rebuilder: the one whose options say how many steps are rebuilt at once, or how many iterates are kept.
         implicit: whether every lower step is pulled towards x, the initialisation: implicit MAML.
         differentiates_steps: whether a cotangent is pulled back through the lower steps for the hypergradient.
         needs_second_derivatives: whether a lower gradient is differentiated.
@@ -81,6 +81,11 @@ class ChainPlan:
             or any(op.upper.second_derivatives for op in upper),
             multiplier_update=upper[0].upper.multiplier_update if len(upper) == 1 else None,
         )
+
+    @property
+    def pulls_back(self) -> bool:
+        """Whether a cotangent is pulled back through the lower steps, for the hypergradient or to learn y_0."""
+        return self.differentiates_steps or self.start_learner is not None
 
     @property
     def has_lower_loop(self) -> bool:
@@ -169,6 +174,19 @@ class ChainOptions:
         if rebuilder is None or rebuilder.upper.rebuilt_at_once is None:
             return 0
         return int(rebuilder.upper.rebuilt_at_once(self.of(rebuilder)))
+
+    @property
+    def checkpoints(self) -> int | str:
+        """How many iterates of a lower loop are kept; 0 for all, ``"auto"`` for what the memory holds."""
+        rebuilder = self._plan.rebuilder
+        if rebuilder is None or rebuilder.upper.checkpoints is None:
+            return 0
+        return rebuilder.upper.checkpoints(self.of(rebuilder))
+
+    @property
+    def rebuilds(self) -> bool:
+        """Whether lower steps are taken again."""
+        return bool(self.rebuilt_at_once or self.checkpoints)
 
 
 class StepOptions(ChainOptions):

@@ -93,7 +93,16 @@ class Operator(NamedTuple):
             )
         defaults = None if self.section_options is None else self.section_options()
         readers: dict[str, tuple[Any, ...]] = {"weight": (0,), "next_start": ([], [])}
-        for name in ("weight", "next_start", "proximal", "tracked_from", "rebuilt_at_once", "sees_lower_step", "keeps"):
+        for name in (
+            "weight",
+            "next_start",
+            "proximal",
+            "tracked_from",
+            "rebuilt_at_once",
+            "checkpoints",
+            "sees_lower_step",
+            "keeps",
+        ):
             read = getattr(self.capabilities, name, None)
             if read is None:
                 continue

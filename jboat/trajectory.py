@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 import copy
+import functools
 from typing import Any, TypeAlias
 
 from jboat import autodiff, functional, precision
+from jboat.backend import free_memory
 from jboat.backend.replicated import LaterSums
 from jboat.learned_hyperparameters import LearnedHyperparameters
+from jboat.number_of_checkpoints import StepSize
 from jboat.optim import OptimizerState, UpdateRule
 from jboat.projections import Projection, applied
 from jboat.step_graphs import StepGraphs, is_small
@@ -20,6 +23,21 @@ from jboat.trial_calls import on_trial
 import jittor as jt
 
 StepObjective: TypeAlias = "Callable[[jt.Module], jt.Var]"
+
+
+class OfEachStep:
+    """Phi of all steps, of which a long loop holds one instead of a function for each step.
+
+    Args:
+        phi: called with the inner step and the module.
+    """
+
+    def __init__(self, phi: Callable[[int, jt.Module], jt.Var]) -> None:
+        self._phi = phi
+
+    def at(self, step: int) -> StepObjective:
+        """Phi of one step."""
+        return functools.partial(self._phi, step)
 
 
 class Trajectory:
@@ -69,7 +87,7 @@ class Trajectory:
         self._learned = learned
         y_0 = functional.cut(variables if initial is None else initial)
         self._start = self._rule.fresh_state(y_0) if state is None else state
-        self._objectives: list[StepObjective] = []
+        self._objectives: list[StepObjective | OfEachStep] = []
         self._graphs = StepGraphs(
             [*y_0, *self._start.flat()],
             small=is_small(y_0) and not self._start.flat(),
@@ -130,7 +148,7 @@ class Trajectory:
     @property
     def optimizer_state(self) -> OptimizerState:
         """The lower-level optimizer's state after the last step taken."""
-        return self._state(len(self), self._graphs.leaves(len(self)))
+        return self._state(len(self), self._leaves(len(self)))
 
     def parameters(self, time: int = -1) -> list[jt.Var]:
         """The iterate at inner step ``time``.
@@ -144,21 +162,26 @@ class Trajectory:
         Raises:
             ValueError: if there is no such iterate.
         """
+        return self._leaves(self._checked(time))[: len(self._variables)]
+
+    def _leaves(self, step: int) -> list[jt.Var]:
+        return self._graphs.leaves(step, self._rebuilt)
+
+    def _checked(self, time: int) -> int:
+        """An inner step of which there is an iterate, by itself or by -1."""
         if time == -1:
             time = self.last
         if not 0 <= time <= len(self):
             raise ValueError(f"time must lie in 0..{len(self)} or be -1, got {time}")
-        return self._graphs.leaves(time)[: len(self._variables)]
+        return time
 
     def until(self, time: int) -> Trajectory:
         """The same trajectory ending at inner step ``time``."""
-        self.parameters(time)
-        return self._view(_last=time)
+        return self._view(_last=self._checked(time))
 
     def since(self, time: int) -> Trajectory:
         """The same trajectory with the iterate at inner step ``time`` a constant."""
-        self.parameters(time)
-        return self._view(_first=time)
+        return self._view(_first=self._checked(time))
 
     def with_constant_gradients(self) -> Trajectory:
         """The same trajectory with every inner gradient a constant."""
@@ -182,12 +205,13 @@ class Trajectory:
         return loss
 
     def advance(
-        self, objective: StepObjective, *, keep_graph: bool, join: bool = False, with_loss: bool = False
+        self, objective: StepObjective | OfEachStep, *, keep_graph: bool, join: bool = False, with_loss: bool = False
     ) -> jt.Var | None:
         """Take one lower step.
 
         Args:
             objective: phi of this step, called with the module, which holds the last iterate; differentiated by that.
+                Or phi of all steps.
             keep_graph: whether to keep the step's graph. If not, a pullback rebuilds it.
             join: whether the step may be computed with its neighbours, and share its graph with them if graphs are
                 kept; then call :meth:`settle` after the last one. Only small models do, without random numbers, whose
@@ -201,7 +225,7 @@ class Trajectory:
         if self._reseed:
             self._reseed(step)
         with self._graphs.watching_random_numbers() if step == 0 else nullcontext():
-            loss, outputs = self._built(step, objective, self._graphs.inputs())
+            loss, outputs = self._built(step, _of(objective, step), self._graphs.inputs())
         wanted = [loss] if with_loss else []
         del loss  # one that is held is computed with the rest
         self._objectives.append(objective)
@@ -212,14 +236,56 @@ class Trajectory:
         """Compute the steps that were taken and not computed yet."""
         self._graphs.settle()
 
+    def keep_few(self, iterates: int, *, steps: int, begin: int = 0) -> None:
+        """Keep few iterates of the steps that come, and no graphs; whatever else is asked for is computed again.
+
+        Args:
+            iterates: C, how many are kept of those from ``begin`` on, that one among them.
+            steps: K, how many steps will be taken.
+            begin: the inner step from which a pullback will be asked for.
+        """
+        self._graphs.keep_few(iterates, steps=steps, begin=begin)
+
+    @property
+    def keeps_few(self) -> bool:
+        """Whether not all iterates are kept."""
+        return self._graphs.keeps_few
+
+    def hold(self, time: int) -> None:
+        """Where few iterates are kept, keep the last one, at inner step ``time``, and the one before it.
+
+        Those that were held before are let go. What draws random numbers between the lower loop and the pullback then
+        draws the same ones, since no step is taken again in between.
+        """
+        self._graphs.hold(time)
+
+    def size_of_step(self, objective: OfEachStep) -> StepSize:
+        """Build the first step on trial, and see how much memory it takes.
+
+        Args:
+            objective: phi of that step; see :meth:`advance`.
+        """
+        leaves = self._leaves(0)
+        before = free_memory.held()
+        self._objectives.append(objective)
+        try:
+            with functional.preserved(self._buffers):
+                outputs = self._rebuilt(0, leaves)
+                jt.sync([*outputs, *self._buffers])
+                graph = free_memory.held() - before
+        finally:
+            self._objectives.clear()
+        return StepSize(graph, sum(v.nbytes for v in [*leaves, *self._buffers]))
+
     def losses(self) -> list[float]:
         """The objective before each step, evaluated once more."""
         values = []
         for step, objective in enumerate(self._objectives):
+            parameters = self.parameters(step)
             if self._reseed:
                 self._reseed(step)
             with on_trial():
-                values.append(float(self.evaluate(objective, self.parameters(step)).item()))
+                values.append(float(self.evaluate(_of(objective, step), parameters).item()))
         return values
 
     def _built(self, step: int, objective: StepObjective, inputs: list[jt.Var]) -> tuple[jt.Var, list[jt.Var]]:
@@ -242,8 +308,8 @@ class Trajectory:
     def _rebuilt(self, step: int, leaves: list[jt.Var]) -> list[jt.Var]:
         if self._reseed:
             self._reseed(step)
-        with functional.preserved(self._buffers), on_trial():
-            return self._built(step, self._objectives[step], leaves)[1]
+        with on_trial():
+            return self._built(step, _of(self._objectives[step], step), leaves)[1]
 
     def _state(self, step: int, leaves: list[jt.Var]) -> OptimizerState:
         return self._start.with_slots(leaves[len(self._variables) :], self._start.step + step)
@@ -260,7 +326,7 @@ class Trajectory:
         Returns:
             The next iterate with its graph, and the iterate that it starts from, leaves.
         """
-        leaves = self._graphs.leaves(step)
+        leaves = self._leaves(step)
         parameters = leaves[: len(self._variables)]
         moved, _ = self._moved(parameters, gradients, self._state(step, leaves))
         return moved, parameters
@@ -277,7 +343,9 @@ class Trajectory:
 
     def unprojected(self, step: int) -> list[jt.Var]:
         """Where the step from an iterate led before it was projected, computed once more."""
-        return self._view(_projection=None)._rebuilt(step, self._graphs.leaves(step))[: len(self._variables)]
+        leaves = self._leaves(step)
+        with functional.preserved(self._buffers):
+            return self._view(_projection=None)._rebuilt(step, leaves)[: len(self._variables)]
 
     def pullback(
         self, cotangent: Sequence[jt.Var], wrt: Sequence[jt.Var], *, start: int | None = None, by_start: bool = True
@@ -319,3 +387,7 @@ class Trajectory:
             else:
                 adjoint = functional.cut(products)
         return later.added_to(totals), adjoint[: len(self._variables)] if by_start else []
+
+
+def _of(objective: StepObjective | OfEachStep, step: int) -> StepObjective:
+    return objective.at(step) if isinstance(objective, OfEachStep) else objective

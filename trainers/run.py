@@ -282,7 +282,8 @@ class Run:
             step=trainer.state.step + 1,
             y=self.next_initial(),
             ll_state=self._carried,
-            reseed=reseed if trainer.deterministic else None,
+            # a step that is taken again must draw the same numbers, whatever the user asked for
+            reseed=reseed if trainer.deterministic or self.problem.options.rebuilds else None,
             auxiliary=self.auxiliary,
             places=places,
         )

@@ -18,7 +18,11 @@ _LABEL = 14
 _AFTER = re.compile(r"none; (\w+) after it needs (.+)")
 _OF_CHOICE = re.compile(r" \([^)]* with (\w+)\)")
 _PRODUCT = re.compile(r"\b(\d+) (\d+) \+ (\d+)\b")
-_REBUILT = re.compile(r", or of remat_every steps and \S+ more gradients")
+_REBUILT = {
+    "remat_every": re.compile(r", or of remat_every steps and \S+ more gradients"),
+    "checkpoints": re.compile(r", or of a step and checkpoints iterates and about K log K more gradients"),
+}
+"""Costs of what an option brings about, by its name."""
 
 
 @dataclass(frozen=True)
@@ -167,8 +171,9 @@ def _costs(
             text = "none"
             replaced[after[1]] = after[2]
         text = replaced.get(name, text)
-        if not own.get("remat_every"):
-            text = _REBUILT.sub("", text)
+        for option, cost in _REBUILT.items():
+            if not own.get(option):
+                text = cost.sub("", text)
         numbers = {"K - M": lower_iters - first, "K": lower_iters, "lower_iters": lower_iters}
         costs[name] = _with_values(text, {**numbers, **own}, named)
     return costs

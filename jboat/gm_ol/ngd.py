@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jboat import functional, levels, registry, running_statistics
+from jboat import functional, levels, number_of_checkpoints, registry, running_statistics
 from jboat.backend.flag_blocks import flag
 from jboat.capabilities import LowerCapabilities
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
@@ -13,7 +13,7 @@ from jboat.levels import Batch
 from jboat.lower_objective import LowerObjective
 from jboat.out_of_place import require
 from jboat.registry import register_operator
-from jboat.trajectory import Trajectory
+from jboat.trajectory import OfEachStep, Trajectory
 from jboat.trial_calls import on_trial
 import jittor as jt
 
@@ -29,6 +29,7 @@ class NGD(LowerLevelOperator):
     """
 
     capabilities = LowerCapabilities(stacks_tasks=True)
+    _from_memory: int | None = None
 
     def optimize(
         self,
@@ -68,26 +69,33 @@ class NGD(LowerLevelOperator):
         phi = lower_objective or self.lower_objective(aggregated=False)
         auxiliary_model.lower_objective = phi
         tracked_from = self._options.tracked_from
-        keep = not self._options.rebuilt_at_once and (keep_graph or self.plan.differentiates_steps)
         choice = self.plan.iterate_choice(lambda trajectory: self._upper_loss(trajectory, ul_feed_dict))
         lower_loss = None
         y, anchor, noted = auxiliary_model.variables, auxiliary_model.parameters(0), auxiliary_model.upper_statistics
+
+        def objective(step: int, model: jt.Module) -> jt.Var:
+            with functional.preserved(self.upper_statistics):
+                loss = phi(model, y, step, ll_feed_dict, ul_feed_dict, anchor)
+                if step == 0 and self.upper_statistics:
+                    noted.setdefault("lower", running_statistics.noted(self.upper_statistics))
+                return loss
+
+        steps = OfEachStep(objective)
+        kept = self._number_of_checkpoints(auxiliary_model, steps)
+        if kept:
+            begin = 0 if self.plan.start_learner is not None else tracked_from
+            auxiliary_model.keep_few(kept, steps=self.lower_loop, begin=begin)
+        keep = not (kept or self._options.rebuilt_at_once) and (keep_graph or self.plan.differentiates_steps)
         for step in range(self.lower_loop):
-
-            def objective(model: jt.Module, step: int = step) -> jt.Var:
-                with functional.preserved(self.upper_statistics):
-                    loss = phi(model, y, step, ll_feed_dict, ul_feed_dict, anchor)
-                    if step == 0 and self.upper_statistics:
-                        noted.setdefault("lower", running_statistics.noted(self.upper_statistics))
-                    return loss
-
             last = step == self.lower_loop - 1
             tracked = step >= tracked_from
             lower_loss = auxiliary_model.advance(
-                objective, keep_graph=keep and tracked, join=choice is None, with_loss=last
+                steps, keep_graph=keep and tracked, join=choice is None, with_loss=last
             )
             if choice is not None and tracked:
                 choice.look_at(step + 1, auxiliary_model)
+                if kept and choice.chosen() == step + 1:
+                    auxiliary_model.hold(step + 1)
             if on_step:
                 on_step(step + 1, auxiliary_model)
         auxiliary_model.settle()
@@ -99,6 +107,17 @@ class NGD(LowerLevelOperator):
             "max_loss_iter": 0 if choice is None else choice.chosen(),
             "lower_loss": lower_loss,
         }
+
+    def _number_of_checkpoints(self, trajectory: Trajectory, steps: OfEachStep) -> int:
+        """How many iterates to keep; 0 for all. The memory is looked at once, before the first lower loop."""
+        given = self._options.checkpoints
+        if given != "auto":
+            return int(given)
+        if not self.plan.pulls_back:  # then none is wanted twice
+            return 2
+        if self._from_memory is None:
+            self._from_memory = number_of_checkpoints.chosen(trajectory.size_of_step(steps), self.lower_loop)
+        return self._from_memory
 
     def _upper_loss(self, trajectory: Trajectory, ul_feed_dict: Batch) -> jt.Var:
         with flag("no_grad", 1), functional.preserved(self.upper_statistics), on_trial():

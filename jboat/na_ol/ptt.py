@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import math
 
 from jboat.capabilities import UpperCapabilities
 from jboat.na_ol.modifier import Modifier
@@ -10,7 +11,6 @@ from jboat.out_of_place import require
 from jboat.registry import register_operator
 from jboat.trajectory import Trajectory
 import jittor as jt
-import numpy as np
 
 
 class WorstIterate:
@@ -22,16 +22,21 @@ class WorstIterate:
 
     def __init__(self, upper_loss: Callable[[Trajectory], jt.Var]) -> None:
         self._upper_loss = upper_loss
-        self._losses: dict[int, jt.Var] = {}
+        self._waiting: dict[int, jt.Var] = {}
+        self._worst = 0, -math.inf
 
     def look_at(self, step: int, trajectory: Trajectory) -> None:
         """Take F at y_step, the last iterate of ``trajectory``."""
-        self._losses[step] = self._upper_loss(trajectory)
+        self._waiting[step] = self._upper_loss(trajectory)
 
     def chosen(self) -> int:
-        """The inner step with the largest F; 0 where none was looked at."""
-        steps = list(self._losses)
-        return steps[int(np.argmax([loss.item() for loss in self._losses.values()]))] if steps else 0
+        """The inner step with the largest F, NaN before any number; 0 where none was looked at."""
+        for step, loss in self._waiting.items():
+            value, (worst, largest) = loss.item(), self._worst
+            if worst == 0 or value > largest or (math.isnan(value) and not math.isnan(largest)):
+                self._worst = step, value
+        self._waiting.clear()
+        return self._worst[0]
 
 
 @register_operator("na", cost="K upper losses")

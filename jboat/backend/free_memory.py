@@ -1,0 +1,92 @@
+"""How much memory there is to be had, and how much of it is held."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+import re
+
+from jboat.backend import ranks
+import jittor as jt
+import numpy as np
+
+_VAR = re.compile(r"Var\(.*?,(?P<dtype>\w+),.*,(?P<place>[0-9a-f]+)\)\[(?P<shape>[\d,]*)\]")
+"""How Jittor prints a Var, with where it lies, 0 where it is not computed."""
+
+_MEMINFO, _CGROUPS, _OWN_CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def held() -> int:
+    """What all Vars of this process that are computed hold, in bytes.
+
+    Jittor itself counts blocks of some megabytes, in which a small step finds room.
+    """
+    found = {}
+    for node in jt.dump_all_graphs().nodes_info:
+        var = _VAR.match(node)
+        if var is not None and int(var["place"], 16):
+            numbers = math.prod(int(n) for n in var["shape"].split(",") if n)
+            found[var["place"]] = numbers * (2 if var["dtype"] == "bfloat16" else np.dtype(var["dtype"]).itemsize)
+    return sum(found.values())
+
+
+def free() -> int:
+    """What may still be allocated on the device at work, in bytes.
+
+    On a GPU that is its total memory without what Jittor has taken of it. On a CPU it is what the system has available,
+    or less under the limit of a control group, divided by the ranks, which are taken to share it.
+    """
+    if jt.flags.use_cuda:
+        info = jt.get_mem_info()
+        return max(0, int(info.total_cuda_ram) - int(info.total_cuda_used))
+    limits = [left for left in (_of_system(), *_of_cgroups()) if left is not None]
+    return min(limits, default=0) // ranks.size()
+
+
+def _of_system() -> int | None:
+    """``MemAvailable``."""
+    for line in _lines(_MEMINFO):
+        name, _, rest = line.partition(":")
+        if name == "MemAvailable":
+            return int(rest.split()[0]) * 1024
+    return None
+
+
+def _of_cgroups() -> list[int]:
+    """What the control groups that this process is in leave it, of both versions."""
+    found = []
+    for line in _lines(_OWN_CGROUP):
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory") and "memory" not in controllers.split(","):
+            continue
+        root, limit, usage, cache = (
+            (_CGROUPS, "memory.max", "memory.current", "inactive_file")
+            if not controllers
+            else (_CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        )
+        folder = root / path.strip("/")
+        # in a container the path may be the host's, and the folder above it the container's own
+        for place in (folder, *folder.parents):
+            left = _left(place, limit, usage, cache)
+            if left is not None:
+                found.append(left)
+            if place == root:
+                break
+    return found
+
+
+def _left(folder: Path, limit: str, usage: str, cache: str) -> int | None:
+    """What a control group leaves; None where it has no limit, or cannot be read."""
+    most, used = (next(iter(_lines(folder / name)), "") for name in (limit, usage))
+    if not most.isdigit() or not used.isdigit():
+        return None
+    names = dict(line.split(" ", 1) for line in _lines(folder / "memory.stat") if " " in line)
+    reclaimable = int(names.get(cache, 0))
+    return max(0, int(most) - int(used) + reclaimable)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
