@@ -174,6 +174,26 @@ def test_other_chains_give_what_they_give_one_after_another(name):
     np.testing.assert_allclose(found["auto"], found[1], rtol=0, atol=1e-6 * abs(found[1]).max())
 
 
+NORM = nn.LayerNorm(3, elementwise_affine=False)
+
+
+def many_operations(batch, ul_model, ll_model):
+    scores = ll_model(batch["data"])
+    weights = ul_model().sigmoid()[batch["target"]]
+    return nn.mse_loss(nn.softmax(NORM(scores), dim=-1), batch["data"][:, :3]) + (weights * scores[:, 0]).sum() / 24.0
+
+
+def test_operations_of_an_objective_give_what_they_give_for_one_task():
+    problems, lower, upper = two_tasks()
+    found = {}
+    for together in (1, 2):
+        trainer = make(problem=problems[0], ll_objective=many_operations, ll_lr=RATE, tasks_together=together)
+        result = trainer.hypergradient(lower, upper)
+        found[together] = flat([result.gradients[0].numpy(), np.float32([result.lower_loss, result.upper_loss])])
+    assert together_at_work(trainer)
+    np.testing.assert_allclose(found[2], found[1], rtol=0, atol=1e-6 * abs(found[1][:-2]).max())
+
+
 def mixing(batch, ul_model, ll_model):
     """A sum over all parameters that goes around what is known of tasks."""
     hidden = jt.array(np.float32([0.1]))
