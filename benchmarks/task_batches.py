@@ -2,7 +2,7 @@
 
 Contestants run as in peers.py, each in a process of its own, and take turns. The hypergradients at the start are
 compared first. ``maml`` is the network of convolutions of peers.py with its 4 tasks; of 32 tasks there are that network
-and a perceptron.
+and two perceptrons, of 64 and of 784 numbers a sample.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ PATIENCE = 400.0
 
 
 class Case(NamedTuple):
-    """How many tasks, and of a perceptron the units of its hidden layer."""
+    """How many tasks, and of a perceptron the units of its hidden layer and the numbers of a sample."""
 
     tasks: int
     hidden: int | None = None
+    features: int | None = None
 
 
-CASES = {"maml": Case(4), "cnn32": Case(32), "mlp32": Case(32, 64)}
+CASES = {"maml": Case(4), "cnn32": Case(32), "mlp32": Case(32, 64, 64), "wide_mlp32": Case(32, 64, 784)}
 # name: the program, and how many tasks it computes at once (0 for all)
 CONTESTANTS = {
     "jboat": ("jboat", 1),
@@ -64,6 +65,7 @@ def measured(case: Case, chain: str, args: argparse.Namespace) -> dict[str, dict
                     torch_python=args.torch_python,
                     tasks=case.tasks,
                     hidden=case.hidden,
+                    features=case.features,
                     together=together or args.together or case.tasks,
                 )
                 stack.callback(process.kill)

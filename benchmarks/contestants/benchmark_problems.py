@@ -11,7 +11,6 @@ IMAGE = (3, 32, 32)
 CHANNELS = 32
 LAYERS = 4
 TASKS = 4
-FEATURES = 784  # of a sample where a perceptron takes the place of convolutions
 HIDDEN = 300
 PENALTY = -5.0
 
@@ -70,11 +69,11 @@ def make(
         features: of a sample that is a row of numbers.
         pixels: height and width of a sample that is an image.
         tasks: of ``maml``.
-        hidden: of ``maml``, units of a perceptron's hidden layer, in the place of convolutions.
+        hidden: of ``maml``, units of a perceptron's hidden layer, in the place of convolutions; with ``features``.
     """
     size, shape, classes = SIZES[name]
     size = samples or size
-    shape = (features,) if features else (FEATURES,) if hidden else shape
+    shape = (features,) if features else shape
     shape = (shape[0], pixels, pixels) if pixels and len(shape) == 3 else shape
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(classes, *shape))

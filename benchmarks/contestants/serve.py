@@ -41,12 +41,13 @@ class Task(NamedTuple):
     pixels: int | None = None
     tasks: int | None = None
     hidden: int | None = None
+    features: int | None = None
     together: int = 1
 
     def definition(self) -> benchmark_problems.Problem:
         """The problem's arrays."""
-        sizes = {"samples": self.samples, "pixels": self.pixels, "tasks": self.tasks, "hidden": self.hidden}
-        return benchmark_problems.make(self.problem, **sizes)
+        names = ("samples", "pixels", "tasks", "hidden", "features")
+        return benchmark_problems.make(self.problem, **{name: getattr(self, name) for name in names})
 
     @property
     def operators(self) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def serve(
     parser.add_argument("--lower-iters", type=int, required=True)
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--device", default="cpu")
-    for name in ("samples", "pixels", "tasks", "hidden"):
+    for name in ("samples", "pixels", "tasks", "hidden", "features"):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--together", type=int, default=1)
     task = Task(**vars(parser.parse_args()))

@@ -8,10 +8,12 @@ from jboat.backend import ranks
 import jittor as jt
 
 _MAY_TAKE = 0.5  # of what is free, since the hypergradient needs some besides the lower steps' graphs
+_BLOCK = 2 * 2**20  # bytes that Jittor takes at once, below which its memory cannot be told
 
 
 def used() -> int:
-    """The bytes that Jittor's arrays take on the device."""
+    """The bytes that Jittor's arrays take on the device, up to a block of its memory."""
+    jt.gc()  # else what it keeps for later counts
     info = jt.get_mem_info()
     return int(info.total_cuda_used if jt.flags.use_cuda else info.total_cpu_used)
 
@@ -35,4 +37,4 @@ def tasks_that_fit(bytes_a_task: int) -> int:
     Args:
         bytes_a_task: what the graphs of one task's lower steps take.
     """
-    return max(1, int(_MAY_TAKE * free()) // max(1, bytes_a_task))
+    return max(1, int(_MAY_TAKE * free()) // max(_BLOCK, bytes_a_task))

@@ -130,7 +130,7 @@ def _rules() -> dict[Place, Callable[[Function], Function]]:
     found: dict[Place, Callable[[Function], Function]] = {}
     for name in _METHODS:
         for room in _ROOMS:
-            if hasattr(room, name) and (room is jt.Var or name not in TYPES):
+            if hasattr(room, name) and (room is jt.Var or not (name in TYPES or name.startswith("__"))):
                 found[room, name] = _method(name)
     found |= dict.fromkeys(_BY_ROWS, _made_of(_by_rows))
     found |= dict.fromkeys(_ENTRYWISE_LAYERS, _made_of(_entrywise_layer))
