@@ -21,7 +21,6 @@
 #include "convolution.h"
 #include "cross_entropy.h"
 #include "linear_algebra.h"
-#include "outer_product.h"
 #include "product.h"
 #include "rectify.h"
 #include "scratch.h"
@@ -149,10 +148,6 @@ static void products() {
         }
     jboat::multiply(a, b, with_bias ? (float*)bias : nullptr, trans_a, trans_b, n, k, m, result);
     compare("multiply", result, wanted);
-    if (!trans_a || trans_b || with_bias || !n || !k || !m) return;
-    Numbers outer(n * k);
-    jboat::outer_product(a, b, n, k, m, outer);
-    compare("outer_product", outer, wanted);
 }
 
 static void sums_of_rows_and_channels() {

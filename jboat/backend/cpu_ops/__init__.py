@@ -3,8 +3,7 @@
 * ``matrix_product``: the product of two float32 matrices. Jittor writes it as a sum over a three-dimensional array,
   four operations that it hands to oneDNN where it recognises them, which it does not in second derivatives. Here it is
   one operation, whose derivatives are products again, and products with few columns or rows have kernels of their own
-  (thin_product.cc), since oneDNN leaves much of the processor's vectors empty there. So have gradients by weights
-  with long sums (outer_product.cc), where it waits for memory.
+  (thin_product.cc), since oneDNN leaves much of the processor's vectors empty there.
 * ``linear``, a product with a bias, and ``linear_gradients``, its derivatives by both at once: Jittor's kernels for the
   bias, its gradient and what that adds to a second derivative use one core.
 * ``convolution``, with the addition of a bias: one operation instead of five, and no copies that oneDNN does not need.
@@ -50,7 +49,6 @@ KERNELS = (
     "convolution",
     "cross_entropy",
     "linear_algebra",
-    "outer_product",
     "product",
     "rectify",
     "sums",

@@ -7,7 +7,6 @@
 #include <stdexcept>
 
 #include "onednn.h"
-#include "outer_product.h"
 #include "scratch.h"
 #include "thin_product.h"
 #include "threads.h"
@@ -22,13 +21,6 @@ using dnnl::memory;
 static const int64 rows_a_column_to_lay_out = 16;
 #else
 static const int64 rows_a_column_to_lay_out = std::numeric_limits<int64>::max();
-#endif
-// outer_product, a gradient by weights, is faster than oneDNN's product of matrices where its sums are long and its factors do not
-// fit the cores' caches: from so many multiplications on, and with sums at least as long as the result is high and wide.
-#ifdef __AVX512F__
-static const int64 multiplications_to_lay_out = 1 << 27;
-#else
-static const int64 multiplications_to_lay_out = std::numeric_limits<int64>::max();
 #endif
 // From so many columns on, oneDNN computes what outer_product_with_few does just as fast.
 static const int64 enough_columns = 13;
@@ -126,14 +118,10 @@ void multiply(
         !(few_rows && multiply_by_few(b, !trans_b, a, trans_a, k, n, m, result, 1, k))
     ) {
         if (!trans_a && n / k >= rows_a_column_to_lay_out) return multiply_as_layer(a, b, bias, trans_b, n, k, m, result);
-        if (trans_a && !trans_b && m >= std::max(n, k) && n * k * m >= multiplications_to_lay_out) {
-            outer_product(a, b, n, k, m, result);
-        } else {
-            auto status = dnnl_sgemm(
-                trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', n, k, m, 1.f, a, trans_a ? n : m, b, trans_b ? m : k, 0.f, result, k
-            );
-            if (status != dnnl_success) throw std::runtime_error("oneDNN has refused a product of matrices");
-        }
+        auto status = dnnl_sgemm(
+            trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', n, k, m, 1.f, a, trans_a ? n : m, b, trans_b ? m : k, 0.f, result, k
+        );
+        if (status != dnnl_success) throw std::runtime_error("oneDNN has refused a product of matrices");
     }
     if (!bias) return;
     #pragma omp parallel for if (worth_two_threads(n * k, adding_bias))
