@@ -171,7 +171,8 @@ def measured(problems: Sequence[str], only: Sequence[str], device: str) -> Itera
             errors = {}
             for precision in PRECISIONS:
                 gap = direction(problem, row, precision, device) - exact
-                errors[precision] = float(np.linalg.norm(gap) / np.linalg.norm(exact))
+                # the direction of a method may be 0, as ALTO's where F does not depend on x itself
+                errors[precision] = float(np.linalg.norm(gap) / (np.linalg.norm(exact) or 1.0))
             print(f"{problem} {name}: " + ", ".join(f"{p} {e:.1e}" for p, e in errors.items()), flush=True)
             yield problem, name, errors
 
