@@ -43,7 +43,9 @@ def _parts_of_steps(trainer: BilevelTrainer) -> dict[str, Any]:
     """What lower and upper steps have besides their optimizers; nothing in a run that has none of it."""
     problem = trainer.current_run.problem
     given = {"ll_projection": problem.ll_projection, "ul_projection": problem.ul_projection}
-    names = {argument: name_of(p) for argument, p in given.items() if p is not None}
+    names: dict[str, Any] = {argument: name_of(p) for argument, p in given.items() if p is not None}
+    if problem.lower_micro_batches > 1:
+        names["lower_micro_batches"] = problem.lower_micro_batches
     return names if problem.learned is None else {**names, "ll_hyperparameters": sorted(problem.learned.names)}
 
 

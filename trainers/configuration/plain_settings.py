@@ -21,6 +21,7 @@ PLAIN = {
     "warm_start": bool,
     "lower_batches": str,
     "ll_optimizer_state": str,
+    "lower_micro_batches": int,
     "accumulate": int,
     "logger_dir": str,
     "seed": int,
@@ -72,6 +73,7 @@ def _complaints(check: Callable[..., Any], *arguments: Any, **named: Any) -> lis
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "lower_iters": lambda value: argument_checks.count("lower_iters", value),
+    "lower_micro_batches": lambda value: argument_checks.count("lower_micro_batches", value),
     "accumulate": lambda value: argument_checks.count("accumulate", value),
     "lower_batches": lambda value: arguments.choice("lower_batches", value, ("shared", "fresh")),
     "ll_optimizer_state": lambda value: arguments.choice("ll_optimizer_state", value, ("reset", "carry")),
