@@ -26,6 +26,17 @@ def choice(name: str, value: Any, allowed: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {listing}, got {value!r}.{nearest(value, allowed)}")
 
 
+def counts(**given: Any) -> None:
+    """Require integers of at least 1.
+
+    Raises:
+        TypeError: if one is no integer.
+        ValueError: if one is smaller.
+    """
+    for name, value in given.items():
+        count(name, value)
+
+
 def dev_steps(fast_dev_run: Any) -> int:
     """How many outer steps ``fast_dev_run`` asks for; 0 for a run that is none.
 

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from jboat import levels, registry
 from jboat.backend import ranks
 from jboat.backend.rank_failures import failing_together
-from jboat.callbacks import argument_checks
 from jboat.callbacks.callback import Callback
 import jboat.fo_ol
 import jboat.gm_ol
@@ -84,6 +83,8 @@ class BilevelTrainer:
         lower_batches: ``"shared"``: the K lower steps of an outer step share a batch; ``"fresh"``: each has its own.
         ll_optimizer_state: ``"reset"``: every lower loop starts a fresh optimizer; ``"carry"``: it goes on with the
             state that the last one left, which is kept in ``ll_optimizer``.
+        lower_micro_batches: in how many parts of a lower batch f and its derivatives are computed, one after another
+            and weighted by samples, for batches that do not fit into memory; see docs/performance.md.
         accumulate: how many hypergradients an upper step averages.
         tasks_together: how many of a step's tasks to compute at once, or ``"auto"`` for as many as fit into memory.
         metrics: numbers that :meth:`evaluate` adds, each called ``metric(batch, ul_model, ll_model)``.
@@ -134,6 +135,7 @@ class BilevelTrainer:
         warm_start: bool = True,
         lower_batches: Literal["shared", "fresh"] = "shared",
         ll_optimizer_state: Literal["reset", "carry"] = "reset",
+        lower_micro_batches: int = 1,
         accumulate: int = 1,
         tasks_together: int | Literal["auto"] = 1,
         metrics: Mapping[str, Metric] | None = None,
@@ -147,8 +149,7 @@ class BilevelTrainer:
     ) -> None:
         arguments.module("ll_model", ll_model)
         arguments.module("ul_model", ul_model)
-        argument_checks.count("lower_iters", lower_iters)
-        argument_checks.count("accumulate", accumulate)
+        arguments.counts(lower_iters=lower_iters, lower_micro_batches=lower_micro_batches, accumulate=accumulate)
         gm_chain, na_chain = registry.order_chain(gm_op, na_op)
         arguments.method_in_place_of_chains(fo_op, sl_op, gm_chain, na_chain, accumulate)
         single = arguments.method_that_replaces_chains(fo_op, sl_op, warm_start, lower_batches)
@@ -161,8 +162,7 @@ class BilevelTrainer:
         arguments.projections(ll_projection, ul_projection, plan, sections, fo_op, sl_op)
         if plan.multiplier_mover is not None:
             arguments.single_step(f"gm_op {plan.multiplier_mover.name}", warm_start, lower_batches)
-        self.ll_model = ll_model
-        self.ul_model = ul_model
+        self.ll_model, self.ul_model = ll_model, ul_model
         if ll_optimizer is None and ul_optimizer is None:
             ll_optimizer, ul_optimizer = self.configure_optimizers()
         self.ll_optimizer = arguments.optimizer("ll_optimizer", ll_optimizer)
@@ -180,12 +180,11 @@ class BilevelTrainer:
             arguments.learned_are_seen(plan, sections, single)
             learned = LearnedHyperparameters(ll_hyperparameters, ul_model, rule)
         self.solver_config = {name: dict(section) for name, section in sections.items()}
-        self.lower_iters = int(lower_iters)
+        self.lower_iters, self.accumulate = int(lower_iters), int(accumulate)
         arguments.flags(warm_start=warm_start, deterministic=deterministic)
-        self.warm_start = bool(warm_start)
+        self.warm_start, self.deterministic = bool(warm_start), bool(deterministic)
         self.lower_batches = lower_batches
         self.ll_optimizer_state = ll_optimizer_state if single is None else "carry"
-        self.accumulate = int(accumulate)
         self.tasks_together = arguments.tasks_together(tasks_together)
         arguments.functions({"ll_objective": ll_objective, "ul_objective": ul_objective, "gda_loss": gda_loss}, metrics)
         self.metrics = dict(metrics or {})
@@ -193,7 +192,6 @@ class BilevelTrainer:
         self.logger_dir = None if logger_dir is None else Path(logger_dir)
         self.seed = arguments.seed(seed)
         self.device = devices.checked(device)
-        self.deterministic = bool(deterministic)
         self.precision, self.loss_scale = precision, loss_scale
         listed = {"ll_var": self.ll_var, "ul_var": self.ul_var}
         listed |= {"ll_model": ll_model.parameters(), "ul_model": ul_model.parameters()}
@@ -210,6 +208,7 @@ class BilevelTrainer:
             gm_op=gm_chain,
             na_op=na_chain,
             lower_iters=lower_iters,
+            lower_micro_batches=int(lower_micro_batches),
             sections=self.solver_config,
             gda_loss=getattr(self, "gda_loss", None) if gda_loss is None else gda_loss,
             ll_projection=ll_projection,

@@ -88,7 +88,7 @@ class Run:
         self.problem = problem
         self.method = chosen(problem)
         self.rule = rule
-        self.chunks = TaskChunks(problem, self.method, rule, trainer.tasks_together)
+        self.chunks = TaskChunks(problem, self.method, rule, trainer.tasks_together, trainer.precision)
         self.pairs: list[Pair] = []
         self.share: TaskShare | None = None
         self.loaded_from: Path | None = None

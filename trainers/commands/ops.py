@@ -38,8 +38,8 @@ decay (AdamW, Adan) belongs to no objective, which a warning says once a run.
 the methods' properties alone:
 
 * **The lower loop is short, or memory is plenty**: RAD. It is exact for the loop that is actually run.
-* **The loop is long**: RGT before RAD forgets its beginning, `RAD.checkpoints` or `remat_every` trades time for memory
-  without approximation, and CG or NS look at the last iterate alone.
+* **The loop is long**: RGT before RAD forgets its beginning, `RAD.checkpoints` and `RAD.remat_every` trade time for
+  memory without approximation, and CG or NS look at the last iterate alone.
 * **The lower problem is solved nearly to its optimum**: CG, where its Hessian is positive definite, and with
   `solver = "minres"` or `damping` where it is not; NS where it is costly or ill-conditioned, since few terms are a
   damped answer; NYS where NS diverges.

@@ -44,6 +44,8 @@ def _parts_of_steps(trainer: BilevelTrainer) -> dict[str, Any]:
     problem = trainer.current_run.problem
     given = {"ll_projection": problem.ll_projection, "ul_projection": problem.ul_projection}
     names: dict[str, Any] = {argument: name_of(p) for argument, p in given.items() if p is not None}
+    if problem.lower_micro_batches > 1:
+        names["lower_micro_batches"] = problem.lower_micro_batches
     if trainer.precision != "fp32":
         names["precision"] = trainer.precision
     if trainer.loss_scale is not None:

@@ -21,6 +21,7 @@ PLAIN = {
     "warm_start": bool,
     "lower_batches": str,
     "ll_optimizer_state": str,
+    "lower_micro_batches": int,
     "accumulate": int,
     "tasks_together": object,
     "logger_dir": str,
@@ -76,6 +77,7 @@ def _complaints(check: Callable[..., Any], *arguments: Any, **named: Any) -> lis
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "lower_iters": lambda value: argument_checks.count("lower_iters", value),
+    "lower_micro_batches": lambda value: argument_checks.count("lower_micro_batches", value),
     "accumulate": lambda value: argument_checks.count("accumulate", value),
     "tasks_together": arguments.tasks_together,
     "lower_batches": lambda value: arguments.choice("lower_batches", value, ("shared", "fresh")),

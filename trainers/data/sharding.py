@@ -169,11 +169,16 @@ class Sharding:
                 return value
             part = jt.array(value.numpy()[begin:end], dtype=str(value.dtype))
             return part.stop_grad() if value.is_stop_grad() else part
-        if is_array(value):
-            array = value if isinstance(value, np.ndarray) else np.asarray(value)
-            return array[begin:end] if array.ndim and len(array) == samples else value
-        per_sample = isinstance(value, (list, tuple)) and len(value) == samples
-        return value[begin:end] if per_sample else value
+        return samples_of(value, samples, begin, end)
+
+
+def samples_of(value: Any, samples: int, begin: int, end: int) -> Any:
+    """The samples from ``begin`` to ``end`` of an array or list with one entry each; anything else as it is."""
+    if is_array(value):
+        array = value if isinstance(value, np.ndarray) else np.asarray(value)
+        return array[begin:end] if array.ndim and len(array) == samples else value
+    per_sample = isinstance(value, (list, tuple)) and len(value) == samples
+    return value[begin:end] if per_sample else value
 
 
 def _whole_pair(pair: Pair) -> Pair:

@@ -12,6 +12,7 @@ from jboat.chain_plan import ChainPlan, StepOptions
 from jboat.learned_hyperparameters import LearnedHyperparameters
 from jboat.levels import Objective
 from jboat.projections import Projection
+from jboat.trainers.data.micro_batches import MicroBatches
 from jboat.trajectory import Trajectory
 import jittor as jt
 
@@ -21,6 +22,7 @@ class Problem:
     """The two levels and the operators that solve them.
 
     Attributes:
+        lower_micro_batches: in how many parts the lower objective, and GDA's by its lower batch, is computed.
         learned: those of the lower optimizer's numbers that are functions of the upper model.
         plan: what the chains want; that of no operators where another method takes their place.
         config: what the operators read, with the sections as they were when the outer step under way began.
@@ -39,6 +41,7 @@ class Problem:
     na_op: tuple[str, ...]
     lower_iters: int
     sections: dict[str, dict[str, Any]]
+    lower_micro_batches: int = 1
     gda_loss: Objective | None = None
     ll_projection: Projection | None = None
     ul_projection: Projection | None = None
@@ -50,6 +53,11 @@ class Problem:
     options: StepOptions = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.lower_micro_batches > 1:
+            variables = self.ll_var, self.ul_var
+            self.ll_objective = MicroBatches(self.ll_objective, self.lower_micro_batches, *variables)
+            if self.gda_loss is not None:
+                self.gda_loss = MicroBatches(self.gda_loss, self.lower_micro_batches, *variables)
         self.plan = registry.plan(*((self.gm_op, self.na_op) if self.in_place_of_chains is None else ((), ())))
         self.options = StepOptions(self.plan, self.config)
         levels.upper_variables_are(self.ul_var, self.ul_model)  # before a chain is made, since lower steps know no x

@@ -33,8 +33,10 @@ _TRIED = 2  # tasks, which show whether one reaches into another
 _LARGEST_DIFFERENCE = 1e-3  # relative; what one task adds to another's is of the size of the numbers themselves
 
 
-def why_one_by_one(problem: Problem, rule: UpdateRule) -> str:
+def why_one_by_one(problem: Problem, rule: UpdateRule, precision: str) -> str:
     """What in a problem cannot be computed for several tasks at once, in words; empty where there is nothing."""
+    if precision != "fp32":
+        return f"precision={precision!r}"
     if problem.in_place_of_chains is not None:
         return problem.in_place_of_chains
     alone = [op.name for op in problem.plan.operators if not op.capabilities.stacks_tasks]
@@ -46,6 +48,8 @@ def why_one_by_one(problem: Problem, rule: UpdateRule) -> str:
         return "ll_projection"
     if problem.learned is not None:
         return "ll_hyperparameters"
+    if problem.lower_micro_batches > 1:
+        return "lower_micro_batches"
     if problem.statistics():
         return "running statistics, such as those of BatchNorm"
     return ""
@@ -62,6 +66,7 @@ class TaskChunks:
         method: how one task is computed.
         rule: the rule of the lower optimizer.
         most: how many tasks a chunk has at most; ``"auto"`` for as many as fit into half of the free memory.
+        precision: in which models compute; in another than ``"fp32"`` they take one task at a time.
 
     Attributes:
         computed: how many chunks were computed together so far.
@@ -71,14 +76,16 @@ class TaskChunks:
         ValueError: if several are asked for, and something in the problem takes one at a time.
     """
 
-    def __init__(self, problem: Problem, method: OuterMethod, rule: UpdateRule, most: Together) -> None:
+    def __init__(
+        self, problem: Problem, method: OuterMethod, rule: UpdateRule, most: Together, precision: str = "fp32"
+    ) -> None:
         self._method = method
         self._most = most
         self._tried = False
         self._size = 1
         self.computed = 0
         self.refused: set[str] = set()
-        self._off = why_one_by_one(problem, rule) if most != 1 else ""
+        self._off = why_one_by_one(problem, rule, precision) if most != 1 else ""
         if self._off and most != "auto":
             raise ValueError(
                 f"tasks_together={most}: {self._off} cannot take several tasks at once, which chains of GDA, DI and "
