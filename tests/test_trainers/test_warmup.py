@@ -109,13 +109,13 @@ def test_a_configuration_is_warmed_up_without_its_folders(tmp_path, capsys, load
     assert loaded_kernels.new() == []
 
 
-def test_without_an_argument_it_is_what_the_readme_needs(capsys, kernels):
+def test_without_an_argument_it_is_what_the_readme_needs(capsys, loaded_kernels):
     assert main(["warmup"]) == 0
     assert "kernels compiled" in capsys.readouterr().out
-    kernels.restart()
+    loaded_kernels.restart()
     program = re.search(r"## A complete program.*?```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
     exec(compile(program, "README.md", "exec"), {"__name__": "page"})
-    assert kernels.new() == []
+    assert loaded_kernels.new() == []
 
 
 def test_arguments_need_an_example(capsys):
