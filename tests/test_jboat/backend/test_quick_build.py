@@ -14,23 +14,24 @@ FLAGS = '-Wall -std=c++14 -fPIC -I"{jittor}/src" -I"{cache}" -O2'
 
 
 @pytest.fixture
-def tree(tmp_path):
+def tree(tmp_path, monkeypatch):
     """Folders of a Jittor and its cache, whose compiler writes down how it was called."""
+    of_jittor = [line for line in quick_build._HEADERS.splitlines(keepends=True) if '"' in line]
+    monkeypatch.setattr(quick_build, "_HEADERS", "".join(of_jittor))  # those of C++ take a second
     calls = tmp_path / "calls"
     compiler = tmp_path / "g++"
     compiler.write_text(f'#!/bin/sh\necho "$@" >> {calls}\nexec "{jittor_utils.cc_path}" "$@"\n')
     compiler.chmod(0o755)
     jittor, cache = tmp_path / "jittor", tmp_path / "cache"
     (cache / "obj_files").mkdir(parents=True)
-    for line in quick_build._HEADERS.splitlines():
-        if '"' in line:
-            header = jittor / "src" / line.split('"')[1]
-            header.parent.mkdir(parents=True, exist_ok=True)
-            header.write_text("#pragma once\n")
+    for line in of_jittor:
+        header = jittor / "src" / line.split('"')[1]
+        header.parent.mkdir(parents=True, exist_ok=True)
+        header.write_text("#pragma once\n")
     (jittor / "src" / "common.h").write_text("#pragma once\nint common = 1;\n")
-    of_jittor = SimpleNamespace(cc_path=str(compiler), cc_type="g++", cache_path=str(cache), cc=jittor_utils.cc)
+    stand_in = SimpleNamespace(cc_path=str(compiler), cc_type="g++", cache_path=str(cache), cc=jittor_utils.cc)
     return SimpleNamespace(
-        jittor=jittor, cache=cache, of_jittor=of_jittor, calls=lambda: calls.read_text() if calls.exists() else ""
+        jittor=jittor, cache=cache, of_jittor=stand_in, calls=lambda: calls.read_text() if calls.exists() else ""
     )
 
 
