@@ -5,9 +5,9 @@ projected ones. Any other callable of that kind will do. A lower step is differe
 that has a kink, such as at a bound, the derivative is the one of the side that each function names.
 
 A bound, radius, total or threshold is a number, or a function without arguments that gives a number or a Var, such as
-one of the upper model: ``soft_threshold(lambda: 0.1 * ul_model.penalty)``. The hypergradient then goes through it. What a
-function gives is held to the same range: a number at once, a Var by a trainer, once the outer step has computed it. Let
-``exp`` or ``sigmoid`` of a parameter keep it there.
+one of the upper model: ``soft_threshold(lambda: 0.1 * ul_model.penalty)``. The hypergradient then goes through it. What
+a function gives is held to the same range: a number at once, a Var by a trainer, once the outer step has computed it.
+Let ``exp`` or ``sigmoid`` of a parameter keep it there.
 """
 
 from __future__ import annotations
