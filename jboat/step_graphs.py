@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 from jboat import functional, running_statistics
+from jboat.backend import free_memory
 from jboat.backend.replacements import dispatch
 from jboat.kept_iterates import KeptIterates, State
 import jittor as jt
@@ -21,6 +22,9 @@ _RANDOM = (jt, "random")
 
 JOINED_STEPS = 10
 """How many steps share a graph. More save little time and make more kernels where K is no multiple of them."""
+
+TIDY_AFTER = 10
+"""After how many steps memory is given back to the system where few iterates are kept, in 0.3 ms."""
 
 MOST_VARIABLES_TO_JOIN = 4
 """Steps of a model with more variables are worth more than what a cut costs, and joined they make more kernels."""
@@ -127,6 +131,7 @@ class StepGraphs:
         self._together_with = together_with
         self._draws_random_numbers = False
         self._alone = False
+        self._untidy = 0
 
     def __len__(self) -> int:
         """The number of steps."""
@@ -191,12 +196,20 @@ class StepGraphs:
         if step == 0:
             self._iterates.plan(1 if self._alone else self._joined.most)
         statistics = [] if keep else running_statistics.noted(self._together_with)
+        self._tidy(1)
         others = [*together_with, *self._together_with]
         self._iterates.add(State(self._joined.cut(outputs, alone=self._alone, together_with=others), statistics))
 
     def settle(self) -> None:
         """Compute the steps that were taken and not computed yet."""
         self._joined.settle()
+
+    def _tidy(self, steps: int) -> None:
+        """Where few iterates are kept, give back what steps have left in the C library's reserve."""
+        self._untidy += steps
+        if self.keeps_few and self._untidy >= TIDY_AFTER:
+            free_memory.give_back()
+            self._untidy = 0
 
     @contextmanager
     def watching_random_numbers(self) -> Iterator[None]:
@@ -239,6 +252,7 @@ class StepGraphs:
                 origin, state = self._iterates.nearest(a)
                 state = self._come_to(a, origin, state, rebuild, keep=keep)
                 yield self._rebuilt(a, b, state, rebuild)
+            self._tidy(end - begin)
             end = begin
 
     def _come_to(self, step: int, origin: int, state: State, rebuild: Rebuild, *, keep: Sequence[int] = ()) -> State:
@@ -248,6 +262,7 @@ class StepGraphs:
             outputs, statistics = self._once_more(k, state, rebuild)
             state = State(joined.cut(outputs, alone=self._alone, together_with=statistics), statistics)
             del outputs  # or the graphs of joined steps would be kept
+            self._tidy(1)
             if k + 1 in keep:
                 self._iterates.put(k + 1, state)
         joined.settle()
