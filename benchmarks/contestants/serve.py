@@ -76,7 +76,7 @@ class Session:
         os.dup2(2, 1)  # what a library prints must not be taken for an answer
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         self._first = time.perf_counter()
-        self._begun = 0.0
+        self._begun = self._processor = 0.0
 
     def answer(self, **values: float) -> None:
         """Answer a command."""
@@ -86,7 +86,7 @@ class Session:
     def wants_step(self) -> bool:
         """Wait for the next command: True to take a step, False to end."""
         if sys.stdin.readline().strip() == "step":
-            self._begun = time.perf_counter()
+            self._begun, self._processor = time.perf_counter(), time.process_time()
             return True
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         self.answer(peak_mb=peak, **self._at_end())
@@ -94,8 +94,8 @@ class Session:
 
     def done(self) -> None:
         """Tell that the step has ended."""
-        now = time.perf_counter()
-        self.answer(ms=1000 * (now - self._begun), since_start=now - self._first)
+        now, processor = time.perf_counter(), time.process_time() - self._processor
+        self.answer(ms=1000 * (now - self._begun), processor_ms=1000 * processor, since_start=now - self._first)
 
 
 class Contestant:
