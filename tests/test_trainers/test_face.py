@@ -23,7 +23,7 @@ FOR_USERS = {
 }
 FOR_CALLBACKS = {
     *("pairs", "loaded_from", "method", "failure_of", "value", "unrolled_value", "lower_gradient_norm"),
-    *("measured_values", "evaluates_after", "folder_for", "steps_per_epoch"),
+    *("measured_values", "evaluates_after", "folder_for", "steps_per_epoch", "kernel_messages"),
 }
 
 

@@ -39,6 +39,7 @@ def main() -> None:
         ll_optimizer=jt.optim.SGD(model.parameters(), lr=0.1),
         ul_optimizer=jt.optim.Adam(penalties.parameters(), lr=0.1),
         na_op=["CG"],
+        solver_config={"CG": {"k": 30}},
         lower_iters=20,
     )
     train = {"data": features[:30], "target": labels[:30]}
