@@ -20,7 +20,10 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope="session")
 def start():
-    """Start a program of this folder: ``start(ranks, name, *arguments)``, with no ``mpirun`` for one rank."""
+    """Start a program of this folder: ``start(ranks, name, *arguments)``, with no ``mpirun`` for one rank.
+
+    Ranks that wait let others compute, since another worker of pytest may run on the same cores.
+    """
     if shutil.which("mpirun") is None:
         pytest.skip(WHY_SKIPPED)
 
@@ -30,7 +33,7 @@ def start():
             command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-np", str(ranks), *command]
         own = {name: value for name, value in os.environ.items() if not name.startswith("OMPI_")}
         paths = os.pathsep.join([str(HERE.parent), *filter(None, [own.get("PYTHONPATH")])])
-        own |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **environment}
+        own |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "OMPI_MCA_mpi_yield_when_idle": "1", **environment}
         pipe = subprocess.PIPE
         return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=own, start_new_session=True)
 
