@@ -114,11 +114,13 @@ class ProgressBar(Callback):
 
     def teardown(self, trainer: BilevelTrainer, state: TrainerState) -> None:
         """Leave the bar as it is."""
-        if isinstance(self._bar, _Lines):
-            self._write_line(state)
-        elif self._bar is not None:
-            self._describe(state)
-        self._close()
+        try:
+            if isinstance(self._bar, _Lines):
+                self._write_line(state)
+            elif self._bar is not None:
+                self._describe(state)
+        finally:
+            self._close()
 
     def _show_compiling(self, now: Compiling) -> None:
         state, bar = self._state, self._bar
@@ -134,13 +136,15 @@ class ProgressBar(Callback):
 
     def _close(self) -> None:
         compiling, self._compiling, self._state = self._compiling, None, None
-        if self._messages is not None:
-            self._messages.end()
-        if self._bar is not None:
-            self._bar.close()
-        self._bar = self._messages = None
-        if compiling is not None:
-            compiling.end()
+        bar, messages, self._bar, self._messages = self._bar, self._messages, None, None
+        try:
+            if messages is not None:
+                messages.end()
+            if bar is not None:
+                bar.close()
+        finally:
+            if compiling is not None:
+                compiling.end()
 
     def _describe(self, state: TrainerState) -> None:
         self._bar.set_description_str(_epoch(state).removesuffix(", "), refresh=False)

@@ -14,6 +14,8 @@ from jboat.backend import collective_order
 import jittor as jt
 import numpy as np
 
+_SMALLEST = 1e-30  # of a number by which others are divided in float32
+
 
 def grad(loss: jt.Var, inputs: Sequence[jt.Var]) -> list[jt.Var]:
     """The gradient of a scalar, differentiable itself.
@@ -77,11 +79,11 @@ def vjp(outputs: Sequence[jt.Var], inputs: Sequence[jt.Var], cotangents: Sequenc
 
 
 def _largest(variables: Sequence[jt.Var]) -> jt.Var:
-    """The largest absolute value of all entries, shape ``[1]``, or what is above 0 where all are 0."""
-    largest = jt.array([1e-30])
+    """The largest absolute value of all entries, shape ``[1]``, or 1 where all are 0."""
+    largest = jt.array([0.0])
     for v in variables:
         largest = jt.maximum(largest, v.abs().max())
-    return largest.detach()
+    return jt.ternary(largest > _SMALLEST, largest, jt.ones_like(largest)).detach()
 
 
 def hvp(loss: jt.Var, inputs: Sequence[jt.Var], vectors: Sequence[jt.Var]) -> list[jt.Var]:

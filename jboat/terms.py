@@ -102,8 +102,9 @@ class _Terms:
         self._variables, self._statistics = variables, statistics
         self._point = functional.cut(point)
         self._before = running_statistics.noted(statistics)
-        # a number of Jittor's own, which also tells whoever watches that what comes is computed when it is built
-        self._seed = int(jt.random((1,)).item() * _LIMIT)
+        # numbers of Jittor's own, which also tell whoever watches that what comes is computed when it is built; two,
+        # since one has 2^24 values, of which some thousand passes would meet one again, and with it all that follow
+        self._seed = jt.random((2,)).numpy().tolist()
 
     def value(self) -> jt.Var:
         """The sum."""

@@ -246,11 +246,6 @@ class Trajectory:
         """
         self._graphs.keep_few(iterates, steps=steps, begin=begin)
 
-    @property
-    def keeps_few(self) -> bool:
-        """Whether not all iterates are kept."""
-        return self._graphs.keeps_few
-
     def hold(self, time: int) -> None:
         """Where few iterates are kept, keep the last one, at inner step ``time``, and the one before it.
 

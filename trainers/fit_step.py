@@ -112,7 +112,8 @@ class FitStep:
         )
         found = run.step(pairs, events, run.share, self._places)
         scale = None if run.loss_scale is None else run.loss_scale.value
-        found.skip = run.has_overflowed(found)
+        overflowed = run.has_overflowed(found)
+        found.skip = found.skip or overflowed
         self._hooks.call("on_before_upper_step", found)
         failure = None if found.skip else run.failure_of(found)
         if failure is not None:

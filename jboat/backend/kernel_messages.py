@@ -26,6 +26,8 @@ _SOURCE = Path(__file__).with_suffix(".cc")
 _LISTENER = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
 _MESSAGE = re.compile(r"Compiling Operators\((\d+)/(\d+)\) used: *(\S+?)s eta: *(\S+?)s")
 _taken = threading.Lock()
+_at_work: list[Any] = []
+"""The listener that C++ calls, which has to live as long as it may be called, whatever becomes of its owner."""
 
 
 class Compiling(NamedTuple):
@@ -57,9 +59,10 @@ class KernelMessages:
     def __init__(self, hear: Callable[[Compiling], None]) -> None:
         self._hear = hear
         self._raised: BaseException | None = None
-        self._listener = _LISTENER(self._listen)  # C++ holds no reference
+        self._listener = _LISTENER(self._listen)
         self._library = _library()
         if self._library is not None and _taken.acquire(blocking=False):
+            _at_work[:] = [self._listener]
             self._library.listen(self._listener)
         else:
             self._library = None
@@ -77,6 +80,7 @@ class KernelMessages:
         library, self._library = self._library, None
         if library is not None:
             library.listen(_LISTENER())
+            _at_work.clear()
             _taken.release()
         self.settle()
 

@@ -54,10 +54,9 @@ _READS_HEADERS = "/src/common.h: "
 """What stands in the key of a file that includes some of them."""
 _WORTH_HEADERS = 4
 _NOT_IN_STEPS = re.compile(
-    r"/jittor/src/((opt|test|profiler|pybind|utils)/.*|misc/miniz|op_compiler|parallel_compiler|memory_profiler)\.?\w*$"
-    r"|/gen/pyjt_\w+\.cc$"
+    r"/jittor/src/((opt|test|pybind|utils)/.*|misc/miniz|op_compiler|parallel_compiler|memory_profiler)\.?\w*$"
 )
-"""Files whose code runs when a kernel is compiled, or never, and those that Jittor makes for its calls from Python."""
+"""Files whose code runs when a kernel is compiled, or never."""
 _OF_HEADERS_ALONE = 30_000
 _FOR_LINKING = re.compile(r"(-l|-L|-Wl,|-shared).*")
 _WARNINGS = re.compile(r"-W.*|-fdiagnostics-color.*")

@@ -175,6 +175,18 @@ def test_nan_guard_skips_and_counts(caplog):
     assert "RAD: the upper loss is nan at outer step 2: the step is left out" in caplog.text
 
 
+@pytest.mark.parametrize("hook", ["on_hypergradient_end", "on_before_upper_step"])
+def test_a_callback_may_leave_a_step_out(hook):
+    def leave_out(trainer, state, result):
+        result.skip = state.step == 1
+
+    trainer = make(LambdaCallback(**{hook: leave_out}))
+    trainer.fit({}, {}, max_steps=3)
+    plain = make()
+    plain.fit({}, {}, max_steps=2)
+    np.testing.assert_equal(trainer.values(), plain.values())
+
+
 def test_a_skipped_step_has_no_score(tmp_path):
     """NaN of a step that moved nothing neither stops the run nor is a checkpoint's score."""
     stopping = EarlyStopping("ul_loss", patience=2, check_finite=True)

@@ -6,7 +6,7 @@ environment; `test_half_products` has what is emulated.
 
 import logging
 
-from jboat import BilevelTrainer, precision
+from jboat import BilevelTrainer, autodiff, precision
 from jboat.backend import cuda_driver, half_arithmetic
 from jboat.backend.cuda_driver import CudaDriver
 from jboat.callbacks import HypergradientCheck, LambdaCallback, NaNGuard
@@ -271,3 +271,9 @@ def test_a_file_may_say_it(emulated):
     config["ul_optimizer"] = config["ll_optimizer"]
     objects = {"ll_model": ll_model, "ul_model": ul_model, "ll_objective": problem.f, "ul_objective": problem.F}
     assert BilevelTrainer.from_config(config, **objects).current_run.loss_scale.value == 1024.0
+
+
+def test_directions_of_zero_stay_zero_at_any_scale():
+    x = jt.array(np.ones(3, "float32"))
+    with precision.used(precision.HalfPrecision("fp16", LossScale(1e30))):
+        assert autodiff.vjp([x * x], [x], [jt.zeros(3)])[0].numpy().tolist() == [0.0] * 3

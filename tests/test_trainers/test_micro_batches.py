@@ -3,7 +3,9 @@
 import logging
 
 from jboat import autodiff
+from jboat.backend import ranks
 from jboat.terms import summed
+from jboat.trainers.data import micro_batches
 from jboat.trainers.data.micro_batches import parts_of
 import jittor as jt
 from jittor import nn
@@ -204,3 +206,14 @@ def test_an_entry_batch_size_says_what_a_sample_is():
         for m in (1, 3)
     )
     np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-7)
+
+
+def test_ranks_with_unequal_shares_have_as_many_parts():
+    shares = [micro_batches._fewest_on_a_rank(shard, n) for n, shard in ((2, _Second({}, [1 / 3, 2 / 3])), (5, {}))]
+    assert shares == [1, 5]
+
+
+class _Second(ranks.Shard):
+    """What rank 1 holds."""
+
+    weight = property(lambda self: self.weights[1])

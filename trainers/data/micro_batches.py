@@ -55,7 +55,7 @@ class MicroBatches:
         samples = samples_in(batch)
         statistics = [v for model in others[-2:] for v in functional.buffers(model)]
         before = [v.id for v in statistics]
-        parts = parts_of(samples, self._parts)
+        parts = parts_of(samples, min(self._parts, _fewest_on_a_rank(batch, samples)))
         terms = [partial(self._of_part, part, samples, batch, others) for part in parts]
         total = summed(terms, [part.weight for part in parts], self._variables, statistics)
         if len(parts) > 1 and before != [v.id for v in statistics]:
@@ -80,6 +80,13 @@ def parts_of(samples: int, most: int) -> list[Part]:
     count = min(samples, most)
     bounds = [samples * k // count for k in range(count + 1)]
     return [Part(a, b, (b - a) / samples) for a, b in itertools.pairwise(bounds)]
+
+
+def _fewest_on_a_rank(batch: Mapping[str, Any], samples: int) -> int:
+    """The samples of the rank that has the fewest, so that all have as many parts, whose layers may reduce."""
+    if not isinstance(batch, ranks.Shard) or not batch.weight:
+        return samples
+    return round(samples * min(weight for weight in batch.weights if weight) / batch.weight)
 
 
 def samples_in(batch: Mapping[str, Any]) -> int:
