@@ -129,7 +129,7 @@ class Watch:
         self._noted: dict[int, tuple[Levels, dict[str, float | jt.Var]]] = {}
 
     def note(self, levels: Levels) -> None:
-        """Hold the levels' Vars, which are then computed with what is computed next."""
+        """Hold the levels' Vars until the step's end; they are noted where they are used first in the step."""
         if id(levels) not in self._noted:
             self._noted[id(levels)] = levels, levels.apart()
 
