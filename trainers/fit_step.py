@@ -112,7 +112,7 @@ class FitStep:
         )
         found = run.step(pairs, events, run.share, self._places)
         scale = None if run.loss_scale is None else run.loss_scale.value
-        found.skip = run.has_overflowed(found)
+        overflowed = found.skip = run.has_overflowed(found)
         self._hooks.call("on_before_upper_step", found)
         failure = None if found.skip else run.failure_of(found)
         if failure is not None:
@@ -131,6 +131,8 @@ class FitStep:
         measured = run.measured_at(found) if self._keeps_measured else None
         if found.skip:
             running_statistics.put(self._statistics, statistics)
+            if not overflowed:
+                run.look_for_full_start(pairs, self._places)
         else:
             run.move(found)
             jt.sync([*trainer.ll_var, *self._statistics])
