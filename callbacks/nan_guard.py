@@ -21,7 +21,8 @@ logger = logging.getLogger("jboat")
 class NaNGuard(Callback):
     """Handles a step whose losses or gradients are NaN or infinite, which would end the run with an error otherwise.
 
-    Either way no variable moves in that step.
+    Either way no variable moves in that step. A method that starts from all batches at once, as SRBA does, cannot start
+    while one of them gives NaN: one warning says so, and which batches hold it.
 
     Args:
         action: ``"stop"`` ends the run in good order, with ``StopReason.NON_FINITE``; ``"skip"`` goes on with the next

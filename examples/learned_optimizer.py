@@ -7,8 +7,17 @@ rate adaptation with hypergradient descent", ICLR 2018; here with a longer horiz
 training learns the settings and uses them; nothing is trained twice.
 
 It is compared with a grid of 16 fixed settings, each a training run of as many steps, of which the one with the least
-validation loss is taken. The program prints the accuracy and the loss on held-out samples, and how long each took, and
-writes metrics.csv, TensorBoard events and, where matplotlib is installed, a picture to the folder ``--output``.
+validation loss is taken. The digits are in three parts: training samples for the lower level, validation samples for
+the upper level and for the choice among the 16, and a test part, the same for every seed, which is looked at once, at
+the end. What is learned starts in the middle of the grid; ``--ul-lr``, ``--lower-iters`` and ``--steps`` were chosen by
+the validation loss of the seeds 10 to 12.
+
+The learned settings take about a quarter of the grid's time, are better than those that they start from, and about as
+good as the best of the grid, not better: of the seeds 0 to 2, one has a test loss 5% lower than the grid's and two have
+one 3% and 6% higher; the medians are 0.286 beside 0.278, and 92.0% right beside 91.8%.
+
+The program prints the losses and the accuracy, and how long each took, and writes metrics.csv, TensorBoard events and,
+where matplotlib is installed, a picture to the folder ``--output``.
 """
 
 from __future__ import annotations
@@ -26,8 +35,10 @@ import numpy as np
 
 Split = dict[str, np.ndarray]
 RATES = (0.03, 0.1, 0.3, 1.0)
-DECAYS = (0.0, 1e-3, 3e-3, 1e-2)
+DECAYS = (1e-4, 3e-4, 1e-3, 3e-3)
+MIDDLE = tuple(float(np.exp(np.log(values).mean())) for values in (RATES, DECAYS))
 MOMENTUM = 0.9
+TEST = 597
 
 
 class Settings(jt.Module):
@@ -62,14 +73,16 @@ def loss(batch: dict, ul_model: jt.Module, ll_model: jt.Module) -> jt.Var:
 
 
 def load(train: int, val: int, seed: int) -> tuple[Split, Split, Split]:
-    """Training, validation and held-out samples."""
+    """Training and validation samples, which the seed draws, and test samples, which are the same for every seed."""
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
-    order = np.random.default_rng(seed).permutation(len(x))
-    parts = np.split(order, (train, train + val))
+    test, rest = np.split(np.random.default_rng(0).permutation(len(x)), (TEST,))
+    if train + val > len(rest):
+        raise SystemExit(f"--train and --val take {train + val} of {len(rest)} digits; take fewer")
+    order = np.random.default_rng(seed).permutation(rest)
     x, y = (x / 16.0).astype(np.float32), y.astype(np.int32)
-    first, second, third = ({"data": x[i], "target": y[i]} for i in parts)
+    first, second, third = ({"data": x[i], "target": y[i]} for i in (order[:train], order[train : train + val], test))
     return first, second, third
 
 
@@ -148,7 +161,7 @@ def draw(path: Path, trainer: BilevelTrainer) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, float]:
     """Train, print the table, and return its numbers."""
-    train, val, held_out = load(args.train, args.val, args.seed)
+    train, val, test = load(args.train, args.val, args.seed)
     train_fixed(RATES[0], DECAYS[1], train, argparse.Namespace(seed=args.seed, steps=2))  # compiles for both
     begun = time.perf_counter()
     model, settings, trainer = train_learned(train, val, args)
@@ -156,12 +169,20 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     begun = time.perf_counter()
     best, lr, decay = best_of_grid(train, val, args)
     grid_seconds = time.perf_counter() - begun
-    learned, fixed = measured(model, held_out), measured(best, held_out)
+    start = train_fixed(args.lr, args.decay, train, args)
+    rows = (
+        (f"best of 16: lr {lr:g}, decay {decay:g}", best, grid_seconds),
+        ("learned, each layer its own", model, learned_seconds),
+        ("where these start, fixed", start, None),
+    )
+    val_losses = [measured(own, val)[0] for _, own, _ in rows]
+    tested = [measured(own, test) for _, own, _ in rows]
     rates, decays = settings.log_lr.exp().numpy(), settings.log_decay.exp().numpy()
-    print(f"\n{args.train} training, {args.val} validation and {len(held_out['target'])} held-out digits")
-    print(f"{'settings':<34}{'held-out loss':>15}{'accuracy':>10}{'seconds':>9}")
-    print(f"{f'best of 16: lr {lr:g}, decay {decay:g}':<34}{fixed[0]:>15.4f}{fixed[1]:>10.2%}{grid_seconds:>9.1f}")
-    print(f"{'learned, each layer its own':<34}{learned[0]:>15.4f}{learned[1]:>10.2%}{learned_seconds:>9.1f}")
+    print(f"\n{args.train} training, {args.val} validation and {len(test['target'])} test digits")
+    print(f"{'settings':<34}{'validation loss':>17}{'test loss':>11}{'accuracy':>10}{'seconds':>9}")
+    for (name, _, seconds), val_loss, (test_loss, accuracy) in zip(rows, val_losses, tested, strict=True):
+        took = "" if seconds is None else f"{seconds:.1f}"
+        print(f"{name:<34}{val_loss:>17.4f}{test_loss:>11.4f}{accuracy:>10.2%}{took:>9}")
     for i, (rate, own) in enumerate(zip(rates, decays, strict=True)):
         print(f"layer {i}: learning rate {rate:.3g}, weight decay {own:.3g}")
     print(f"logs are in {args.output}")
@@ -170,12 +191,14 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     except ImportError:
         print("no picture: matplotlib is not installed")
     return {
-        "learned_loss": learned[0],
-        "learned_accuracy": learned[1],
-        "grid_loss": fixed[0],
-        "grid_accuracy": fixed[1],
-        "learned_seconds": learned_seconds,
+        "grid_loss": tested[0][0],
+        "grid_accuracy": tested[0][1],
         "grid_seconds": grid_seconds,
+        "learned_loss": tested[1][0],
+        "learned_accuracy": tested[1][1],
+        "learned_seconds": learned_seconds,
+        "learned_val_loss": val_losses[1],
+        "start_val_loss": val_losses[2],
     }
 
 
@@ -186,9 +209,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--val", type=int, default=400, help="validation samples (default: %(default)s)")
     p.add_argument("--steps", type=int, default=400, help="training steps of every run (default: %(default)s)")
     p.add_argument("--lower-iters", type=int, default=10, help="training steps an outer step (default: %(default)s)")
-    p.add_argument("--lr", type=float, default=0.5, help="where the learning rates start (default: %(default)s)")
-    p.add_argument("--decay", type=float, default=3e-3, help="where the weight decays start (default: %(default)s)")
-    p.add_argument("--ul-lr", type=float, default=0.2, help="learning rate of the settings (default: %(default)s)")
+    p.add_argument(
+        "--lr", type=float, default=MIDDLE[0], help="where the learning rates start (default: %(default).3g)"
+    )
+    p.add_argument(
+        "--decay", type=float, default=MIDDLE[1], help="where the weight decays start (default: %(default).3g)"
+    )
+    p.add_argument("--ul-lr", type=float, default=0.4, help="learning rate of the settings (default: %(default)s)")
     p.add_argument("--seed", type=int, default=0, help="draws samples and first weights (default: %(default)s)")
     p.add_argument("--output", default="runs/learned_optimizer", help="folder for logs (default: %(default)s)")
     return p

@@ -126,7 +126,7 @@ class ChainOptions:
         name = operator.section_in(self._solver_config)
         section = None if name is None else self._solver_config.get(name)
         known = self._known.get(operator.name)
-        if known is None or known[:2] != (name, section):
+        if known is None or known[0] != name or not _equal(known[1], section):
             kept = dict(section) if isinstance(section, Mapping) else section  # theirs may change in place
             known = self._known[operator.name] = name, kept, operator.options_in(self._solver_config)
         return known[2]
@@ -187,6 +187,14 @@ class ChainOptions:
     def rebuilds(self) -> bool:
         """Whether lower steps are taken again."""
         return bool(self.rebuilt_at_once or self.checkpoints)
+
+
+def _equal(before: Any, section: Any) -> bool:
+    """Whether a section is as it was; not where it holds what cannot be compared, such as an array."""
+    try:
+        return bool(before == section)
+    except Exception:
+        return False
 
 
 class StepOptions(ChainOptions):

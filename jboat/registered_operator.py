@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-import math
-from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple
 
+from jboat import option_numbers
 from jboat.capabilities import Capabilities, LowerCapabilities, UpperCapabilities
 from jboat.plain_numbers import plain
 from jboat.spelling import nearest
@@ -51,7 +50,7 @@ class Operator(NamedTuple):
         """Its options: defaults, overridden by its section; None where it has none.
 
         Raises:
-            TypeError: if the section is not a mapping.
+            TypeError: if the section is not a mapping, or something else stands where a number belongs.
             ValueError: for an unknown key or a value out of range.
         """
         name = self.section_in(solver_config)
@@ -71,7 +70,7 @@ class Operator(NamedTuple):
                 raise ValueError(
                     f"solver_config[{name!r}] has no key {key!r}; it has {', '.join(valid)}.{nearest(key, valid)}"
                 )
-        return self.section_options(**{key: plain(value) for key, value in section.items()})
+        return option_numbers.checked(name, self.section_options, {key: plain(value) for key, value in section.items()})
 
     @property
     def capabilities(self) -> Capabilities:
@@ -114,28 +113,9 @@ class Operator(NamedTuple):
                     f"the class capabilities of its own, whose {name} can, or options that have what this one reads"
                 ) from error
 
-    def refuse_infinite(self, section: Mapping[str, Any]) -> None:
-        """See that the numbers of its own section are finite, but for bounds, which None stands for too, and no bools.
-
-        Raises:
-            TypeError: for True or False where a number belongs.
-            ValueError: for a number that is not finite.
-        """
-        for field in fields(self.options) if self.options is not None else ():
-            value = plain(section.get(field.name))
-            if field.type not in ("float", "int"):
-                continue
-            if isinstance(value, bool):
-                raise TypeError(f"solver_config[{self.name!r}][{field.name!r}] must be a number, got {value}")
-            unbounded = isinstance(field.default, float) and math.isinf(field.default)
-            if isinstance(value, float) and not math.isfinite(value) and not unbounded:
-                raise ValueError(f"solver_config[{self.name!r}][{field.name!r}] must be finite, got {value}")
-
     def misfit(self, section: Any) -> str:
-        """Which value of its own section is of a wrong kind, in a sentence; empty where none is."""
-        wanted = {"float": (Real, "a number"), "int": (Integral, "an integer"), "str": (str, "a string")}
+        """Which value of its own section is no string where one belongs, in a sentence; empty where none is."""
         for field in fields(self.options) if self.options is not None and isinstance(section, Mapping) else ():
-            kind, words = wanted.get(str(field.type).removesuffix(" | None"), (object, ""))
-            if field.name in section and not isinstance(section[field.name], kind):
-                return f"solver_config[{self.name!r}][{field.name!r}] must be {words}, got {section[field.name]!r}"
+            if str(field.type) in ("str", "str | None") and not isinstance(section.get(field.name, ""), str):
+                return f"solver_config[{self.name!r}][{field.name!r}] must be a string, got {section[field.name]!r}"
         return ""

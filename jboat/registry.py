@@ -214,7 +214,6 @@ def check_sections(solver_config: Mapping[str, Any]) -> None:
             options(solver_config, name)
         except TypeError as error:
             raise TypeError(_operators[name].misfit(solver_config[name]) or str(error)) from error
-        _operators[name].refuse_infinite(solver_config[name] or {})
 
 
 def adjusted_order(names: Sequence[str], gradient_order: Sequence[Sequence[str]], argument: str) -> list[str]:

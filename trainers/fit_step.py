@@ -132,6 +132,8 @@ class FitStep:
         measured = run.measured_at(found) if self._keeps_measured else None
         if found.skip:
             running_statistics.put(self._statistics, statistics)
+            if not overflowed:
+                run.look_for_full_start(pairs, self._places)
         else:
             run.move(found)
             jt.sync([*trainer.ll_var, *self._statistics])

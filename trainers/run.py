@@ -28,6 +28,7 @@ from jboat.trainers.logged_values import LoggedValues
 from jboat.trainers.outer_step import device_memory
 from jboat.trainers.outer_step.choice import chosen
 from jboat.trainers.outer_step.finiteness import failure_of, finite
+from jboat.trainers.outer_step.full_start import FullStartWatch
 from jboat.trainers.outer_step.method import Events, Start
 from jboat.trainers.outer_step.problem import Problem
 from jboat.trainers.outer_step.spread_tasks import mean_over_ranks
@@ -75,6 +76,7 @@ class Run:
         random_seed: what random numbers derive from; the trainer's ``seed``, or one drawn when the first step needs it.
         resumption: what the next ``fit`` takes up from a checkpoint.
         zero_watch: whether a hypergradient of zero was told of.
+        full_start: whether a start from all batches that fails was told of.
         second_order: whether second derivatives were looked at.
         logged: what ``trainer.log`` was given.
         scratch_folder: where callbacks write while ``fit(fast_dev_run=...)`` runs.
@@ -98,6 +100,7 @@ class Run:
         self.random_seed: int | None = None
         self.resumption = Resumption()
         self.zero_watch = ZeroWatch()
+        self.full_start = FullStartWatch()
         self.second_order = SecondOrderCheck()
         self.logged = LoggedValues(trainer.state)
         self.scratch_folder: Path | None = None
@@ -327,6 +330,10 @@ class Run:
     def look_for_zero(self, found: OuterStep) -> None:
         """Warn where a hypergradient of zero says so for the first time."""
         self.zero_watch.look_at(found, self.method, step=self._trainer.state.step + 1, auxiliary=self.auxiliary)
+
+    def look_for_full_start(self, pairs: Sequence[Pair], places: Places | None) -> None:
+        """Warn where a step that was left out is one of those that the method takes again on the same batches."""
+        self.full_start.look_at(self.method, pairs[0], places, self.auxiliary, step=self._trainer.state.step + 1)
 
     def move(self, found: OuterStep) -> None:
         """Move both levels, and take what the method keeps."""

@@ -44,10 +44,9 @@ class PGDOOptions:
                 raise ValueError(f"solver_config['PGDO'][{name!r}] must be positive, got {getattr(self, name)}")
         if self.gamma_max < self.gamma_init:
             raise ValueError(f"solver_config['PGDO']['gamma_max'] must be at least gamma_init, got {self.gamma_max}")
-        if self.gamma_argmax_step < 1:
-            raise ValueError(
-                f"solver_config['PGDO']['gamma_argmax_step'] must be at least 1, got {self.gamma_argmax_step}"
-            )
+        steps = self.gamma_argmax_step
+        if not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"solver_config['PGDO']['gamma_argmax_step'] must be an integer >= 1, got {steps!r}")
 
 
 @register_operator(
