@@ -5,12 +5,13 @@ import logging
 from types import SimpleNamespace
 
 from jboat import BilevelTrainer
-from jboat.backend import free_memory
+from jboat.backend import free_memory, ranks
 from jboat.backend.stacked.array import Stacked
 from jboat.backend.stacked.layers import cross_entropy_loss
 from jboat.callbacks import LambdaCallback
 from jboat.outer_step import OuterStep, mean
 from jboat.trainers.errors import DeviceMemoryError
+from jboat.trainers.outer_step.method import Events
 from jboat.trainers.outer_step.task_chunks import TaskChunks
 import jittor as jt
 from jittor import nn
@@ -421,3 +422,14 @@ def test_a_run_goes_on_with_other_options_of_memory(tmp_path, caplog):
     assert second.state.step == 2
     assert second.solver_config["RAD"]["remat_every"] == 1
     assert caplog.text.count("other options of memory") == 1
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_ranks_ask_each_other_for_iterates_only_where_they_share_batches(monkeypatch, shared):
+    problem = Classifier(hidden=5)
+    batches = [ranks.Shard(batch, [1.0]) if shared else batch for batch in problem.batches()]
+    asked, gathered = [], ranks.gathered
+    monkeypatch.setattr(ranks, "gathered", lambda numbers: asked.append(len(numbers)) or gathered(numbers))
+    trainer = make(problem=problem, ll_lr=RATE, lower_iters=3, solver_config={"RAD": {"checkpoints": "auto"}})
+    trainer.current_run.step([tuple(batches)], Events())
+    assert asked.count(3) == int(shared)  # that of the seed is of one number
