@@ -94,7 +94,7 @@ class ChainPlan:
 
     def without_graphs(self) -> ChainPlan:
         """The plan of the same lower steps where nothing is differentiated, nor an iterate chosen."""
-        return dataclasses.replace(self, chooser=None, truncator=None, differentiates_steps=False)
+        return dataclasses.replace(self, chooser=None, truncator=None, start_learner=None, differentiates_steps=False)
 
     def iterate_choice(self, upper_loss: Callable[[Trajectory], jt.Var]) -> IterateChoice | None:
         """What chooses the last iterate in a lower loop that begins, given F at the last iterate of a trajectory."""

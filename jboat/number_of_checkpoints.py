@@ -39,9 +39,16 @@ def fitting(size: StepSize, steps: int, free: int) -> int:
     return max(2, min(steps, (room - size.graph) // max(1, size.iterate)))
 
 
-def chosen(size: StepSize, steps: int) -> int:
-    """:func:`fitting` for the memory that is free now, the same on all ranks."""
-    rows = ranks.gathered([size.graph, size.iterate, free_memory.free()])
+def chosen(size: StepSize, steps: int, *, agreed: bool) -> int:
+    """:func:`fitting` for the memory that is free now.
+
+    Args:
+        size: what one step takes.
+        steps: K.
+        agreed: whether all ranks are here and need the same number, as where each lower step reduces over them.
+    """
+    own = [size.graph, size.iterate, free_memory.free()]
+    rows = ranks.gathered(own) if agreed else [own]
     graph, iterate, free = max(r[0] for r in rows), max(r[1] for r in rows), min(r[2] for r in rows)
     number = fitting(StepSize(int(graph), int(iterate)), steps, int(free))
     logger.info(

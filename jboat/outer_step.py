@@ -63,7 +63,7 @@ class OuterStep:
 
 
 def mean(steps: Sequence[OuterStep], counts: Sequence[int] | None = None) -> OuterStep:
-    """The average of several; iterates and optimizer state are the last one's.
+    """The average of several, left out if one of them is; iterates and optimizer state are the last one's.
 
     Args:
         steps: what is averaged.
@@ -87,7 +87,7 @@ def mean(steps: Sequence[OuterStep], counts: Sequence[int] | None = None) -> Out
     values = [s.value for s in steps if s.value is not None]
 
     def value() -> jt.Var:
-        return sum(v() for v in values) / len(values)
+        return sum(count * v() for count, v in zip(counts, values, strict=True)) / n
 
     return OuterStep(
         gradients=averaged([s.gradients for s in steps]),
@@ -102,5 +102,6 @@ def mean(steps: Sequence[OuterStep], counts: Sequence[int] | None = None) -> Out
         auxiliary=last.auxiliary,
         ul_learning_rate=last.ul_learning_rate,
         failure=next((s.failure for s in steps if s.failure is not None), None),
+        skip=any(s.skip for s in steps),
         value=value if len(values) == len(steps) else None,
     )

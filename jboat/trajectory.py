@@ -254,22 +254,24 @@ class Trajectory:
         """
         self._graphs.hold(time)
 
-    def size_of_step(self, objective: OfEachStep) -> StepSize:
+    def size_of_step(self, objective: OfEachStep | None = None) -> StepSize:
         """Build the first step on trial, and see how much memory it takes.
 
         Args:
-            objective: phi of that step; see :meth:`advance`.
+            objective: phi of that step; see :meth:`advance`. None where it has been taken already.
         """
         leaves = self._leaves(0)
         before = free_memory.held()
-        self._objectives.append(objective)
+        if objective is not None:
+            self._objectives.append(objective)
         try:
             with functional.preserved(self._buffers):
                 outputs = self._rebuilt(0, leaves)
                 jt.sync([*outputs, *self._buffers])
                 graph = free_memory.held() - before
         finally:
-            self._objectives.clear()
+            if objective is not None:
+                self._objectives.clear()
         return StepSize(graph, sum(v.nbytes for v in [*leaves, *self._buffers]))
 
     def losses(self) -> list[float]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import functools
 from typing import Any
 
 from jboat import functional, levels, number_of_checkpoints, registry, running_statistics
+from jboat.backend import ranks
 from jboat.backend.flag_blocks import flag
 from jboat.capabilities import LowerCapabilities
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
@@ -29,7 +31,6 @@ class NGD(LowerLevelOperator):
     """
 
     capabilities = LowerCapabilities(stacks_tasks=True)
-    _from_memory: int | None = None
 
     def optimize(
         self,
@@ -81,7 +82,9 @@ class NGD(LowerLevelOperator):
                 return loss
 
         steps = OfEachStep(objective)
-        kept = self._number_of_checkpoints(auxiliary_model, steps)
+        of_lower = [ll_feed_dict] if isinstance(ll_feed_dict, dict) else ll_feed_dict
+        shared = any(isinstance(batch, ranks.Shard) for batch in (*of_lower, ul_feed_dict))
+        kept = self._number_of_checkpoints(auxiliary_model, steps, shared=shared)
         if kept:
             begin = 0 if self.plan.start_learner is not None else tracked_from
             auxiliary_model.keep_few(kept, steps=self.lower_loop, begin=begin)
@@ -108,16 +111,25 @@ class NGD(LowerLevelOperator):
             "lower_loss": lower_loss,
         }
 
-    def _number_of_checkpoints(self, trajectory: Trajectory, steps: OfEachStep) -> int:
-        """How many iterates to keep; 0 for all. The memory is looked at once, before the first lower loop."""
+    def _number_of_checkpoints(self, trajectory: Trajectory, steps: OfEachStep, *, shared: bool) -> int:
+        """How many iterates to keep; 0 for all. The memory is looked at once, before the first lower loop.
+
+        Only where ranks share each batch do they take the same lower steps, and ask each other.
+        """
         given = self._options.checkpoints
         if given != "auto":
             return int(given)
         if not self.plan.pulls_back:  # then none is wanted twice
             return 2
-        if self._from_memory is None:
-            self._from_memory = number_of_checkpoints.chosen(trajectory.size_of_step(steps), self.lower_loop)
-        return self._from_memory
+        if shared not in self._from_memory:
+            size = trajectory.size_of_step(steps)
+            self._from_memory[shared] = number_of_checkpoints.chosen(size, self.lower_loop, agreed=shared)
+        return self._from_memory[shared]
+
+    @functools.cached_property
+    def _from_memory(self) -> dict[bool, int]:
+        """What was chosen where ranks share each batch, and where each has its own."""
+        return {}
 
     def _upper_loss(self, trajectory: Trajectory, ul_feed_dict: Batch) -> jt.Var:
         with flag("no_grad", 1), functional.preserved(self.upper_statistics), on_trial():

@@ -98,6 +98,7 @@ def test_the_plan_of_every_chain(names):
     assert plan.has_lower_loop == ("DM" not in gm)
     assert plan.multiplier_update == {("RAD",): "gradient step", ("CG",): "line search"}.get(na)
     assert not plan.without_graphs().differentiates_steps
+    assert not plan.without_graphs().pulls_back
     assert plan.without_graphs().implicit == plan.implicit
 
 

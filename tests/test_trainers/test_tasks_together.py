@@ -1,9 +1,18 @@
 """Tasks computed together give what each gives alone: by numpy in float64, and beside one after another."""
 
+import contextlib
 import logging
+from types import SimpleNamespace
 
 from jboat import BilevelTrainer
+from jboat.backend import free_memory, ranks
+from jboat.backend.stacked.array import Stacked
+from jboat.backend.stacked.layers import cross_entropy_loss
 from jboat.callbacks import LambdaCallback
+from jboat.outer_step import OuterStep, mean
+from jboat.trainers.errors import DeviceMemoryError
+from jboat.trainers.outer_step.method import Events
+from jboat.trainers.outer_step.task_chunks import TaskChunks
 import jittor as jt
 from jittor import nn
 import numpy as np
@@ -302,3 +311,125 @@ def test_a_resumed_run_ends_the_same_to_the_bit_and_evaluates_the_same(tmp_path)
     one_by_one = trainer(together=1)
     one_by_one.set_values(whole.values())
     assert whole.evaluate(pairs) == one_by_one.evaluate(pairs)
+
+
+def test_memory_of_a_step_that_is_built_again_counts(monkeypatch):
+    """Three layers of 32 images give 8 KiB each at least; five iterates of some 240 numbers are less than 12 KiB."""
+    lower, upper = image_tasks(4, samples=32), image_tasks(4, samples=4)
+    trainer = image_trainer(["FOA", "IAD"], "auto")
+    monkeypatch.setattr(free_memory, "free", lambda: 2 * 4 * 12 * 1024)
+    trainer.hypergradient(lower, upper)
+    assert 1 <= trainer.current_run.chunks._size <= 2
+    assert not trainer.current_run.chunks.refused
+
+
+def test_chunks_are_halved_where_memory_runs_out(monkeypatch):
+    _, lower, upper = two_tasks()
+    alone = make(problem=Classifier(hidden=5), ll_lr=RATE, lower_iters=3).hypergradient(lower * 2, upper * 2)
+    trainer = make(problem=Classifier(hidden=5), ll_lr=RATE, lower_iters=3, tasks_together=4)
+    together, asked = TaskChunks._together, []
+
+    def scarce(self, pair, tasks, *others):
+        asked.append(tasks)
+        if tasks > 2:
+            raise DeviceMemoryError("no room", operator="RAD", step=1, original="")
+        return together(self, pair, tasks, *others)
+
+    monkeypatch.setattr(TaskChunks, "_together", scarce)
+    found = trainer.hypergradient(lower * 2, upper * 2)
+    assert asked == [2, 4, 2, 2]
+    wanted = alone.gradients[0].numpy()
+    np.testing.assert_allclose(found.gradients[0].numpy(), wanted, rtol=0, atol=1e-6 * abs(wanted).max())
+
+
+def test_memory_that_runs_out_on_trial_is_told(monkeypatch):
+    _, lower, upper = two_tasks()
+    trainer = make(problem=Classifier(hidden=5), lower_iters=3, tasks_together=2)
+
+    def none_left(*arguments):
+        raise DeviceMemoryError("no room", operator="RAD", step=1, original="")
+
+    monkeypatch.setattr(TaskChunks, "_together", none_left)
+    with pytest.raises(DeviceMemoryError, match="no room"):
+        trainer.hypergradient(lower, upper)
+
+
+def test_labels_are_counted_once(monkeypatch):
+    labels, counted = Stacked(jt.array(np.int32([[0, 1], [2, 0]]))), []
+    in_range = Stacked.in_range
+    monkeypatch.setattr(Stacked, "in_range", lambda self, n: counted.append(self) or in_range(self, n))
+    for _ in range(2):
+        scores = Stacked(jt.array(np.zeros((2, 2, 3), np.float32)))
+        loss = cross_entropy_loss(nn.cross_entropy_loss, scores, labels)
+        np.testing.assert_allclose(loss.value.numpy().ravel(), np.log(3), rtol=1e-6)
+    assert counted[0] is counted[1] is labels
+
+
+def test_an_objective_that_takes_another_path_later_goes_on_alone(caplog):
+    _, lower, upper = two_tasks()
+    late = SimpleNamespace(now=False)
+
+    def objective(batch, ul_model, ll_model):
+        loss = Classifier.f(batch, ul_model, ll_model)
+        return loss + 0.0 * ll_model(batch["data"]).no_such_method() if late.now and stands_for_tasks(batch) else loss
+
+    trainer = make(problem=Classifier(hidden=5), ll_objective=objective, ll_lr=RATE, tasks_together=2)
+    before = trainer.hypergradient(lower, upper).gradients[0].numpy()
+    late.now = True
+    after = trainer.hypergradient(lower, upper).gradients[0].numpy()
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-6 * abs(before).max())
+    assert "no_such_method" in caplog.text
+
+
+def stands_for_tasks(batch):
+    return isinstance(batch["data"], Stacked)
+
+
+def test_a_first_step_that_is_not_finite_is_no_comparison():
+    _, lower, upper = two_tasks()
+    trainer = make(problem=Classifier(hidden=5), tasks_together=2, ll_lr=RATE)
+    broken = [{**batch, "data": batch["data"] * float("nan")} for batch in lower]
+    with contextlib.suppress(ArithmeticError):
+        trainer.hypergradient(broken, upper)
+    assert not trainer.current_run.chunks._tried
+    trainer.hypergradient(lower, upper)
+    assert trainer.current_run.chunks._tried
+
+
+def test_a_mean_of_chunks_weighs_values_and_keeps_what_is_left_out():
+    def step(number, skip):
+        value = jt.array([number])
+        return OuterStep([value], number, number, skip=skip, value=lambda: value)
+
+    found = mean([step(1.0, True), step(5.0, False)], [3, 1])
+    assert found.value().item() == found.gradients[0].item() == found.upper_loss == 2.0
+    assert found.skip
+
+
+def test_a_run_goes_on_with_other_options_of_memory(tmp_path, caplog):
+    _, lower, upper = two_tasks()
+
+    def trainer(**arguments):
+        return make(problem=Classifier(hidden=5), ll_lr=RATE, seed=1, **arguments)
+
+    first = trainer(tasks_together=2)
+    assert first.configuration()["tasks_together"] == 2
+    first.fit([lower], [upper], max_steps=1)
+    first.save_checkpoint(tmp_path / "one.npz")
+    second = trainer(solver_config={"RAD": {"remat_every": 1}})
+    with caplog.at_level(logging.INFO, logger="jboat"):
+        second.fit([lower], [upper], max_steps=2, resume_from=tmp_path / "one.npz")
+    assert second.state.step == 2
+    assert second.solver_config["RAD"]["remat_every"] == 1
+    assert caplog.text.count("other options of memory") == 1
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_ranks_ask_each_other_for_iterates_only_where_they_share_batches(monkeypatch, shared):
+    problem = Classifier(hidden=5)
+    batches = [ranks.Shard(batch, [1.0]) if shared else batch for batch in problem.batches()]
+    asked, gathered = [], ranks.gathered
+    monkeypatch.setattr(ranks, "gathered", lambda numbers: asked.append(len(numbers)) or gathered(numbers))
+    trainer = make(problem=problem, ll_lr=RATE, lower_iters=3, solver_config={"RAD": {"checkpoints": "auto"}})
+    trainer.current_run.step([tuple(batches)], Events())
+    assert asked.count(3) == int(shared)  # that of the seed is of one number

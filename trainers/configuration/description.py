@@ -46,6 +46,8 @@ def _parts_of_steps(trainer: BilevelTrainer) -> dict[str, Any]:
     names: dict[str, Any] = {argument: name_of(p) for argument, p in given.items() if p is not None}
     if problem.lower_micro_batches > 1:
         names["lower_micro_batches"] = problem.lower_micro_batches
+    if trainer.tasks_together != 1:
+        names["tasks_together"] = trainer.tasks_together
     if trainer.precision != "fp32":
         names["precision"] = trainer.precision
     if trainer.loss_scale is not None:

@@ -12,9 +12,10 @@ import jittor as jt
 
 _SAYS_SO = re.compile(r"Unable to alloc cuda|out of memory|ALLOC_FAILED|cudaErrorMemoryAllocation", re.IGNORECASE)
 _ADVICE = (
-    "Try a smaller batch, lower_micro_batches, or fewer lower_iters; with RAD or IAD solver_config={'RAD': "
-    "{'remat_every': S}}, which keeps the graphs of S lower steps at a time, or {'RAD': {'checkpoints': C}}, which "
-    "keeps C iterates; or an operator that needs the memory of one lower step, such as CG or FD."
+    "Try a smaller batch, a smaller tasks_together, lower_micro_batches, or fewer lower_iters; with RAD or IAD "
+    "solver_config={'RAD': {'remat_every': S}}, which keeps the graphs of S lower steps at a time, or {'RAD': "
+    "{'checkpoints': C}}, which keeps C iterates; or an operator that needs the memory of one lower step, such as CG "
+    "or FD."
 )
 
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def mean_over_ranks(found: OuterStep, share: TaskShare, statistics: Sequence[jt.Var]) -> OuterStep:
-    """The average over all tasks; iterates, states and running statistics are those of the last one.
+    """The average over all tasks, left out if one of them is.
+
+    Iterates, states and running statistics are those of the last one.
 
     Args:
         found: the average over this rank's tasks.
@@ -37,6 +39,7 @@ def mean_over_ranks(found: OuterStep, share: TaskShare, statistics: Sequence[jt.
     copies = [[v.detach() for v in values] for values in lists]
     ranks.broadcast([*statistics, *(v for values in copies for v in values)], root=last)
     ll_parameters, upper_loss_at, *auxiliary, slots = copies
+    failure, skip = _of_any(found.failure, skip=found.skip)
     return dataclasses.replace(
         found,
         gradients=gradients[: len(found.gradients)],
@@ -49,7 +52,8 @@ def mean_over_ranks(found: OuterStep, share: TaskShare, statistics: Sequence[jt.
         upper_loss_at=upper_loss_at,
         auxiliary=dict(zip(found.auxiliary, auxiliary, strict=True)),
         ll_state=None if ll_state is None else ll_state.with_slots(slots),
-        failure=_failure_of_any(found.failure),
+        failure=failure,
+        skip=skip,
     )
 
 
@@ -59,12 +63,13 @@ def _weighted_mean(gradients: Sequence[jt.Var], share: TaskShare) -> list[jt.Var
     return functional.cut(ranks.mean(scaled))
 
 
-def _failure_of_any(own: ArithmeticError | None) -> ArithmeticError | None:
-    """What is not finite in the tasks of the first rank that has found something."""
-    failed = [rank for rank, (there,) in enumerate(ranks.gathered([float(own is not None)])) if there]
+def _of_any(own: ArithmeticError | None, *, skip: bool) -> tuple[ArithmeticError | None, bool]:
+    """What is not finite in the tasks of the first rank that has found something, and whether a rank skips the step."""
+    rows = ranks.gathered([float(own is not None), float(skip)])
+    failed, skip = [rank for rank, (there, _) in enumerate(rows) if there], any(row[1] for row in rows)
     if not failed:
-        return None
+        return None, skip
     told = {"what": str(own), "operator": "", "step": 0, "inner_step": None}
     if isinstance(own, NonFiniteError):
         told |= {name: getattr(own, name) for name in told}
-    return NonFiniteError(**json.loads(ranks.broadcast_bytes(json.dumps(told).encode(), root=failed[0])))
+    return NonFiniteError(**json.loads(ranks.broadcast_bytes(json.dumps(told).encode(), root=failed[0]))), skip

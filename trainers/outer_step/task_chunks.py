@@ -19,10 +19,12 @@ from jboat.optim import OptimizerState, UpdateRule
 from jboat.outer_step import OuterStep, mean
 from jboat.stacked_objective import StackedObjective, stacked_batch
 from jboat.trainers.data.step_batches import Feed, Pair
-from jboat.trainers.outer_step import device_memory, task_memory
+from jboat.trainers.errors import DeviceMemoryError
+from jboat.trainers.outer_step import device_memory
 from jboat.trainers.outer_step.chains import Chains
 from jboat.trainers.outer_step.method import Events, OuterMethod, Start
 from jboat.trainers.outer_step.problem import Problem
+from jboat.trainers.outer_step.task_memory import MemoryOfTask, tasks_that_fit
 from jboat.trial_calls import on_trial
 import jittor as jt
 
@@ -115,9 +117,16 @@ class TaskChunks:
             return mean([alone(task) for task in range(len(pairs))])
         found: list[OuterStep] = []
         counts: list[int] = []
-        for first in range(0, len(pairs), self._size):
+        while (first := sum(counts)) < len(pairs):
             tasks = range(first, min(first + self._size, len(pairs)))
-            step = self._chunk(pairs[first : tasks.stop], start(first), events) if len(tasks) > 1 else None
+            try:
+                step = self._chunk(pairs[first : tasks.stop], start(first), events) if len(tasks) > 1 else None
+            except DeviceMemoryError as error:
+                self._size = len(tasks) // 2
+                logger.warning(
+                    "tasks_together: %d tasks from now on, as %d do not fit: %s", self._size, len(tasks), error
+                )
+                continue
             steps = [alone(task) for task in tasks] if step is None else [step]
             found += steps
             counts += [len(tasks) // len(steps)] * len(steps)
@@ -128,8 +137,8 @@ class TaskChunks:
         try:
             with device_memory.named(self._method.name, start.step):
                 found = self._together(_stacked_pair(pairs), len(pairs), start, events)
-        except NotStackedError as error:
-            self._tell(str(error))
+        except (TypeError, AttributeError) as error:  # what is at fault by itself is so for one task as well
+            self._tell(_in_words(error))
             return None
         self.computed += 1
         return found
@@ -141,22 +150,22 @@ class TaskChunks:
         except UnequalTasksError as error:  # those of the next step may be equal
             self._tell(str(error))
             return
-        self._tried = True
-        before = task_memory.used()
-        seen = [0]
-
-        def look(hook: str, *extra: object) -> None:
-            if hook == "on_lower_loop_end":
-                seen[0] = max(seen[0], task_memory.used() - before)
-
-        with on_trial():
-            wanted = mean([self._method.step(p, start(task), Events(look)) for task, p in enumerate(pairs)])
-            self._size = task_memory.tasks_that_fit(seen[0]) if self._most == "auto" else int(self._most)
-            try:
+        memory, events = None, Events()
+        if self._most == "auto":
+            memory = MemoryOfTask(self._problem.options.rebuilt_at_once)
+            events = Events(memory.call, on_lower_step=memory.on_lower_step)
+        with on_trial(), device_memory.named(self._method.name, start(0).step):
+            wanted = mean([self._method.step(p, start(task), events) for task, p in enumerate(pairs)])
+        self._tried = wanted.failure is None  # else there is nothing to compare with
+        self._size = int(self._most) if memory is None else tasks_that_fit(memory.size)
+        try:
+            with on_trial(), device_memory.named(self._method.name, start(0).step):
                 found = self._together(together, len(pairs), start(0), Events())
-            except Exception as error:
-                self._off = str(error) if isinstance(error, NotStackedError) else f"{type(error).__name__}: {error}"
-        if not self._off and wanted.failure is None:
+        except DeviceMemoryError:
+            raise
+        except Exception as error:
+            self._off = _in_words(error)
+        if not self._off and self._tried:
             self._off = _difference(found, wanted)
         if self._off:
             self._tell(self._off)
@@ -229,6 +238,10 @@ def _stacked_feed(feeds: Sequence[Feed]) -> Feed:
     if isinstance(feeds[0], list):
         return [stacked_batch([feed[step] for feed in feeds]) for step in range(len(feeds[0]))]  # type: ignore[index]
     return stacked_batch([feed for feed in feeds if not isinstance(feed, list)])
+
+
+def _in_words(error: Exception) -> str:
+    return str(error) if isinstance(error, NotStackedError) else f"{type(error).__name__}: {error}"
 
 
 def _last(values: Sequence[jt.Var]) -> list[jt.Var]:

@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from jboat.backend import ranks
+from jboat import number_of_checkpoints
+from jboat.backend import free_memory
+from jboat.trajectory import Trajectory
 import jittor as jt
 
-_MAY_TAKE = 0.5  # of what is free, since the hypergradient needs some besides the lower steps' graphs
-_BLOCK = 2 * 2**20  # bytes that Jittor takes at once, below which its memory cannot be told
 
+class MemoryOfTask:
+    """What one task takes at most, seen in a step that is taken alone.
 
-def used() -> int:
-    """The bytes that Jittor's arrays take on the device, up to a block of its memory."""
-    jt.gc()  # else what it keeps for later counts
-    info = jt.get_mem_info()
-    return int(info.total_cuda_used if jt.flags.use_cuda else info.total_cpu_used)
+    Args:
+        rebuilt_at_once: how many lower steps the way back rebuilds at once; 0 where it finds their graphs.
 
+    Attributes:
+        size: in bytes, what the lower loop leaves and what the way back builds besides; 0 before a step.
+    """
 
-def free() -> int:
-    """The bytes that are free on the device; of the processor's memory this rank's share."""
-    info = jt.get_mem_info()
-    if jt.flags.use_cuda:
-        return int(info.total_cuda_ram - info.total_cuda_used)
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024 // ranks.size()
-    return int(info.total_cpu_ram // 2 // ranks.size())
+    def __init__(self, rebuilt_at_once: int) -> None:
+        self.size = 0
+        self._rebuilt = max(1, rebuilt_at_once)
+        self._trajectory: Trajectory | None = None
+        jt.gc()  # else what nobody holds any more counts
+        self._before = free_memory.held()
+
+    def on_lower_step(self, step: int, trajectory: Trajectory) -> None:
+        """See which trajectory a lower loop extends."""
+        self._trajectory = trajectory
+
+    def call(self, hook: str, *extra: object) -> None:
+        """Measure where a lower loop has ended, and the way back has not begun."""
+        if hook != "on_lower_loop_end" or self._trajectory is None:
+            return
+        left = free_memory.held() - self._before
+        self.size = max(self.size, left + self._rebuilt * self._trajectory.size_of_step().graph)
+        self._trajectory = None
 
 
 def tasks_that_fit(bytes_a_task: int) -> int:
     """How many tasks may be computed together, at least one.
 
     Args:
-        bytes_a_task: what the graphs of one task's lower steps take.
+        bytes_a_task: what one of them takes.
     """
-    return max(1, int(_MAY_TAKE * free()) // max(_BLOCK, bytes_a_task))
+    return max(1, int(number_of_checkpoints.USED * free_memory.free()) // max(1, bytes_a_task))

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("jboat")
 
 _NOT_COMPARED = ("device",)
+_OF_MEMORY = (
+    "tasks_together",
+    "lower_micro_batches",
+    *(f"solver_config.{section}.{option}" for section, option in checkpoint_contents.OF_MEMORY),
+)
+"""What trades memory for time alone, so that a run that ran out of it goes on with another."""
 
 
 class CheckpointError(ValueError):
@@ -201,6 +207,9 @@ def _require_same_run(trainer: BilevelTrainer, tree: Mapping[str, Any], path: st
     saved_shapes = {name: list(array.shape) for name, array in tree["variables"].items()}
     of_shapes = _differences(shapes, saved_shapes)
     differences = configuration_differences(trainer, tree) + of_shapes
+    mine, theirs = ({n: v for n, v in flat(c).items() if n in _OF_MEMORY} for c in _configurations(trainer, tree))
+    if not differences and (of_memory := _differences(mine, theirs)):
+        logger.info("%s goes on with other options of memory: %s", path, "; ".join(of_memory))
     if differences:
         hint = "" if of_shapes else ". load_checkpoint(path, what='models') takes the models alone"
         raise CheckpointError(f"{path} was saved by a run of another configuration: {'; '.join(differences)}{hint}")
@@ -208,7 +217,12 @@ def _require_same_run(trainer: BilevelTrainer, tree: Mapping[str, Any], path: st
 
 def configuration_differences(trainer: BilevelTrainer, tree: Mapping[str, Any]) -> list[str]:
     """What the run that wrote a checkpoint had set otherwise, a sentence each."""
-    return _differences(flat(trainer.configuration()), flat(tree["configuration"]))
+    mine, theirs = ({n: v for n, v in flat(c).items() if n not in _OF_MEMORY} for c in _configurations(trainer, tree))
+    return _differences(mine, theirs)
+
+
+def _configurations(trainer: BilevelTrainer, tree: Mapping[str, Any]) -> tuple[Any, Any]:
+    return trainer.configuration(), tree["configuration"]
 
 
 def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

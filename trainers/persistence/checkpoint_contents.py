@@ -33,6 +33,8 @@ _KEYS = (
 _COUNTS = ("step", "epoch", "first_step", "first_epoch")
 _STATE = (*_COUNTS, "phase", "metrics", "validation", "elapsed", "stop_reason")
 _OPTIMIZERS = ("ll_optimizer", "ul_optimizer")
+OF_MEMORY = (("RAD", "remat_every"), ("RAD", "checkpoints"))
+"""Options of ``solver_config`` that trade memory for time alone; a trainer keeps its own."""
 
 
 @dataclass
@@ -245,11 +247,12 @@ def _sections(trainer: BilevelTrainer, saved: Any) -> dict[str, dict[str, Any]]:
     """The sections of ``solver_config`` with what was saved, as the operators' own checks allow it."""
     merged = copy.deepcopy(trainer.solver_config)
     for name, section in _mapping(saved, "solver_config").items():
-        for key, value in _mapping(section, f"solver_config.{name}").items():
+        taken = {k: v for k, v in _mapping(section, f"solver_config.{name}").items() if (name, k) not in OF_MEMORY}
+        for key, value in taken.items():
             live = getattr(registry.options(trainer.solver_config, name), key, None)
             if live is not None and value is not None and not same_kind(value, live):
                 raise ValueError(f"solver_config.{name}.{key} cannot be {_shown(value)}: it is {live!r} here")
-        merged.setdefault(name, {}).update(section)
+        merged.setdefault(name, {}).update(taken)
     registry.check_sections(merged)
     arguments.chain_options(trainer.current_run.problem.plan, merged, trainer.lower_iters)
     return merged

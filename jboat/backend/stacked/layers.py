@@ -103,7 +103,8 @@ def cross_entropy_loss(
     scores = stacked(output)
     if scores is None or scores.ndim != 2 or weight is not None or ignore_index is not None:
         raise NotStackedError("cross_entropy_loss of other than rows of scores, with weight or with ignore_index")
-    labels = Stacked(of_all_tasks(target, scores.tasks))
+    own = stacked(target)  # itself, since it remembers which of its labels count
+    labels = Stacked(of_all_tasks(target, scores.tasks)) if own is None else own
     if labels.shape not in ((scores.shape[0],), (scores.shape[0], 1)):
         raise NotStackedError(f"cross_entropy_loss of scores {list(scores.shape)} with labels {list(labels.shape)}")
     losses = scores.unfolded(other(scores.folded(), labels.value.reshape(-1), reduction="none"))
