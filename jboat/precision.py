@@ -12,13 +12,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 import functools
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from jboat.backend import half_arithmetic
-from jboat.backend.half_arithmetic import HalfKind
-from jboat.backend.replacements import dispatch, half_products
+from jboat.backend.replacements import dispatch
 from jboat.backend.replacements.dispatch import Function, Place
 from jboat.loss_scale import LossScale
+
+if TYPE_CHECKING:
+    from jboat.backend.half_arithmetic import HalfKind
 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 
@@ -64,5 +65,8 @@ def loss_scale() -> float | None:
 
 @functools.cache
 def _functions(kind: HalfKind) -> dict[Place, Function]:
+    from jboat.backend import half_arithmetic  # these start Jittor
+    from jboat.backend.replacements import half_products
+
     emulated = half_arithmetic.is_emulated()
     return half_products.in_half(half_arithmetic.emulated(kind) if emulated else half_arithmetic.on_cuda(kind))

@@ -165,6 +165,7 @@ def _start(import_jittor: Callable[[], object]) -> None:
 def _put_dispatchers() -> None:
     """Put dispatchers in the place of Jittor's functions before anybody imports one of these from Jittor."""
     import jboat.backend.replacements.by_device
+    import jboat.backend.replacements.half_products
     import jboat.backend.stacked.places  # noqa: F401
 
 
