@@ -14,6 +14,7 @@ RUN_BY = {  # in the suite, where nothing is installed
     "make docs": "tests/test_documentation.py",
     "python examples/compare_operators.py": "tests/test_examples/test_compare_operators.py",
     "python -m jboat doctor": "tests/test_trainers/test_command_line.py",
+    "python -m jboat warmup": "tests/test_trainers/test_warmup.py",
     "python -m jboat warmup --example data_hyper_cleaning": "tests/test_trainers/test_warmup.py",
     "pip install .": "tests/test_packaging.py",
     "pip install '.[examples]'": "tests/test_packaging.py",

@@ -8,7 +8,7 @@ from numbers import Real
 from typing import Any, get_args
 
 from jboat import functional
-from jboat.backend import cuda_driver, half_arithmetic
+from jboat.backend import cuda_driver
 from jboat.loss_scale import LossScale
 from jboat.precision import HalfPrecision, PrecisionName
 from jboat.trainers import arguments
@@ -80,6 +80,8 @@ def _checked_scale(loss_scale: Any, precision: str) -> float | None:
 
 def _require_device(precision: str, device: str) -> None:
     if device != "cuda":
+        from jboat.backend import half_arithmetic  # which starts Jittor
+
         if half_arithmetic.is_emulated():
             return
         raise ValueError(

@@ -91,7 +91,7 @@ def test_running_statistics_advance_once_a_lower_step():
     [
         ([], ValueError, "loader is empty"),
         (3, TypeError, "loader must be a loader"),
-        ([[{}]], ValueError, "list of tasks"),
+        ([[{}]], ValueError, "lists of tasks"),
     ],
 )
 def test_bad_loaders(loader, error, message):
