@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import copy
-import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from jboat import levels, registry
 from jboat.backend import ranks
 from jboat.backend.rank_failures import failing_together
 from jboat.callbacks.callback import Callback
@@ -20,13 +18,13 @@ import jboat.na_ol
 from jboat.optim import UpdateRule
 from jboat.projections import Projection
 import jboat.sl_ol  # noqa: F401
-from jboat.trainers import arguments, half_precision
+from jboat.trainers import arguments, chain_arguments, half_precision
 from jboat.trainers import device as devices
 from jboat.trainers.callback_list import CallbackList, with_default_loggers
 from jboat.trainers.configuration import build, description
 from jboat.trainers.data.loaders import batch_size
 from jboat.trainers.dev_run import dev_run
-from jboat.trainers.evaluation import UnknownSize, means_over
+from jboat.trainers.evaluation import UnknownSize, means_over, numbers_of
 from jboat.trainers.fit_call import FitCall
 from jboat.trainers.history import History
 from jboat.trainers.history_recorder import HistoryRecorder
@@ -41,8 +39,6 @@ from jboat.trainers.summary import Summary, short, summary_of
 from jboat.trainers.trainer_state import TrainerState
 import jittor as jt
 import numpy as np
-
-_logger = logging.getLogger(__name__)
 
 Metric = Callable[..., Any]
 
@@ -150,18 +146,17 @@ class BilevelTrainer:
         arguments.module("ll_model", ll_model)
         arguments.module("ul_model", ul_model)
         arguments.counts(lower_iters=lower_iters, lower_micro_batches=lower_micro_batches, accumulate=accumulate)
-        gm_chain, na_chain = registry.order_chain(gm_op, na_op)
-        arguments.method_in_place_of_chains(fo_op, sl_op, gm_chain, na_chain, accumulate)
-        single = arguments.method_that_replaces_chains(fo_op, sl_op, warm_start, lower_batches)
-        plan = registry.plan(*((gm_chain, na_chain) if single is None else ((), ())))
         arguments.choice("lower_batches", lower_batches, ("shared", "fresh"))
         arguments.choice("ll_optimizer_state", ll_optimizer_state, ("reset", "carry"))
-        sections = solver_config if solver_config is not None else {}
-        registry.check_sections(sections)
-        arguments.chain_options(plan, sections, lower_iters)
-        arguments.projections(ll_projection, ul_projection, plan, sections, fo_op, sl_op)
-        if plan.multiplier_mover is not None:
-            arguments.single_step(f"gm_op {plan.multiplier_mover.name}", warm_start, lower_batches)
+        methods = chain_arguments.checked(
+            *(gm_op, na_op, fo_op, sl_op, solver_config),
+            lower_iters=lower_iters,
+            accumulate=accumulate,
+            warm_start=warm_start,
+            lower_batches=lower_batches,
+        )
+        plan, sections = methods.plan, methods.sections
+        chain_arguments.projections(ll_projection, ul_projection, plan, sections, fo_op, sl_op)
         self.ll_model, self.ul_model = ll_model, ul_model
         if ll_optimizer is None and ul_optimizer is None:
             ll_optimizer, ul_optimizer = self.configure_optimizers()
@@ -169,22 +164,22 @@ class BilevelTrainer:
         self.ul_optimizer = arguments.optimizer("ul_optimizer", ul_optimizer)
         self.ll_var = arguments.variables("ll", ll_var, ll_model, self.ll_optimizer)
         self.ul_var = arguments.variables("ul", ul_var, ul_model, self.ul_optimizer)
-        optimizers = self.ll_optimizer, self.ul_optimizer
-        self._levels = LevelCheck((ll_model, ul_model), (self.ll_var, self.ul_var), optimizers)
+        both = (ll_model, ul_model), (self.ll_var, self.ul_var), (self.ll_optimizer, self.ul_optimizer)
+        self._levels = LevelCheck(*both)
         self._levels.check()
         if plan.initializer is not None:
             arguments.same_structure(plan.initializer.name, self.ll_var, self.ul_var)
         rule = UpdateRule(self.ll_optimizer, self.ll_var)
         learned = None
         if ll_hyperparameters is not None:
-            arguments.learned_are_seen(plan, sections, single)
+            chain_arguments.learned_are_seen(plan, sections, methods.single)
             learned = LearnedHyperparameters(ll_hyperparameters, ul_model, rule)
         self.solver_config = {name: dict(section) for name, section in sections.items()}
         self.lower_iters, self.accumulate = int(lower_iters), int(accumulate)
         arguments.flags(warm_start=warm_start, deterministic=deterministic)
         self.warm_start, self.deterministic = bool(warm_start), bool(deterministic)
         self.lower_batches = lower_batches
-        self.ll_optimizer_state = ll_optimizer_state if single is None else "carry"
+        self.ll_optimizer_state = ll_optimizer_state if methods.single is None else "carry"
         self.tasks_together = arguments.tasks_together(tasks_together)
         arguments.functions({"ll_objective": ll_objective, "ul_objective": ul_objective, "gda_loss": gda_loss}, metrics)
         self.metrics = dict(metrics or {})
@@ -205,8 +200,8 @@ class BilevelTrainer:
             ul_var=self.ul_var,
             ll_optimizer=self.ll_optimizer,
             ul_optimizer=self.ul_optimizer,
-            gm_op=gm_chain,
-            na_op=na_chain,
+            gm_op=methods.gm_op,
+            na_op=methods.na_op,
             lower_iters=lower_iters,
             lower_micro_batches=int(lower_micro_batches),
             sections=self.solver_config,
@@ -240,10 +235,7 @@ class BilevelTrainer:
         Raises:
             ConfigurationError: with everything that is wrong.
         """
-        config, notes = build.read(source)
-        for note in notes:
-            _logger.warning("%s", note)
-        return build.build(config, objects, cls)
+        return build.from_source(source, objects, cls)
 
     @property
     def gm_op(self) -> tuple[str, ...]:
@@ -289,12 +281,7 @@ class BilevelTrainer:
 
     def evaluation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The numbers of one evaluation batch: the upper loss as ``ul_loss``, and ``metrics``."""
-        objective = self.current_run.problem.ul_objective
-        loss = levels.call(objective, batch, self.ul_model, self.ll_model, parameters=self.ll_var)
-        numbers: dict[str, Any] = {"ul_loss": loss}
-        for name, metric in self.metrics.items():
-            numbers[name] = levels.result_of(metric, batch, self.ul_model, self.ll_model, parameters=self.ll_var)
-        return numbers
+        return numbers_of(self, batch)
 
     def evaluation_batch_size(self, batch: dict[str, Any]) -> int | None:
         """The weight of an evaluation batch in the means: how many samples it holds, or None where it is not known.

@@ -8,7 +8,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from jboat import functional, precision
+from jboat import functional, levels, precision
 from jboat.backend import ranks
 from jboat.backend.flag_blocks import flag
 from jboat.backend.replacements import dispatch, mean
@@ -162,6 +162,15 @@ def over_ranks(sums: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float
             before = everywhere.get(name, (0.0, 0.0))
             everywhere[name] = before[0] + total, before[1] + weights
     return everywhere
+
+
+def numbers_of(trainer: BilevelTrainer, batch: Batch) -> dict[str, Any]:
+    """The upper loss of a batch as ``ul_loss``, and the trainer's metrics."""
+    objective, models = trainer.current_run.problem.ul_objective, (trainer.ul_model, trainer.ll_model)
+    numbers: dict[str, Any] = {"ul_loss": levels.call(objective, batch, *models, parameters=trainer.ll_var)}
+    for name, metric in trainer.metrics.items():
+        numbers[name] = levels.result_of(metric, batch, *models, parameters=trainer.ll_var)
+    return numbers
 
 
 def means_over(trainer: BilevelTrainer, loader: Any, unknown_size: UnknownSize) -> dict[str, float]:

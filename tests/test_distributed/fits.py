@@ -5,7 +5,7 @@ import sys
 
 from jboat import BilevelTrainer
 from jboat.backend import ranks
-from jboat.callbacks import HypergradientCheck
+from jboat.callbacks import HypergradientCheck, LambdaCallback
 import jittor as jt
 from jittor import nn
 import numpy as np
@@ -86,6 +86,10 @@ def checks():
     return [HypergradientCheck(every_n_steps=2, directions=2)]
 
 
+def last_rank_leaves_out(trainer, state, result):
+    result.skip = state.step == 1 and ranks.rank() == ranks.size() - 1
+
+
 CASES = {
     "one batch": lambda: (TRAIN, PROBLEM.val, {}),
     "list": lambda: (cut(TRAIN, 10), cut(PROBLEM.val, 8), {}),
@@ -106,6 +110,12 @@ CASES = {
     "tasks": lambda: (tasks(TRAIN, 3, 8), tasks(PROBLEM.val, 3, 8), {}),
     "tasks, carried": lambda: (tasks(TRAIN, 4, 3), tasks(PROBLEM.val, 4, 3), {"ll_optimizer_state": "carry"}),
     "tasks, together": lambda: (tasks(TRAIN, 5, 3), tasks(PROBLEM.val, 5, 3), {"tasks_together": 2}),
+    "tasks, one left out": lambda: (
+        tasks(TRAIN, 3, 8),
+        tasks(PROBLEM.val, 3, 8),
+        {"callbacks": [LambdaCallback(on_hypergradient_end=last_rank_leaves_out)]},
+    ),
+    "parts": lambda: (cut(TRAIN, 10), cut(PROBLEM.val, 8), {"lower_micro_batches": 4}),
     "tasks, DI": lambda: (tasks(TRAIN, 3, 8), tasks(PROBLEM.val, 3, 8), {"gm_op": ["DI", "NGD"]}),
 }
 
@@ -141,7 +151,7 @@ def fitted(name):
         found[f"{name}/{metric}"] = np.array(trainer.history[metric])
     if name == "list":
         found[f"{name}/logged"] = np.array(trainer.history["logged"])
-    if "callbacks" in options:
+    if "checked" in name:
         for metric in ("hypergradient_cosine", "hypergradient_verdict", "lower_gradient_norm"):
             found[f"{name}/{metric}"] = np.array(trainer.history[metric])
     found[f"{name}/evaluated"] = np.array(list(trainer.evaluate(cut(whole, 23)).values()))  # whose last has one sample

@@ -6,8 +6,9 @@ and all that is wrong is reported at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import functools
+import logging
 from typing import TYPE_CHECKING, Any
 
 from jboat.spelling import nearest
@@ -20,7 +21,9 @@ from jboat.trainers.configuration.plain_settings import PLAIN, TABLES, table
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
 
-__all__ = ["LOADERS", "ConfigurationError", "Source", "build", "read", "resolved", "with_settings"]
+_logger = logging.getLogger("jboat")
+
+__all__ = ["LOADERS", "ConfigurationError", "Source", "build", "from_source", "read", "resolved", "with_settings"]
 
 MODELS = ("ll_model", "ul_model")
 FUNCTIONS = {"ll_objective": 3, "ul_objective": 3, "gda_loss": 4}
@@ -29,6 +32,25 @@ PROJECTIONS = ("ll_projection", "ul_projection")
 OPTIMIZERS = {"ll_optimizer": "ll_model", "ul_optimizer": "ul_model"}
 LOADERS = ("ll_loader", "ul_loader", "val_loader")
 KEYS = (*MODELS, *FUNCTIONS, *PROJECTIONS, *OPTIMIZERS, *LOADERS, *PLAIN, *TABLES, "callbacks", "trainer")
+
+
+def from_source(
+    source: Source | Sequence[Source], objects: Mapping[str, Any], trainer_class: type[BilevelTrainer]
+) -> BilevelTrainer:
+    """Read a configuration, log what there is to say of it, and build the trainer.
+
+    Args:
+        source: as :func:`read` takes it.
+        objects: constructor arguments that take precedence.
+        trainer_class: what to build where the configuration names no class of its own.
+
+    Raises:
+        ConfigurationError: with everything that is wrong.
+    """
+    config, notes = read(source)
+    for note in notes:
+        _logger.warning("%s", note)
+    return build(config, objects, trainer_class)
 
 
 def build(

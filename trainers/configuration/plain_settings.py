@@ -9,7 +9,7 @@ from typing import Any
 from jboat import registry
 from jboat.callbacks import argument_checks
 from jboat.spelling import nearest
-from jboat.trainers import arguments, half_precision
+from jboat.trainers import arguments, chain_arguments, half_precision
 from jboat.trainers import device as devices
 
 PLAIN = {
@@ -92,7 +92,7 @@ def _chain_errors(config: Mapping[str, Any]) -> list[str]:
     chains = [config.get("gm_op") or ("NGD",), config.get("na_op") or ("RAD",)]
     methods = [config.get("fo_op"), config.get("sl_op")]
     if methods != [None, None]:
-        return _complaints(arguments.method_in_place_of_chains, *methods, *chains, config.get("accumulate") or 1)
+        return _complaints(chain_arguments.method_in_place_of_chains, *methods, *chains, config.get("accumulate") or 1)
     try:
         plan = registry.plan(*registry.order_chain(*chains))
     except (TypeError, ValueError) as error:
@@ -100,7 +100,7 @@ def _chain_errors(config: Mapping[str, Any]) -> list[str]:
     lower_iters, sections = config.get("lower_iters", 10), table(config, "solver_config")
     if not isinstance(lower_iters, int) or _section_errors(config):
         return []
-    return _complaints(arguments.chain_options, plan, sections, lower_iters)
+    return _complaints(chain_arguments.chain_options, plan, sections, lower_iters)
 
 
 def _section_errors(config: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from jboat import registry
 from jboat.callbacks.saved_values import is_count, same_kind
-from jboat.trainers import arguments
+from jboat.trainers import chain_arguments
 from jboat.trainers.data.loader_stream import check_position
 from jboat.trainers.data.random_stream import unpacked_states
 from jboat.trainers.history import History
@@ -254,7 +254,7 @@ def _sections(trainer: BilevelTrainer, saved: Any) -> dict[str, dict[str, Any]]:
                 raise ValueError(f"solver_config.{name}.{key} cannot be {_shown(value)}: it is {live!r} here")
         merged.setdefault(name, {}).update(taken)
     registry.check_sections(merged)
-    arguments.chain_options(trainer.current_run.problem.plan, merged, trainer.lower_iters)
+    chain_arguments.chain_options(trainer.current_run.problem.plan, merged, trainer.lower_iters)
     return merged
 
 
