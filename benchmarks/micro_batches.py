@@ -13,11 +13,11 @@ import sys
 import time
 from typing import Any
 
-from jboat import BilevelTrainer
+import jboat  # noqa: F401  (before Jittor)
 import jittor as jt
 from jittor import nn
 import numpy as np
-from replay_memory import CLASSES, RATE, Weights, network, peak_mb, upper
+from replay_memory import CLASSES, Weights, network, peak_mb, trainer_of
 
 SECTIONS = {"RAD": {"remat_every": 1}}
 
@@ -42,16 +42,8 @@ def measure(images: int, parts: int, lower_iters: int) -> dict[str, Any]:
         }
 
     def hypergradient(train: dict[str, Any], val: dict[str, Any]) -> np.ndarray:
-        trainer = BilevelTrainer(
-            model,
-            weights,
-            lower,
-            upper,
-            ll_optimizer=jt.optim.SGD(model.parameters(), RATE),
-            ul_optimizer=jt.optim.SGD(weights.parameters(), 0.1),
-            lower_iters=lower_iters,
-            lower_micro_batches=parts,
-            solver_config=SECTIONS,
+        trainer = trainer_of(
+            model, weights, lower, lower_iters=lower_iters, lower_micro_batches=parts, solver_config=SECTIONS
         )
         return trainer.hypergradient(train, val, check_second_order=False).gradients[0].numpy()
 

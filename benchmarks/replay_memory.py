@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from jboat import BilevelTrainer
+from jboat.levels import Objective
 import jittor as jt
 from jittor import nn
 import numpy as np
@@ -68,6 +69,19 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def trainer_of(model: jt.Module, weights: Weights, objective: Objective, **settings: Any) -> BilevelTrainer:
+    """A trainer by RAD with plain gradient descent at both levels."""
+    return BilevelTrainer(
+        model,
+        weights,
+        objective,
+        upper,
+        ll_optimizer=jt.optim.SGD(model.parameters(), RATE),
+        ul_optimizer=jt.optim.SGD(weights.parameters(), 0.1),
+        **settings,
+    )
+
+
 def measure(name: str, lower_iters: int, section: dict[str, Any]) -> dict[str, Any]:
     """Peak memory and time of one hypergradient in this process, and the hypergradient."""
     jt.set_global_seed(0)
@@ -84,16 +98,7 @@ def measure(name: str, lower_iters: int, section: dict[str, Any]) -> dict[str, A
     train, val, model, weights = batch(), batch(), network(name), Weights(samples)
 
     def hypergradient(steps: int) -> np.ndarray:
-        trainer = BilevelTrainer(
-            model,
-            weights,
-            lower,
-            upper,
-            ll_optimizer=jt.optim.SGD(model.parameters(), RATE),
-            ul_optimizer=jt.optim.SGD(weights.parameters(), 0.1),
-            lower_iters=steps,
-            solver_config={"RAD": section},
-        )
+        trainer = trainer_of(model, weights, lower, lower_iters=steps, solver_config={"RAD": section})
         return trainer.hypergradient(train, val).gradients[0].numpy()
 
     for steps in (1, 2):

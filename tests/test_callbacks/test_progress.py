@@ -206,6 +206,20 @@ class Compiler(Callback):
         self.ended += 1
 
 
+def test_kernels_are_no_longer_heard_where_the_bar_cannot_be_closed(terminal, monkeypatch):
+    compiler, bar = Compiler(monkeypatch), ProgressBar(terminal, lines=True)
+
+    def broken(text):
+        raise OSError("broken pipe")
+
+    def on_fit_end(trainer, state):
+        terminal.write = broken
+
+    with pytest.raises(OSError, match="broken pipe"):
+        small_trainers.make(compiler, bar, LambdaCallback(on_fit_end=on_fit_end)).fit({}, {}, max_steps=1)
+    assert compiler.ended == 1
+
+
 def test_kernels_under_way_are_in_the_same_bar(terminal, monkeypatch):
     compiler = Compiler(monkeypatch)
     small_trainers.make(compiler).fit([{}, {}], {}, max_epochs=2)

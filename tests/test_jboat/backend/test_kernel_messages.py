@@ -1,11 +1,13 @@
 """Jittor's lines about kernels that it compiles are heard, and nothing else of standard error is lost or changed."""
 
 import ctypes
+import gc
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import weakref
 
 from jboat.backend import kernel_messages
 from jboat.backend.kernel_messages import Compiling, KernelMessages
@@ -164,3 +166,18 @@ def test_a_process_that_ends_in_between_ends_well(libraries):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "text\n"
+
+
+def test_a_listener_that_nobody_holds_any_more_may_still_be_called(jittor):
+    heard = []
+    messages = KernelMessages(heard.append)
+    library = messages._library
+    listener = weakref.ref(messages._listener)
+    del messages
+    gc.collect()
+    assert listener() is not None  # C++ calls it
+    jittor.compile(1)
+    assert len(heard) == 1
+    library.listen(kernel_messages._LISTENER())
+    kernel_messages._at_work.clear()
+    kernel_messages._taken.release()
