@@ -59,15 +59,20 @@ class _NotStarted(ModuleType):
         return ModuleType.__getattribute__(self, name)
 
 
+_DISPATCHERS = "jboat.backend.replacements.by_device"
+"""Imported when Jittor starts; were the start to come while it is imported, the start would meet half of it."""
+
+
 class _FirstSubmodule:
-    """Starts Jittor where a module of its package is imported first, which is then there already.
+    """Starts Jittor where a module of its package, or the dispatchers, is imported first, which is then there already.
 
     Python asks a package for its ``__path__`` after it has looked for the module, and would import it a second time.
     """
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """A spec whose module is the one that the start of Jittor has imported."""
-        if not name.startswith("jittor.") or type(sys.modules["jittor"]) is not _NotStarted:
+        needs_jittor = name.startswith("jittor.") or name == _DISPATCHERS
+        if not needs_jittor or type(sys.modules["jittor"]) is not _NotStarted:
             return None
         start()
         if name not in sys.modules:

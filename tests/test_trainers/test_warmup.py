@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 import re
+import subprocess
+import sys
 
 from jboat.__main__ import main
 import pytest
@@ -128,3 +130,15 @@ def test_what_is_not_there(capsys):
     assert main(["warmup", "--example", "job2"]) == 2
     assert "no program 'job2'; in the folder examples: none" in capsys.readouterr().err
     assert main(["warmup", "nothing.json"]) == 2
+
+
+@pytest.mark.parametrize(
+    "module", ["jboat.trainers.commands.warmup", "jboat.fast_gradients", "jboat.backend.stacked.places"]
+)
+def test_the_program_itself_may_import_what_needs_jittor_in_any_order(module, users_environment):
+    """In the program jboat Jittor starts when it is first used, which may be while any module is imported."""
+    code = f"import sys; sys.argv[0] = 'jboat'; import {module}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=users_environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
