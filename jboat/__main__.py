@@ -9,6 +9,7 @@ import signal
 import sys
 
 from jboat import __version__
+from jboat.spelled_parser import SpelledParser
 
 _PIPE_CLOSED = 128 + signal.SIGPIPE
 """What a shell says of a program that ended so."""
@@ -17,7 +18,7 @@ _PIPE_CLOSED = 128 + signal.SIGPIPE
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     parser = commands_parser()
-    given = parser.parse_args(arguments)
+    given = parser.known_args(arguments)
     if given.command is None:
         parser.print_help(sys.stderr)
         return 2
@@ -33,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def commands_parser() -> argparse.ArgumentParser:
+def commands_parser() -> SpelledParser:
     """What reads the command line."""
-    parser = argparse.ArgumentParser(prog="jboat", description="Bilevel optimization on Jittor.")
+    parser = SpelledParser(prog="jboat", description="Bilevel optimization on Jittor.")
     parser.add_argument("--version", action="version", version=f"jboat {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("doctor", help="report what Jittor needs, what is missing, and how to fix it")

@@ -18,6 +18,7 @@ import jboat.na_ol
 from jboat.optim import UpdateRule
 from jboat.projections import Projection
 import jboat.sl_ol  # noqa: F401
+from jboat.spelled_keywords import spelled_keywords
 from jboat.trainers import arguments, chain_arguments, half_precision
 from jboat.trainers import device as devices
 from jboat.trainers.callback_list import CallbackList, with_default_loggers
@@ -107,6 +108,7 @@ class BilevelTrainer:
         current_run: what is behind the trainer; callbacks may ask it for what its first lines name.
     """
 
+    @spelled_keywords
     def __init__(
         self,
         ll_model: jt.Module,
@@ -351,6 +353,7 @@ class BilevelTrainer:
         self._levels.check()
         return hypergradient_of(self, ll_batch, ul_batch, check_second_order=check_second_order)
 
+    @spelled_keywords
     @failing_together
     def fit(
         self,
