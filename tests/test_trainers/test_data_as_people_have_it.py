@@ -70,6 +70,18 @@ def test_tables_are_arrays():
         tables.fit([(Table([["a", None]] * 24), Table(y))], [(x, y)], max_steps=1)
 
 
+def test_arrays_of_half_precision_become_float32():
+    x, y = PROBLEM.train["data"], PROBLEM.train["target"]
+    seen = []
+    make(seen).fit({"data": x.astype("float16"), "target": y}, {"data": x, "target": y}, max_steps=1)
+    assert {str(batch["data"].dtype) for batch in seen} == {"float32"}
+
+
+def test_an_empty_list_of_tasks_is_told_as_one():
+    with pytest.raises(TypeError, match="loader gave an empty list, which holds neither arrays nor tasks"):
+        make().evaluate([[]])
+
+
 def test_a_bunch_of_scikit_learn_is_a_batch():
     iris = load_iris()
     seen = []

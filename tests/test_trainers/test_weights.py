@@ -275,3 +275,24 @@ def test_inspect_of_a_strangers_files(tmp_path, capsys):
         assert error.startswith("error: ")
         assert f"{name}.npz" in error
         assert len(error.splitlines()) == 1
+
+
+def test_a_checkpoint_in_the_place_of_weights_and_the_other_way_round(tmp_path):
+    trainer = make()
+    trainer.save_checkpoint(tmp_path / "c.npz")
+    trainer.save_weights(tmp_path / "w.npz")
+    with pytest.raises(WeightsError, match=r"c\.npz is a checkpoint: .*load_checkpoint\(path, what='models'\)"):
+        load_weights(tmp_path / "c.npz", trainer.ll_model)
+    with pytest.raises(CheckpointError, match=r"w\.npz is no jboat checkpoint: it holds arrays alone.*load_weights"):
+        trainer.load_checkpoint(tmp_path / "w.npz", what="models")
+
+
+def test_a_parameter_may_be_called_as_what_a_checkpoint_begins_with(tmp_path):
+    class Odd(jt.Module):
+        def __init__(self):
+            self.document = jt.zeros(3)
+
+    np.savez(tmp_path / "w.npz", document=np.ones(3, "float32"))
+    odd = Odd()
+    load_weights(tmp_path / "w.npz", odd)
+    np.testing.assert_array_equal(odd.document.numpy(), np.ones(3))

@@ -18,7 +18,7 @@ def main(path: str) -> int:
     """Print what the file holds; returns 0, or 2 with the reason printed where it is none of the two."""
     try:
         content = npz_file.content_of(path)
-        lines = list(_of_checkpoint(path, content) if _is_checkpoint(content) else _of_weights(path, content))
+        lines = list(_of_checkpoint(path, content) if archive.is_checkpoint(content) else _of_weights(path, content))
     except Exception as error:  # whatever a stranger's bytes lead to
         said = str(error)
         told = said if said.startswith(path) else f"{path} is neither a checkpoint of jboat nor weights: {said}"
@@ -26,11 +26,6 @@ def main(path: str) -> int:
         return 2
     print("\n".join(lines))
     return 0
-
-
-def _is_checkpoint(content: bytes) -> bool:
-    """Whether it begins as :func:`archive.write` lets a file begin."""
-    return b"document.npy" in content[:100]
 
 
 def _of_checkpoint(path: str, content: bytes) -> Iterator[str]:

@@ -146,6 +146,8 @@ def _raw_batch(item: Any, name: str) -> Batch:
         item = dict(zip(_PLACES, item, strict=False))
     elif _is_bunch(item):
         item = {key: item[key] for key in _PLACES if item.get(key) is not None}
+    if isinstance(item, (list, tuple)) and not item:
+        raise TypeError(f"{name} gave an empty {type(item).__name__}, which holds neither arrays nor tasks; {FORMS}")
     if not isinstance(item, Mapping):
         raise TypeError(f"{name} gave a batch of type {type(item).__name__}; {FORMS}")
     return dict(item)
@@ -214,6 +216,8 @@ def _as_var(key: Any, value: Any, name: str) -> jt.Var:
     array = array.astype(array.dtype.newbyteorder("="), copy=False)  # Jittor does not look at the order of bytes
     if array.dtype.kind == "f" and floats.are_wide():
         return jt.array(array.astype(np.float64), dtype="float64")
+    if array.dtype == np.float16:  # which Jittor would not multiply with a model's float32
+        array = array.astype(np.float32)
     if array.dtype.kind not in "iu" or array.dtype.itemsize < 4 or array.dtype == np.int32 or array.size == 0:
         return jt.array(array)
     least, greatest = int(array.min()), int(array.max())

@@ -57,6 +57,11 @@ def read(path: str | os.PathLike[str]) -> Any:
     return unpacked(path, npz_file.content_of(path))
 
 
+def is_checkpoint(content: bytes) -> bool:
+    """Whether a file begins as :func:`write` lets one begin."""
+    return b"document.npy" in content[:100]
+
+
 def unpacked(path: str | os.PathLike[str], content: bytes) -> Any:
     """The tree of a file's content; as :func:`read`, which see."""
     _require_digest(path, content)
@@ -120,6 +125,11 @@ def _require_digest(path: str | os.PathLike[str], content: bytes) -> None:
     )
     digest = hashlib.sha256(body + b"\0\0").hexdigest().encode()
     if size != struct.pack("<H", _DIGEST_SIZE) or digest != comment:
+        if not is_checkpoint(content) and _holds_arrays(content):
+            raise ArchiveError(
+                f"{path} is no jboat checkpoint: it holds arrays alone, as save_weights writes them; "
+                "jboat.load_weights(path, module) gives them to a module"
+            )
         raise ArchiveError(f"{path} is damaged, or no jboat checkpoint: its checksum does not fit its content")
 
 
@@ -140,3 +150,11 @@ def _require_shallow(content: bytes) -> None:
     closes = ((bare == ord("]")) | (bare == ord("}"))) & outside
     if (opens.astype(np.int8) - closes).cumsum(dtype=np.int32).max(initial=0) > _DEPTH:
         raise ArchiveError(f"its document has more than {_DEPTH} levels")
+
+
+def _holds_arrays(content: bytes) -> bool:
+    try:
+        npz_file.arrays_of(content)
+    except Exception:  # whatever a parser makes of a stranger's bytes
+        return False
+    return True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jboat.spelling import nearest
 from jboat.trainers import arguments
-from jboat.trainers.persistence import npz_file
+from jboat.trainers.persistence import archive, npz_file
 from jboat.trainers.persistence.atomic_file import atomic_file
 from jboat.trainers.persistence.npz_file import ArchiveError
 import jittor as jt
@@ -66,7 +66,8 @@ def load_weights(path: str | os.PathLike[str], module: jt.Module, level: Level |
     if level is not None:
         arguments.choice("level", level, tuple(LEVELS))
     try:
-        arrays = npz_file.arrays_of(npz_file.content_of(path))
+        content = npz_file.content_of(path)
+        arrays = npz_file.arrays_of(content)
     except ArchiveError as error:
         said = str(error)
         hint = "; numpy.savez writes what can be read" if "compressed" in said else ""
@@ -75,6 +76,11 @@ def load_weights(path: str | os.PathLike[str], module: jt.Module, level: Level |
         raise WeightsError(f"{path} holds no weights: {error}") from error
     named = dict(module.named_parameters())
     chosen = _chosen(path, arrays, named, level)
+    if archive.is_checkpoint(content) and not _fits(chosen, named):
+        raise WeightsError(
+            f"{path} is a checkpoint: trainer.load_checkpoint(path, what='models') takes its models, and "
+            "trainer.save_weights then writes them for load_weights"
+        )
     require_fit(path, chosen, named)
     values = [(v, _as_type(path, name, chosen[name], str(v.dtype))) for name, v in named.items()]
     for v, array in values:
