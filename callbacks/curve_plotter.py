@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import importlib.util
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING
 from jboat.callbacks import argument_checks
 from jboat.callbacks.callback import Callback
 from jboat.callbacks.log_folder import log_folder
+from jboat.spelling import nearest
 
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
     from jboat.trainers.trainer_state import TrainerState
+
+logger = logging.getLogger("jboat")
 
 
 class CurvePlotter(Callback):
@@ -23,11 +27,13 @@ class CurvePlotter(Callback):
     Args:
         folder: where to write; by default the trainer's ``logger_dir``.
         name: the picture; its ending chooses the format.
-        metrics: which to draw; by default the losses, the hypergradient's norm and those of the evaluation.
+        metrics: which to draw; by default the losses, the hypergradient's norm and those of the evaluation. One that
+            never comes is left out, with a warning.
         every_n_epochs: draw every so many epochs too; None for the end alone.
 
     Raises:
         ImportError: without matplotlib, which the extra ``jboat-trainer[plot]`` installs.
+        TypeError: if ``metrics`` is a single name.
         ValueError: for a number of epochs out of range.
     """
 
@@ -45,10 +51,13 @@ class CurvePlotter(Callback):
             raise ImportError("CurvePlotter needs matplotlib: pip install 'jboat-trainer[plot]'")
         if every_n_epochs is not None:
             argument_checks.count("every_n_epochs", every_n_epochs)
+        if isinstance(metrics, str):
+            raise TypeError(f"metrics must be a list of names, got {metrics!r}; write [{metrics!r}]")
         self._folder = None if folder is None else Path(folder)
         self._name = name
         self._metrics = metrics
         self._every = every_n_epochs
+        self._told: set[str] = set()
 
     @property
     def key(self) -> str:
@@ -74,5 +83,14 @@ class CurvePlotter(Callback):
         self._draw(trainer)
 
     def _draw(self, trainer: BilevelTrainer) -> None:
-        if len(trainer.history):
-            trainer.history.plot(log_folder(self._folder, trainer, "CurvePlotter") / self._name, self._metrics)
+        history = trainer.history
+        if not len(history):
+            return
+        wanted = self._metrics
+        if wanted is not None:
+            there = history.names()
+            for name in sorted({*wanted} - {*there} - self._told):  # after a long run an error would cost its history
+                self._told.add(name)
+                logger.warning("CurvePlotter: no metric %r so far, which is left out.%s", name, nearest(name, there))
+            wanted = [name for name in wanted if name in there]
+        history.plot(log_folder(self._folder, trainer, "CurvePlotter") / self._name, wanted)
