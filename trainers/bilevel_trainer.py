@@ -21,7 +21,7 @@ import jboat.sl_ol  # noqa: F401
 from jboat.spelled_keywords import spelled_keywords
 from jboat.trainers import arguments, chain_arguments, half_precision
 from jboat.trainers import device as devices
-from jboat.trainers.callback_list import CallbackList, with_default_loggers
+from jboat.trainers.callback_list import CallbackList, list_of_callbacks, with_default_loggers
 from jboat.trainers.configuration import build, description
 from jboat.trainers.data.loaders import batch_size
 from jboat.trainers.dev_run import dev_run
@@ -214,7 +214,7 @@ class BilevelTrainer:
             fo_op=fo_op,
             sl_op=sl_op,
         )
-        own = list(callbacks)
+        own = list_of_callbacks(callbacks)
         given = [HistoryRecorder(), *with_default_loggers(own, self.logger_dir)]
         self.callbacks = CallbackList(given, self.logger_dir, own)
         self.state = TrainerState()

@@ -20,6 +20,18 @@ if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
 
 
+def list_of_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
+    """The callbacks as a list.
+
+    Raises:
+        TypeError: for a single callback, or anything else that is none.
+    """
+    if not isinstance(callbacks, Iterable):
+        hint = f"; write [{type(callbacks).__name__}(...)]" if isinstance(callbacks, Callback) else ""
+        raise TypeError(f"callbacks must be a list of jboat.callbacks.Callback objects, got {callbacks!r}{hint}")
+    return list(callbacks)
+
+
 def with_default_loggers(callbacks: list[Callback], folder: Path | None) -> list[Callback]:
     """The callbacks, with CSV and TensorBoard logs where there is a folder for them and no logger among them."""
     if folder is None or any(isinstance(c, (RowLogger, TensorBoardLogger)) for c in callbacks):

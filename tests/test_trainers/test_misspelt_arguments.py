@@ -5,6 +5,7 @@ import re
 
 from jboat import BilevelTrainer
 from jboat.__main__ import main
+from jboat.callbacks import NaNGuard
 import pytest
 from small_trainers import make
 
@@ -31,3 +32,8 @@ def test_words_of_the_command_line(arguments, said, capsys):
         main(arguments)
     assert ended.value.code == 2
     assert re.search(said, capsys.readouterr().err, re.DOTALL)
+
+
+def test_a_single_callback_is_no_list():
+    with pytest.raises(TypeError, match=r"callbacks must be a list .*write \[NaNGuard\(\.\.\.\)\]"):
+        make(callbacks=NaNGuard())
