@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 
+@pytest.mark.alone  # the example compares its own times
 @pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.long)])
 def test_learned_settings_are_as_good_as_the_best_of_the_grid_in_less_time(count, run, tmp_path, capsys):
     runs = [run(tmp_path / str(seed), "--seed", str(seed)) for seed in range(count)]
