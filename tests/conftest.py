@@ -1,8 +1,8 @@
 """What every test needs: Jittor started by jboat in a home of the tests' own, and a count of compiled kernels.
 
 The home is the folder ``.jittor-lab`` of the repository. Jittor compiles its core and every kernel of the tests there
-once; a later run finds them. Several processes may share it (``pytest -n 2``): one compiles at a time, all use what is
-there.
+once; a later run finds them. Several processes may share it (``pytest -n 2``): one compiles at a time, but in the first
+run, and all use what is there.
 """
 
 import fcntl
@@ -17,6 +17,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 LAB = Path(__file__).parents[1] / ".jittor-lab"
+_EMPTY = "JBOAT_TEST_EMPTY_CACHE"
+"""Is set in the environment of the workers of a run that has begun without a kernel."""
 
 
 def _compile_core_twice_at_once():
@@ -36,10 +38,18 @@ if WORKER:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin take the other process's core
 if not LAB.exists():
     _compile_core_twice_at_once()
+    os.environ[_EMPTY] = "1"
 
 from jboat import BilevelTrainer, registry  # noqa: E402, F401  (a trainer registers every operator)
 import jittor as jt  # noqa: E402
 import pytest  # noqa: E402
+
+if WORKER and _EMPTY in os.environ:
+    # Jittor's lock lets one process compile at a time, and in a first run both do so most of the time. Without it they
+    # may write the same source at once, which a source that is there already is spared.
+    jt.flags.disable_lock = 1
+    jt.flags.rewrite_op = 0
+    jt.flags.use_parallel_op_compiler = 0
 
 jt.flags.use_cuda = int(os.environ.get("JBOAT_TEST_DEVICE") == "cuda")
 

@@ -17,7 +17,7 @@ else:
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("trainers", "callbacks")
-SUFFIXES = (".py", ".h", ".cc")
+SUFFIXES = (".py", ".h", ".cc", ".sh")
 IMPORTS = (
     "import jboat, jboat.trainers, jboat.callbacks, jboat.gm_ol, jboat.na_ol, jboat.trainers.commands.doctor;"
     "from jboat import BilevelTrainer; from jboat.callbacks import CSVLogger;"

@@ -22,6 +22,7 @@ ENVIRONMENT = {
 
 FLAGS = {
     "jt.flags.cc_flags": "a precompiled header, with g++ and without CUDA",
+    "jt.flags.python_path": "with g++ from 11 on, a script that compiles kernels without a start of Python for each",
     "jt.flags.nvcc_flags": "with CUDA, shorter headers",
     "jt.flags.use_cuda": "while a trainer runs, as its `device` says; then as it was",
     "jt.flags.no_grad": "while `evaluate` runs; then as it was",

@@ -32,6 +32,7 @@ from jboat.backend import (
     cuda_home,
     cuda_kernels,
     cuda_toolkit,
+    kernel_compiler,
     mpi,
     onednn,
     precompiled_headers,
@@ -152,6 +153,7 @@ def _start(import_jittor: Callable[[], object]) -> None:
             import_jittor()
         beginning.write_down()
         precompiled_headers.use(sys.modules["jittor"])
+        kernel_compiler.use(sys.modules["jittor"])
         cuda_kernels.use(sys.modules["jittor"])
         _put_dispatchers()
         from jboat.backend import (
