@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jboat.spelled_keywords import spelled_keywords
+
 if TYPE_CHECKING:
     from jboat.trainers.bilevel_trainer import BilevelTrainer
     from jboat.trainers.outer_step.result import HyperGradientResult
@@ -48,6 +50,12 @@ class Callback:
     rank = 0
     writes = False
     later_metrics: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let misspelt arguments be told with the nearest spelling."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = spelled_keywords(cls.__init__)  # type: ignore[method-assign]
 
     @property
     def key(self) -> str:

@@ -21,6 +21,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger("jboat")
 
 
+def _require_picture(argument: str, name: str | os.PathLike[str]) -> None:
+    """Refuse a file whose ending is no format of pictures.
+
+    Args:
+        argument: what the file is called in the error.
+        name: the file.
+
+    Raises:
+        ValueError: if matplotlib writes no such file.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    endings, own = sorted(FigureCanvasBase.filetypes), Path(name).suffix[1:].lower()
+    if own and own not in endings:
+        raise ValueError(f"{argument} must end with a format of pictures, got {name!r}; there are {', '.join(endings)}")
+
+
 class CurvePlotter(Callback):
     """Draws the history at the end of a run, however it ends, and every so many epochs.
 
@@ -34,7 +51,7 @@ class CurvePlotter(Callback):
     Raises:
         ImportError: without matplotlib, which the extra ``jboat-trainer[plot]`` installs.
         TypeError: if ``metrics`` is a single name.
-        ValueError: for a number of epochs out of range.
+        ValueError: for a number of epochs out of range, or a format that matplotlib does not write.
     """
 
     rank = 1
@@ -49,6 +66,7 @@ class CurvePlotter(Callback):
     ) -> None:
         if importlib.util.find_spec("matplotlib") is None:
             raise ImportError("CurvePlotter needs matplotlib: pip install 'jboat-trainer[plot]'")
+        _require_picture("name", name)
         if every_n_epochs is not None:
             argument_checks.count("every_n_epochs", every_n_epochs)
         if isinstance(metrics, str):

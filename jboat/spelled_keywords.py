@@ -14,8 +14,14 @@ _Result = TypeVar("_Result")
 
 
 def spelled_keywords(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """The function, which raises a TypeError with the nearest valid spelling where a keyword is none of its own."""
-    valid = list(inspect.signature(function).parameters)[1:]
+    """The function, which raises a TypeError with the nearest valid spelling where a keyword is none of its own.
+
+    One that takes any keyword is given back as it is.
+    """
+    parameters = inspect.signature(function).parameters
+    valid = list(parameters)[1:]
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return function
 
     @functools.wraps(function)
     def checked(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:

@@ -76,7 +76,10 @@ class CallbackList:
         pairs = list(zip(keys, places, strict=True))
         repeated = {key for key, place in pairs if pairs.count((key, place)) > 1}
         if repeated:
-            raise ValueError(f"two callbacks have the same key {sorted(repeated)}; give them different arguments")
+            raise ValueError(
+                f"two callbacks have the same key: {', '.join(sorted(repeated))}. Leave one of them out, or give them "
+                "different arguments or folders"
+            )
         numbers = [keys[: i + 1].count(key) for i, key in enumerate(keys)]
         self._keys = [key if n == 1 else f"{key} #{n}" for key, n in zip(keys, numbers, strict=True)]
         self._listeners = {hook: [c for c in self.callbacks if _overrides(c, hook)] for hook in HOOKS}

@@ -2,6 +2,7 @@
 
 from jboat import BilevelTrainer
 from jboat.callbacks import (
+    Callback,
     CSVLogger,
     CurvePlotter,
     DISchedule,
@@ -166,3 +167,45 @@ def test_a_checkpoint_may_be_loaded_in_setup(tmp_path):
     second = make(LambdaCallback(setup=lambda trainer, state: trainer.load_checkpoint(path)))
     second.fit([{}], {}, max_steps=4)
     assert second.history["ul_loss"] == first.history["ul_loss"]
+
+
+@pytest.mark.parametrize(
+    ("make_it", "message"),
+    [
+        (lambda: EarlyStopping(patince=3), r"EarlyStopping.__init__\(\) .* 'patince'. Did you mean 'patience'\?"),
+        (lambda: ModelCheckpoint("x", save_topk=3), "'save_topk'. Did you mean 'save_top_k'"),
+        (lambda: CSVLogger(foldr="x"), "'foldr'. Did you mean 'folder'"),
+    ],
+)
+def test_a_misspelt_argument_is_told_with_the_nearest_one(make_it, message):
+    with pytest.raises(TypeError, match=message):
+        make_it()
+
+
+def test_so_are_those_of_a_users_own_callbacks_but_not_where_any_keyword_is_taken():
+    class Own(EarlyStopping):
+        def __init__(self, folder, **others):
+            super().__init__(**others)
+            self.folder = folder
+
+    class Plain(Callback):
+        def __init__(self, *, every=1):
+            self.every = every
+
+    assert Own("there", patience=3).folder == "there"
+    with pytest.raises(TypeError, match="Did you mean 'patience'"):
+        Own("there", patince=3)
+    with pytest.raises(TypeError, match="Did you mean 'every'"):
+        Plain(evry=2)
+    assert Plain(every=2).every == 2
+
+
+@pytest.mark.parametrize("name", ["curves.xyz", "curves.csv"])
+def test_a_picture_of_no_known_format_is_refused_at_once(name):
+    with pytest.raises(ValueError, match=f"name must end with a format of pictures, got '{name}'; there are .*png"):
+        CurvePlotter(name=name)
+
+
+@pytest.mark.parametrize("name", ["curves", "curves.PDF", "a/curves.svg"])
+def test_other_names_of_pictures_are_taken(name):
+    assert CurvePlotter(name=name).key == f"CurvePlotter({name})"

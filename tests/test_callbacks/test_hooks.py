@@ -90,7 +90,7 @@ def test_hypergradient_hooks_get_the_result_and_may_change_it():
 
 
 def test_two_callbacks_with_equal_keys_are_refused():
-    with pytest.raises(ValueError, match=r"same key \['Recorder\(recorder\)'\]"):
+    with pytest.raises(ValueError, match=r"same key: Recorder\(recorder\)\. Leave one"):
         fit(Recorder(), Recorder())
 
 
