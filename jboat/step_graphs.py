@@ -23,9 +23,6 @@ _RANDOM = (jt, "random")
 JOINED_STEPS = 10
 """How many steps share a graph. More save little time and make more kernels where K is no multiple of them."""
 
-TIDY_AFTER = 10
-"""After how many steps memory is given back to the system where few iterates are kept, in 0.3 ms."""
-
 MOST_VARIABLES_TO_JOIN = 4
 """Steps of a model with more variables are worth more than what a cut costs, and joined they make more kernels."""
 
@@ -131,7 +128,7 @@ class StepGraphs:
         self._together_with = together_with
         self._draws_random_numbers = False
         self._alone = False
-        self._untidy = 0
+        self._returns = free_memory.Returns()
 
     def __len__(self) -> int:
         """The number of steps."""
@@ -196,7 +193,7 @@ class StepGraphs:
         if step == 0:
             self._iterates.plan(1 if self._alone else self._joined.most)
         statistics = [] if keep else running_statistics.noted(self._together_with)
-        self._tidy(1)
+        self._tidy()
         others = [*together_with, *self._together_with]
         self._iterates.add(State(self._joined.cut(outputs, alone=self._alone, together_with=others), statistics))
 
@@ -204,12 +201,10 @@ class StepGraphs:
         """Compute the steps that were taken and not computed yet."""
         self._joined.settle()
 
-    def _tidy(self, steps: int) -> None:
+    def _tidy(self) -> None:
         """Where few iterates are kept, give back what steps have left in the C library's reserve."""
-        self._untidy += steps
-        if self.keeps_few and self._untidy >= TIDY_AFTER:
-            free_memory.give_back()
-            self._untidy = 0
+        if self.keeps_few:
+            self._returns.after_step()
 
     @contextmanager
     def watching_random_numbers(self) -> Iterator[None]:
@@ -252,7 +247,7 @@ class StepGraphs:
                 origin, state = self._iterates.nearest(a)
                 state = self._come_to(a, origin, state, rebuild, keep=keep)
                 yield self._rebuilt(a, b, state, rebuild)
-            self._tidy(end - begin)
+            self._tidy()
             end = begin
 
     def _come_to(self, step: int, origin: int, state: State, rebuild: Rebuild, *, keep: Sequence[int] = ()) -> State:
@@ -262,7 +257,7 @@ class StepGraphs:
             outputs, statistics = self._once_more(k, state, rebuild)
             state = State(joined.cut(outputs, alone=self._alone, together_with=statistics), statistics)
             del outputs  # or the graphs of joined steps would be kept
-            self._tidy(1)
+            self._tidy()
             if k + 1 in keep:
                 self._iterates.put(k + 1, state)
         joined.settle()

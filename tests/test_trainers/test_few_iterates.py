@@ -248,3 +248,25 @@ def test_what_it_costs_is_told():
     cost = make(lower_iters=7, solver_config={"RAD": {"checkpoints": 3}}).summary().cost["RAD"]
     assert cost.startswith("7 Hessian-vector products; memory of 7 steps, or of a step and 3 iterates and")
     assert "checkpoints" not in make().summary().cost["RAD"]
+
+
+def test_memory_is_given_back_after_every_step_that_leaves_much_and_every_tenth_of_others(monkeypatch):
+    resident, given = [100_000_000], []
+
+    def give_back():
+        given.append(step)
+        resident[0] -= left
+
+    monkeypatch.setattr(free_memory, "give_back", give_back)
+    monkeypatch.setattr(free_memory, "_resident", lambda: resident[0])
+    returns = free_memory.Returns()
+    for step in range(30):
+        left = 300_000 if step < 4 else 100_000
+        returns.after_step()
+    assert given == [0, 1, 2, 3, 4, 14, 24]
+
+
+def test_what_a_process_holds_grows_with_what_it_is_given():
+    before = free_memory._resident()
+    held = np.ones(4_000_000)
+    assert held.nbytes // 2 < free_memory._resident() - before < 2 * held.nbytes
