@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from jboat.backend import signal_actions
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SIGACTION_SIZE = 1024  # bytes; Linux's struct sigaction has 152
 
 
 class InterruptedFit(KeyboardInterrupt):
@@ -50,7 +50,7 @@ class DeferredInterrupt:
             if previous is signal.SIG_IGN:
                 continue
             if previous is None:  # set from C, which Python can neither tell nor set
-                self._actions[number] = _action(number)
+                self._actions[number] = signal_actions.action(number)
             self._previous[number] = previous
             signal.signal(number, self._note)
         _in_force.append(self)
@@ -68,7 +68,7 @@ class DeferredInterrupt:
         for number, previous in self._previous.items():
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
             if previous is None:
-                _set_action(number, self._actions[number])
+                signal_actions.set_action(number, self._actions[number])
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         second, self._came = self._came, True
@@ -133,14 +133,3 @@ def _release_child() -> None:
 
 
 os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_release_child)
-
-
-def _action(number: int) -> Any:
-    """The C library's record of how a signal is handled."""
-    action = ctypes.create_string_buffer(_SIGACTION_SIZE)
-    ctypes.CDLL(None).sigaction(int(number), None, action)
-    return action
-
-
-def _set_action(number: int, action: Any) -> None:
-    ctypes.CDLL(None).sigaction(int(number), action, None)

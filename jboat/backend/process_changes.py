@@ -32,6 +32,8 @@ FLAGS = {
 
 RESTORED = (
     "Python's and numpy's generators of random numbers and HTTPS verification are as before Jittor's import",
+    "Ctrl-C raises KeyboardInterrupt, and children that are killed do not end the process, as before Jittor's import; "
+    "the second not while one of Jittor's Datasets has worker processes",
     "`jt.code` runs passes in Python over a kernel's source when the operation is made, not when it is compiled",
     "while `fit` looks at its first batch, `-` and `*` of `jt.Var` note shapes; then they are as before",
     "in the program `jboat`, the module `jittor` starts when it is first used; `import jboat` starts it elsewhere",

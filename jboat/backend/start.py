@@ -37,6 +37,7 @@ from jboat.backend import (
     onednn,
     precompiled_headers,
     python_config,
+    signal_actions,
 )
 from jboat.backend.cuda_toolkit import CudaToolkit
 from jboat.backend.jittor_home import jittor_home, not_written, require_writable_home, where_jittor_can_write
@@ -140,7 +141,7 @@ def _start_in_place(module: ModuleType) -> None:
 def _start(import_jittor: Callable[[], object]) -> None:
     home = _with_settings()
     mpi.require(os.environ)
-    with _side_effects_undone():
+    with _side_effects_undone(), signal_actions.kept() as of_jittor:
         with where_jittor_can_write(home):
             import jittor_utils
         core_build.leave_downloaded_cuda_alone()
@@ -152,6 +153,7 @@ def _start(import_jittor: Callable[[], object]) -> None:
             core_build.forget_the_import()
             import_jittor()
         beginning.write_down()
+        signal_actions.watch_workers(sys.modules["jittor"], of_jittor)
         precompiled_headers.use(sys.modules["jittor"])
         kernel_compiler.use(sys.modules["jittor"])
         cuda_kernels.use(sys.modules["jittor"])
