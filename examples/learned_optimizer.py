@@ -1,20 +1,25 @@
 """Learn the optimizer's settings while it trains: a learning rate and a weight decay for every layer.
 
-A small network is trained on few of scikit-learn's handwritten digits. The lower level trains it by momentum SGD; the
-upper level holds the logarithms of the learning rate and of the weight decay of each layer, and minimises the loss on
-validation samples, differentiated through ``--lower-iters`` training steps at a time (Baydin et al., "Online learning
-rate adaptation with hypergradient descent", ICLR 2018; here with a longer horizon and with weight decay). One run of
-training learns the settings and uses them; nothing is trained twice.
+A small network is trained on few of scikit-learn's handwritten digits, with their pixels as they come, from 0 to 16:
+the first layer then needs a stronger weight decay than the second, which no single one gives. The lower level trains it
+by momentum SGD; the upper level holds the logarithms of the learning rate and of the weight decay of each layer, and
+minimises the loss on validation samples, differentiated through ``--lower-iters`` training steps at a time (Baydin et
+al., "Online learning rate adaptation with hypergradient descent", ICLR 2018; here with a longer horizon and with weight
+decay). One run of training learns the settings and uses them; nothing is trained twice.
 
 It is compared with a grid of 16 fixed settings, each a training run of as many steps, of which the one with the least
 validation loss is taken. The digits are in three parts: training samples for the lower level, validation samples for
 the upper level and for the choice among the 16, and a test part, the same for every seed, which is looked at once, at
-the end. What is learned starts in the middle of the grid; ``--ul-lr``, ``--lower-iters`` and ``--steps`` were chosen by
-the validation loss of the seeds 10 to 12.
+the end. Network, pixels, start and options were chosen by the validation loss of the seeds 10 to 14.
 
-The learned settings take about a quarter of the grid's time, are better than those that they start from, and about as
-good as the best of the grid, not better: of the seeds 0 to 2, one has a test loss 5% lower than the grid's and two have
-one 3% and 6% higher; the medians are 0.286 beside 0.278, and 92.0% right beside 91.8%.
+The learned settings have a lower test loss than the best of the grid for each of the seeds 0 to 9, and are right more
+often for seven; the medians are 0.246 beside 0.269, and 92.0% right beside 91.7%, in about a quarter of the time. They
+learn a decay of some 0.03 for the first layer and 0.0008 for the second. The limits: where pixels are scaled to [0, 1],
+one pair of settings suits both layers, learned ones are about as good as the grid's best, not better, and both have a
+slightly lower validation loss than what is learned here. Beside rates of 0.05, 0.1, 0.2 and 0.4, closer around the
+grid's best, the learned settings have about the same validation loss, and a median test loss of 0.246 beside 0.259.
+From the middle of the grid's rates, which is near to where training diverges, learning fails for some seeds, so that it
+starts between the lower two.
 
 The program prints the losses and the accuracy, and how long each took, and writes metrics.csv, TensorBoard events and,
 where matplotlib is installed, a picture to the folder ``--output``.
@@ -36,8 +41,8 @@ import numpy as np
 
 Split = dict[str, np.ndarray]
 RATES = (0.03, 0.1, 0.3, 1.0)
-DECAYS = (1e-4, 3e-4, 1e-3, 3e-3)
-MIDDLE = tuple(float(np.exp(np.log(values).mean())) for values in (RATES, DECAYS))
+DECAYS = (3e-4, 1e-3, 3e-3, 1e-2)
+START = tuple(float(np.exp(np.log(values).mean())) for values in (RATES[:2], DECAYS))
 MOMENTUM = 0.9
 TEST = 597
 
@@ -68,6 +73,14 @@ class Settings(jt.Module):
         return [found[i] for i in self.layers]
 
 
+class Tanh(jt.Module):
+    """tanh, of which Jittor's own derivatives are not numbers where x is above 40; beyond 10 it is 1 in float32."""
+
+    def execute(self, x: jt.Var) -> jt.Var:
+        """The layer's outputs."""
+        return jt.tanh(jt.clamp(x, -10.0, 10.0))
+
+
 def loss(batch: dict, ul_model: jt.Module, ll_model: jt.Module) -> jt.Var:
     """Cross entropy, the objective of both levels on samples of their own."""
     return nn.cross_entropy_loss(ll_model(batch["data"]), batch["target"])
@@ -82,7 +95,7 @@ def load(train: int, val: int, seed: int) -> tuple[Split, Split, Split]:
     if train + val > len(rest):
         raise SystemExit(f"--train and --val take {train + val} of {len(rest)} digits; take fewer")
     order = np.random.default_rng(seed).permutation(rest)
-    x, y = (x / 16.0).astype(np.float32), y.astype(np.int32)
+    x, y = x.astype(np.float32), y.astype(np.int32)
     first, second, third = ({"data": x[i], "target": y[i]} for i in (order[:train], order[train : train + val], test))
     return first, second, third
 
@@ -90,7 +103,7 @@ def load(train: int, val: int, seed: int) -> tuple[Split, Split, Split]:
 def network(seed: int) -> jt.Module:
     """Two layers; the same numbers for the same seed."""
     jt.set_global_seed(seed)
-    return nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))
+    return nn.Sequential(nn.Linear(64, 32), Tanh(), nn.Linear(32, 10))
 
 
 def measured(model: jt.Module, split: Split) -> tuple[float, float]:
@@ -125,13 +138,14 @@ def train_learned(train: Split, val: Split, args: argparse.Namespace) -> tuple[j
     """The network after ``--steps`` training steps, while which the settings are learned."""
     model = network(args.seed)
     settings = Settings([0, 0, 1, 1], args.lr, args.decay)
+    upper = [{"params": [settings.log_lr]}, {"params": [settings.log_decay], "lr": args.ul_lr_decay}]
     trainer = BilevelTrainer(
         model,
         settings,
         loss,
         loss,
         ll_optimizer=jt.optim.SGD(model.parameters(), lr=args.lr, momentum=MOMENTUM, weight_decay=args.decay),
-        ul_optimizer=jt.optim.Adam(settings.parameters(), lr=args.ul_lr),
+        ul_optimizer=jt.optim.Adam(upper, lr=args.ul_lr),
         ll_hyperparameters={"lr": Settings.rates, "weight_decay": Settings.decays},
         ll_optimizer_state="carry",
         lower_iters=args.lower_iters,
@@ -208,6 +222,8 @@ def run(args: argparse.Namespace) -> dict[str, float]:
         "learned_seconds": learned_seconds,
         "learned_val_loss": val_losses[1],
         "start_val_loss": val_losses[2],
+        "first_decay": float(decays[0]),
+        "second_decay": float(decays[1]),
     }
 
 
@@ -215,16 +231,17 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--train", type=int, default=200, help="training samples (default: %(default)s)")
-    p.add_argument("--val", type=int, default=400, help="validation samples (default: %(default)s)")
+    p.add_argument("--val", type=int, default=800, help="validation samples (default: %(default)s)")
     p.add_argument("--steps", type=int, default=400, help="training steps of every run (default: %(default)s)")
     p.add_argument("--lower-iters", type=int, default=10, help="training steps an outer step (default: %(default)s)")
+    p.add_argument("--lr", type=float, default=START[0], help="where the learning rates start (default: %(default).3g)")
     p.add_argument(
-        "--lr", type=float, default=MIDDLE[0], help="where the learning rates start (default: %(default).3g)"
+        "--decay", type=float, default=START[1], help="where the weight decays start (default: %(default).3g)"
     )
+    p.add_argument("--ul-lr", type=float, default=0.03, help="upper learning rate of the rates (default: %(default)s)")
     p.add_argument(
-        "--decay", type=float, default=MIDDLE[1], help="where the weight decays start (default: %(default).3g)"
+        "--ul-lr-decay", type=float, default=0.1, help="upper learning rate of the decays (default: %(default)s)"
     )
-    p.add_argument("--ul-lr", type=float, default=0.4, help="learning rate of the settings (default: %(default)s)")
     p.add_argument("--seed", type=int, default=0, help="draws samples and first weights (default: %(default)s)")
     p.add_argument("--output", default="runs/learned_optimizer", help="folder for logs (default: %(default)s)")
     return p

@@ -1,4 +1,4 @@
-"""The example of learned settings: as good as the best of a grid of fixed ones, in a fraction of its time."""
+"""The example of learned settings: better than the best of a grid of fixed ones, in a fraction of its time."""
 
 import numpy as np
 import pytest
@@ -6,16 +6,17 @@ import pytest
 
 @pytest.mark.alone  # the example compares its own times
 @pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.long)])
-def test_learned_settings_are_as_good_as_the_best_of_the_grid_in_less_time(count, run, tmp_path, capsys):
+def test_learned_settings_beat_the_best_of_the_grid_in_less_time(count, run, tmp_path, capsys):
     runs = [run(tmp_path / str(seed), "--seed", str(seed)) for seed in range(count)]
     medians = {name: np.median([results[name] for results in runs]) for name in runs[0]}
     assert all(results["learned_val_loss"] < 0.99 * results["start_val_loss"] for results in runs)
-    assert medians["learned_loss"] < 1.08 * medians["grid_loss"]
+    assert medians["learned_loss"] < 0.98 * medians["grid_loss"]
     assert medians["learned_accuracy"] > medians["grid_accuracy"] - 0.01
     assert medians["learned_seconds"] < 0.5 * medians["grid_seconds"]
     printed = capsys.readouterr().out
     assert "best of 16" in printed
     assert "layer 1: learning rate" in printed
+    assert all(results["first_decay"] > 5 * results["second_decay"] for results in runs)
     assert (tmp_path / "0/learned_optimizer.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "0/metrics.csv").exists()
 
