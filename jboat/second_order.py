@@ -58,11 +58,16 @@ class Findings(NamedTuple):
 
 @contextlib.contextmanager
 def watched(found: HandWritten) -> Iterator[None]:
-    """Note every operation with a hand-written gradient that this thread calls inside the block, in ``found``."""
+    """Note every operation with a hand-written gradient that this thread calls inside the block, in ``found``.
+
+    jboat's own are no suspects.
+    """
     before = {place: dispatch.current(*place) for place in hand_written.PLACES}
     inside: list[str] = []
 
     def call(self: Any, *args: Any) -> Any:
+        if type(self).__module__.startswith("jboat."):
+            return before[jt.Function, "__call__"](self, *args)
         found.add(f"{type(self).__name__} (a jt.Function)")
         inside.append(type(self).__name__)
         try:

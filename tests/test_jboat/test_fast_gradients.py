@@ -303,3 +303,22 @@ def test_nothing_is_kept():
         for _ in range(5):
             jt.sync(second(w))
         assert jt.liveness_info()["lived_vars"] == before
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("of", [jt.tanh, jt.Var.tanh])
+def test_tanh_has_finite_derivatives_everywhere(of, dtype):
+    at = np.array([0, 1e-5, -0.3, 2, -5, 12, 20, 30, -40, 50, 80, 88, 89, 100, -1e4, np.inf])
+    weights = np.linspace(1, 2, len(at))
+    with fast_gradients():
+        x, w = (jt.array(a, dtype=dtype) for a in (at, weights))
+        value, got = of(x), []
+        for _ in range(3):
+            got.append(value.numpy())
+            (value,) = autodiff.grad((w * value).sum(), [x])
+    y, w = np.tanh(at), weights
+    slope = 1 - y * y
+    exact = [y, w * slope, -2 * w**2 * y * slope]
+    for mine, wanted in zip(got, exact, strict=True):
+        np.testing.assert_allclose(mine, wanted, rtol=0, atol=1e-6 if dtype == "float32" else 1e-14)
+    assert np.isnan(of(jt.array([np.nan])).numpy()).all()

@@ -47,7 +47,7 @@ def on_cpu(operations: Operations | None) -> dict[Place, Function]:
 def on_cuda() -> dict[Place, Function]:
     """The functions that run inside a block on CUDA, by place."""
     found = softmax.on_cuda() | cross_entropy.on_cuda() | relu.on_cuda() | pooling.everywhere()
-    found |= depthwise_convolution.on_cuda() | recurrent.on_cuda()
+    found |= depthwise_convolution.on_cuda() | recurrent.on_cuda() | exponentials.on_cuda()
     cublas = getattr(jt.compile_extern, "cublas_ops", None)  # without CUDA Jittor does not set it
     if cublas:
         multiply = cublas.cublas_batched_matmul
