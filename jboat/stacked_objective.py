@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jboat import functional, levels
-from jboat.backend.stacked.array import Stacked, UnequalTasksError, held
+from jboat.backend.stacked.array import NotStackedError, Stacked, UnequalTasksError, held
 import jittor as jt
 import numpy as np
 
@@ -41,6 +41,10 @@ class StackedObjective:
         try:
             with functional.substituted(self._variables, [self._nan_like(value) for value in values]):
                 loss = levels.result_of(self._objective, *args, parameters=self._variables)
+        except (TypeError, AttributeError):
+            raise
+        except Exception as error:  # Jittor's operations raise a RuntimeError for what is no Var
+            raise NotStackedError(f"{type(error).__name__}: {error}") from error
         finally:
             held.reset(token)
         if isinstance(loss, jt.Var):

@@ -18,6 +18,8 @@ import jittor as jt
 Term: TypeAlias = "Callable[[], jt.Var]"
 Wanted: TypeAlias = "Callable[[jt.Var, list[jt.Var]], list[jt.Var]]"
 _LIMIT = 2**31 - 1
+DRAWS_OF_A_SUM = 1
+"""How often :func:`summed` itself asks for random numbers."""
 
 
 def summed(

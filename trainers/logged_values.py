@@ -8,6 +8,7 @@ import types
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jboat.backend import batch_statistics
+from jboat.backend.stacked.array import Stacked
 from jboat.trainers.evaluation import over_ranks
 from jboat.trainers.metric_value import metric_value
 from jboat.trainers.step_metrics import StepMetrics
@@ -93,7 +94,7 @@ class LoggedValues:
     def add(self, name: str, value: Any) -> None:
         """Take a number; see ``trainer.log``."""
         _require_free(name)
-        number = _checked(name, value), batch_statistics.share()
+        number = _logged(name, value)
         if are_on_trial():
             return
         if self._evaluations:
@@ -156,6 +157,13 @@ def _require_free(name: Any) -> None:
             )
     if name in RESERVED:
         raise ValueError(f"trainer.log({name!r}): that is a metric of jboat's own; give it another name")
+
+
+def _logged(name: str, value: Any) -> Logged:
+    share = batch_statistics.share()
+    if isinstance(value, Stacked) and value.numel() == 1:  # of each of several tasks, for which their mean counts
+        return value.value.detach().mean(), share * value.tasks
+    return _checked(name, value), share
 
 
 def _checked(name: str, value: Any) -> Any:

@@ -7,29 +7,35 @@ finds no line of any source and rewrites nothing; then ``compile_kernel.sh`` giv
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 import re
 import shlex
-import shutil
 import sys
 from typing import Any
 
 _SCRIPT = Path(__file__).with_name("compile_kernel.sh")
+_SHELL = "/bin/sh"  # which runs the command too, whatever the PATH is
 _FIRST_WITH_DWARF_5 = 11
 
 
 def use(jt: Any) -> None:
     """Put the script in the place of the Python that Jittor starts, with such a g++ on Linux.
 
+    The command is a part of each kernel's key: it is the same whatever the PATH is, and for all names of one Python.
+
     Args:
         jt: the imported Jittor.
     """
-    shell, python = shutil.which("sh"), jt.flags.python_path
+    given = jt.flags.python_path
+    if _SCRIPT.name in given:
+        return
+    python = os.path.realpath(given)
     compiler = re.search(r"/g\+\+(\d+)\.", jt.flags.cache_path)  # where Jittor notes its version
     if compiler is None or int(compiler[1]) < _FIRST_WITH_DWARF_5 or jt.flags.cc_type != "g++":
         return
-    if sys.platform != "linux" or shell is None or _SCRIPT.name in python:
+    if sys.platform != "linux":
         return
     if {"'", '"'} & {*str(_SCRIPT), *python}:  # Jittor reads the command itself, and takes such paths apart
         return
-    jt.flags.python_path = f"{shell} {shlex.quote(str(_SCRIPT))} --python={shlex.quote(python)}"
+    jt.flags.python_path = f"{_SHELL} {shlex.quote(str(_SCRIPT))} --python={shlex.quote(python)}"

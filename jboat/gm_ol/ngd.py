@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import functools
+import random
 from typing import Any
 
 from jboat import functional, levels, number_of_checkpoints, registry, running_statistics
@@ -18,6 +19,7 @@ from jboat.registry import register_operator
 from jboat.trajectory import OfEachStep, Trajectory
 from jboat.trial_calls import on_trial
 import jittor as jt
+import numpy as np
 
 StepHook = Callable[[int, Trajectory], None]
 
@@ -89,12 +91,21 @@ class NGD(LowerLevelOperator):
             begin = 0 if self.plan.start_learner is not None else tracked_from
             auxiliary_model.keep_few(kept, steps=self.lower_loop, begin=begin)
         keep = not (kept or self._options.rebuilt_at_once) and (keep_graph or self.plan.differentiates_steps)
+        first_again = tracked_from > 0 and self.plan.start_learner is not None
+        taken_again = self.plan.pulls_back and (first_again or not keep)
         for step in range(self.lower_loop):
             last = step == self.lower_loop - 1
             tracked = step >= tracked_from
+            generators = _of_python_and_numpy() if step == 0 and taken_again else None
             lower_loss = auxiliary_model.advance(
                 steps, keep_graph=keep and tracked, join=choice is None, with_loss=last
             )
+            if generators is not None and generators != _of_python_and_numpy():
+                self.warn(
+                    "the lower objective draws random numbers of numpy's or Python's own generator. Steps are taken "
+                    "again (remat_every, checkpoints), with the same numbers of Jittor's generator but others of "
+                    "those, and the hypergradient is not that of the loop: draw by jt.rand or jt.randn, or keep graphs"
+                )
             if choice is not None and tracked:
                 choice.look_at(step + 1, auxiliary_model)
                 if kept and choice.chosen() == step + 1:
@@ -139,3 +150,8 @@ class NGD(LowerLevelOperator):
                 )
             )
             return loss.sync()
+
+
+def _of_python_and_numpy() -> tuple[Any, ...]:
+    """The states of the global generators of random numbers that are not Jittor's, in words."""
+    return random.getstate(), str(np.random.get_state(legacy=False))

@@ -1,6 +1,7 @@
 """Lower loops of which few iterates are kept: the same bits, as many steps taken again as the schedule says."""
 
 import logging
+import random
 
 from jboat import binomial_schedule
 from jboat.backend import free_memory
@@ -270,3 +271,19 @@ def test_what_a_process_holds_grows_with_what_it_is_given():
     before = free_memory._resident()
     held = np.ones(4_000_000)
     assert held.nbytes // 2 < free_memory._resident() - before < 2 * held.nbytes
+
+
+@pytest.mark.parametrize("section", [{}, {"remat_every": 1}, {"checkpoints": 2}], ids=str)
+@pytest.mark.parametrize("draw", [np.random.rand, random.random, lambda: jt.rand(1)], ids=["numpy", "python", "jittor"])
+def test_numbers_that_are_drawn_anew_in_a_step_taken_again_are_told_of(section, draw, caplog):
+    problem = Quadratic()
+
+    def noisy(batch, ul_model, ll_model):
+        return problem.f(batch, ul_model, ll_model) + (ll_model() * draw()).sum()
+
+    with caplog.at_level(logging.WARNING, "jboat"):
+        trainer = make(problem=problem, ll_objective=noisy, lower_iters=3, solver_config={"RAD": section})
+        trainer.fit({}, {}, max_steps=2, check_second_order=False)
+    assert caplog.text.count("draws random numbers of numpy") == (
+        section != {} and draw in (np.random.rand, random.random)
+    )

@@ -188,6 +188,7 @@ def test_bad_numbers_are_refused(parts, error):
             r"different first dimensions.*'data': \[10, 4\].*an entry 'batch_size'",
         ),
         ({"data": X, "target": T, "batch_size": 7}, "has no array with a first dimension of samples"),
+        ({"data": X[:0], "target": T[:0]}, r"has no samples: .*'data': \[0, 4\]"),
     ],
 )
 def test_batches_that_have_no_samples_are_refused(batch, message):
@@ -206,6 +207,35 @@ def test_an_entry_batch_size_says_what_a_sample_is():
         for m in (1, 3)
     )
     np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("extra", [{}, {"batch_size": 1}], ids=str)
+def test_a_last_batch_of_one_sample_has_one_part(extra):
+    """All its arrays may have the shape that numbers have."""
+
+    def of_numbers(batch, ul_model, ll_model):
+        return ((batch["target"] - ll_model().sum()) ** 2).mean() * ul_model().sum()
+
+    batch = {"target": T[:1], "index": np.zeros(1, "int32"), **extra}
+    whole, parts = (
+        trainer_of(m, ll_objective=of_numbers).hypergradient(batch, UPPER).gradients[0].numpy() for m in (1, 3)
+    )
+    np.testing.assert_allclose(parts, whole, rtol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("parts", [4, N])
+def test_an_objective_that_is_no_mean_is_told_of(parts, reduction, caplog):
+    def reduced(batch, ul_model, ll_model):
+        out = (batch["data"] * (ll_model() + ul_model()).reshape(1, -1)).sum(1).tanh()
+        return getattr((out - batch["target"]) ** 2, reduction)() + 0.1 * (ll_model() * ll_model()).sum()
+
+    trainer = trainer_of(parts, ll_objective=reduced)
+    with caplog.at_level(logging.WARNING, "jboat"):
+        trainer.fit(LOWER, UPPER, max_steps=2, check_second_order=False)
+    assert caplog.text.count("reduced of the first") == (reduction == "sum")
+    if reduction == "sum":
+        assert "not a mean over samples" in caplog.text
 
 
 def test_ranks_with_unequal_shares_have_as_many_parts():

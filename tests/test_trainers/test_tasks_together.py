@@ -189,7 +189,9 @@ NORM = nn.LayerNorm(3, elementwise_affine=False)
 def many_operations(batch, ul_model, ll_model):
     scores = ll_model(batch["data"])
     weights = ul_model().sigmoid()[batch["target"]]
-    return nn.mse_loss(nn.softmax(NORM(scores), dim=-1), batch["data"][:, :3]) + (weights * scores[:, 0]).sum() / 24.0
+    clipped = jt.safe_clip(ll_model.parameters()[0], -0.2, 0.2).sum()
+    loss = nn.mse_loss(nn.softmax(NORM(scores), dim=-1), batch["data"][:, :3]) + 0.1 * clipped
+    return loss + (weights * scores[:, 0]).sum() / 24.0
 
 
 def test_operations_of_an_objective_give_what_they_give_for_one_task():
@@ -238,6 +240,24 @@ def test_what_is_not_known_of_tasks_is_computed_one_after_another(objective, cap
     told = [r for r in caplog.records if "one after another" in r.message]
     assert len(told) == 1
     assert not together_at_work(trainer)
+
+
+def test_what_an_objective_logs_is_the_mean_over_tasks():
+    problems, lower, upper = two_tasks()
+    rows = {}
+
+    class Logging(BilevelTrainer):
+        def ll_objective(self, batch, ul_model, ll_model):
+            loss = Classifier.f(batch, ul_model, ll_model)
+            self.log("loss_of_lower", loss)
+            return loss
+
+    for together in (1, 2):
+        own = {"problem": problems[0], "trainer_class": Logging, "ll_objective": None}
+        trainer = make(ll_lr=RATE, tasks_together=together, **own)
+        rows[together] = trainer.fit([[*lower, lower[0]]], [[*upper, upper[0]]], max_steps=1)[-1]["loss_of_lower"]
+        assert together == 1 or together_at_work(trainer)
+    assert rows[2] == pytest.approx(rows[1], rel=1e-6)
 
 
 def test_tasks_of_other_shapes_are_computed_one_after_another(caplog):
@@ -379,6 +399,30 @@ def test_an_objective_that_takes_another_path_later_goes_on_alone(caplog):
     after = trainer.hypergradient(lower, upper).gradients[0].numpy()
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-6 * abs(before).max())
     assert "no_such_method" in caplog.text
+
+
+def joining(batch, ul_model, ll_model):
+    """Jittor's operations raise a RuntimeError for what is no Var."""
+    return Classifier.f(batch, ul_model, ll_model) + 0.1 * jt.concat([ll_model(batch["data"])] * 2).mean()
+
+
+@pytest.mark.parametrize("path", [joining, detouring])
+def test_a_later_path_that_is_not_known_of_tasks_gives_what_it_gives_alone(path, caplog):
+    problems, lower, upper = two_tasks()
+    late = SimpleNamespace(now=False)
+
+    def objective(*args):
+        return (path if late.now else Classifier.f)(*args)
+
+    found = {}
+    for together in (1, 2):
+        late.now = False
+        trainer = make(problem=problems[0], ll_objective=objective, tasks_together=together, seed=3)
+        trainer.hypergradient(lower, upper)
+        late.now = True
+        found[together] = trainer.hypergradient(lower, upper).gradients[0].numpy()
+    np.testing.assert_array_equal(found[2], found[1])
+    assert sum("one after another" in r.message for r in caplog.records) == 1
 
 
 def stands_for_tasks(batch):

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 import itertools
 from typing import Any, NamedTuple
 
 from jboat import functional, levels
 from jboat.backend import batch_statistics, ranks
+from jboat.backend.flag_blocks import flag
+from jboat.backend.replacements import dispatch
 from jboat.levels import Objective
-from jboat.terms import summed
+from jboat.terms import DRAWS_OF_A_SUM, summed
 from jboat.trainers.data.loaders import batch_size, is_array
 from jboat.trainers.data.sharding import samples_of
+from jboat.trial_calls import on_trial
 from jboat.warn_once import WarnOnce
 import jittor as jt
 import numpy as np
+
+_RANDOM = (jt, "random")
+_LARGEST_DIFFERENCE = 1e-3  # relative; a sum is off by the number of parts
 
 
 class Part(NamedTuple):
@@ -45,6 +51,8 @@ class MicroBatches:
         self._objective, self._parts = objective, parts
         self._ll_var, self._variables = list(ll_var), [*ll_var, *ul_var]
         self._warn = WarnOnce()
+        self._looked = False
+        self._draws = 0
 
     def __call__(self, batch: Mapping[str, Any], *others: Any) -> jt.Var:
         """The objective, a scalar Var that can be differentiated twice.
@@ -57,8 +65,15 @@ class MicroBatches:
         before = [v.id for v in statistics]
         parts = parts_of(samples, min(self._parts, _fewest_on_a_rank(batch, samples)))
         terms = [partial(self._of_part, part, samples, batch, others) for part in parts]
-        total = summed(terms, [part.weight for part in parts], self._variables, statistics)
-        if len(parts) > 1 and before != [v.id for v in statistics]:
+        look = not self._looked and len(parts) > 1 and ranks.size() == 1
+        with self._counting_draws() if look else nullcontext():
+            total = summed(terms, [part.weight for part in parts], self._variables, statistics)
+        changed = before != [v.id for v in statistics]
+        if look:
+            self._looked = True
+            if not changed and self._draws == DRAWS_OF_A_SUM:  # else the same part has several values
+                self._see_whether_mean(parts[0], samples, batch, others)
+        if len(parts) > 1 and changed:
             self._warn(
                 "lower_micro_batches: %s changes running statistics. A model that normalises by its batch, as "
                 "BatchNorm in training, normalises each part by itself, and the result is not that of the whole batch; "
@@ -66,6 +81,37 @@ class MicroBatches:
                 self.__name__,
             )
         return total
+
+    @contextmanager
+    def _counting_draws(self) -> Iterator[None]:
+        draw = dispatch.current(*_RANDOM)
+
+        def counted(*args: Any, **kwargs: Any) -> jt.Var:
+            self._draws += 1
+            return draw(*args, **kwargs)
+
+        with dispatch.replaced({_RANDOM: counted}):
+            yield
+
+    def _see_whether_mean(self, part: Part, samples: int, batch: Mapping[str, Any], others: Sequence[Any]) -> None:
+        """Warn where the objective of a few samples is not what a mean over samples is by its halves."""
+        size = max(2, part.end - part.begin)
+        with flag("no_grad", 1), on_trial():
+            whole, *halves = (
+                self._of_part(Part(a, b, (b - a) / size), samples, batch, others).item()
+                for a, b in ((0, size), (0, size // 2), (size // 2, size))
+            )
+        by_halves = (size // 2 * halves[0] + (size - size // 2) * halves[1]) / size
+        if abs(whole - by_halves) > _LARGEST_DIFFERENCE * max(map(abs, (whole, *halves))):
+            self._warn(
+                "lower_micro_batches: %s of the first %d samples is %.6g, and by halves, each by its samples, %.6g. "
+                "It is not a mean over samples, to which terms without data may be added, and in parts it is another "
+                "function than of the whole batch: take a mean in place of a sum",
+                self.__name__,
+                size,
+                whole,
+                by_halves,
+            )
 
     def _of_part(self, part: Part, samples: int, batch: Mapping[str, Any], others: Sequence[Any]) -> jt.Var:
         cut = {key: _cut(key, value, samples, part) for key, value in batch.items()}
@@ -92,15 +138,19 @@ def _fewest_on_a_rank(batch: Mapping[str, Any], samples: int) -> int:
 def samples_in(batch: Mapping[str, Any]) -> int:
     """How many samples a batch has: its entry ``batch_size``, or what the first dimensions of its arrays agree on.
 
-    Arrays of shape ``[1]`` have no say.
+    Arrays of shape ``[1]``, which Jittor makes of numbers too, have no say unless there are no others.
 
     Raises:
         ValueError: if there is no such number, or no array has that many.
     """
     shapes = {key: list(np.shape(value)) for key, value in batch.items() if key != "batch_size" and is_array(value)}
-    many = {shape[0] for shape in shapes.values() if shape and shape != [1]}
+    all_of_them = {shape[0] for shape in shapes.values() if shape}
     if "batch_size" in batch:
-        many &= {batch_size(batch)}
+        many = all_of_them & {batch_size(batch)}
+    else:
+        many = {shape[0] for shape in shapes.values() if shape and shape != [1]} or all_of_them
+    if many == {0}:
+        raise ValueError(f"lower_micro_batches: a lower batch has no samples: its arrays have the shapes {shapes}")
     if len(many) == 1:
         return int(many.pop())
     if many:

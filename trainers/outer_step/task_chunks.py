@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import dataclasses
 import logging
+import math
 from typing import Literal, TypeAlias
 
 from jboat import functional
@@ -127,7 +128,9 @@ class TaskChunks:
                     "tasks_together: %d tasks from now on, as %d do not fit: %s", self._size, len(tasks), error
                 )
                 continue
-            steps = [alone(task) for task in tasks] if step is None else [step]
+            steps = [alone(task) for task in tasks] if step is None or not _is_finite(step) else [step]
+            if step is not None and steps[0] is not step and all(map(_is_finite, steps)):
+                self._tell("objectives that do what cannot be followed: of several at once it is not finite")
             found += steps
             counts += [len(tasks) // len(steps)] * len(steps)
         return mean(found, counts)
@@ -238,6 +241,11 @@ def _stacked_feed(feeds: Sequence[Feed]) -> Feed:
     if isinstance(feeds[0], list):
         return [stacked_batch([feed[step] for feed in feeds]) for step in range(len(feeds[0]))]  # type: ignore[index]
     return stacked_batch([feed for feed in feeds if not isinstance(feed, list)])
+
+
+def _is_finite(found: OuterStep) -> bool:
+    """By what is known without another look at the device."""
+    return found.failure is None and math.isfinite(found.upper_loss) and math.isfinite(found.lower_loss)
 
 
 def _in_words(error: Exception) -> str:

@@ -41,7 +41,10 @@ _BY_ROWS = (
 _ENTRYWISE_LAYERS = tuple(
     (cls, "execute") for cls in (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.ELU, nn.Tanh, nn.Sigmoid)
 )
-_ENTRYWISE_FUNCTIONS = tuple((nn, name) for name in ("relu", "leaky_relu", "relu6", "gelu", "silu", "elu"))
+_ENTRYWISE_FUNCTIONS = (
+    *((nn, name) for name in ("relu", "leaky_relu", "relu6", "gelu", "silu", "elu")),
+    *((room, "safe_clip") for room in (jt.Var, jt)),  # which would make numbers of NaN
+)
 
 
 def _made_of(rule: Callable[..., Any]) -> Callable[[Function], Function]:

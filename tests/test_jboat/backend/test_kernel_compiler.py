@@ -1,10 +1,12 @@
 """Kernels are compiled by a script, to the same code as by Jittor's program in Python."""
 
 import ctypes
+import os
 from pathlib import Path
 import shutil
 import subprocess
 import sys
+import tempfile
 from types import SimpleNamespace
 
 from jboat.backend import kernel_compiler
@@ -90,6 +92,40 @@ def test_a_terminated_compiler_leaves_nothing(folder, tmp_path):
 
 
 @on_linux
+@pytest.mark.skipif(shutil.which("setpriv") is None or os.geteuid() != 0, reason="asks as somebody else than root")
+def test_nobody_is_asked_whether_a_library_may_be_replaced():
+    """mv would ask on a terminal, where the answer is awaited and nobody sees the question."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        library, compiler = folder / "a_op.so", folder / "compiler"
+        compiler.write_text('#!/bin/sh\nfor last; do :; done\necho new > "$last"\n')
+        library.write_text("old")
+        for path, mode in ((folder, 0o777), (compiler, 0o755), (library, 0o444)):
+            path.chmod(mode)
+        shutil.copy(SCRIPT, folder)
+        other = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "sh", folder / SCRIPT.name]
+        command = [
+            *other,
+            "--python=python",
+            "/asm_tuner.py",
+            f"--cc_path={compiler}",
+            folder / "a_op.cc",
+            "-o",
+            library,
+        ]
+        terminal, end = os.openpty()
+        os.write(terminal, b"\4")  # no answer, should one be asked for
+        try:
+            done = subprocess.run(
+                [str(word) for word in command], stdin=end, capture_output=True, start_new_session=True, timeout=10
+            )
+        finally:
+            os.close(terminal)
+            os.close(end)
+        assert (done.returncode, library.read_text()) == (0, "new\n")
+
+
+@on_linux
 def test_other_programs_are_handed_to_python(folder):
     done = by_script(folder, PLAIN, python=shutil.which("echo"), script="/jittor/utils/dlink_compiler.py")
     assert done.stdout.split()[0] == "/jittor/utils/dlink_compiler.py"
@@ -124,6 +160,19 @@ def test_elsewhere_nothing_changes(changes):
     before = fake.flags.python_path
     kernel_compiler.use(fake)
     assert fake.flags.python_path == before
+
+
+@on_linux
+def test_kernels_are_the_same_for_every_path_and_every_name_of_a_python(tmp_path, monkeypatch):
+    (tmp_path / "python").symlink_to("/a b/python")
+    (tmp_path / "sh").symlink_to("/bin/sh")
+    commands = set()
+    for python, path in (("/a b/python", "/usr/bin:/bin"), (str(tmp_path / "python"), f"{tmp_path}:/bin:/usr/bin")):
+        monkeypatch.setenv("PATH", path)
+        fake = a_jittor(python_path=python)
+        kernel_compiler.use(fake)
+        commands.add(fake.flags.python_path)
+    assert len(commands) == 1
 
 
 @on_linux
