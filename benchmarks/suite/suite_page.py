@@ -25,10 +25,10 @@ the same step sizes: {grid} times the problem's own, for y and for x. The method
 
 A small hypergradient alone says little where penalties stand in an exponent: it vanishes as x runs off to infinity, and
 the distance explodes. Step sizes are chosen by F at the exact lower solution, which does not see y: MESO has rows on
-*logistic* and *softmax* with which its y diverges, to distances of 1e33 and 1e29. The same steps by hand, in numpy
+*logistic* and *softmax* with which its y diverges, to distances of 1e20 and more. The same steps by hand, in numpy
 float64, diverge too; with `eta`, theta's step size, as large as y's instead of its default of 0.1 they did not in 300.
 
-**A run of limited size**: {seeds} seeds instead of ten, {limit:g} s a run, {machine}, one thread. {missing}
+Measured on {machine}, one thread. {missing}
 """
 SLOWER = """These problems have few variables and batches of 64, whose derivatives take numpy a fraction of a
 millisecond. A step of jboat's that is made of one graph and the trainer's own work costs more than that whatever the

@@ -2,7 +2,8 @@
 # Compile a kernel as Jittor's asm_tuner.py does that finds nothing to rewrite, without a start of Python.
 # Usage: compile_kernel.sh --python=PYTHON SCRIPT --cc_path=COMPILER SOURCE FLAG... -o LIBRARY
 #
-# The library appears under its name when it is complete, in the place of another user's too. Jittor's other scripts are handed to Python.
+# The library appears under its name when it is complete, in the place of another user's too. Jittor's other scripts are
+# handed to Python.
 
 python=${1#--python=}
 shift

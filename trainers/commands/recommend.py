@@ -82,15 +82,16 @@ ADVICE = (
     Advice(
         "many small batches that differ much, the same in every pass",
         "sl_op='SABA' or 'SRBA'",
-        "quadratic: squared hypergradients of 1.2e-07 and 2.9e-15, SOBA 3.5e-06; cleaning: test errors of 0.157 and "
-        "0.153, SOBA 0.193. Not everywhere: on logistic SRBA ends at 0.1042, SOBA at 0.0881",
+        "quadratic: squared hypergradients of 5.6e-14 and 3.8e-15, SOBA 3.1e-06; cleaning: test errors of 0.155 and "
+        "0.160, SOBA 0.172, but values of 2.0310 and 2.0439, SOBA 2.0164. Not everywhere: on logistic SRBA ends at "
+        "0.1042, SOBA at 0.0881",
         _SUITE,
     ),
     Advice(
         "many small batches that differ much, drawn or shuffled anew",
         "sl_op='MASOBA'",
-        "quadratic: 9.8e-07 where SOBA is at 3.5e-06; cleaning: 2.0526 and 2.0569; logistic the other way round: "
-        "0.0901 and 0.0881",
+        "quadratic: 6.8e-07 where SOBA is at 3.1e-06; the other way round on cleaning, 2.0257 and 2.0164, and on "
+        "logistic, 0.0901 and 0.0881",
         _SUITE,
     ),
     Advice(
@@ -124,8 +125,8 @@ Made by `python -m jboat ops --recommend --markdown`; do not edit.
 
 Every row is decided by what was measured in this repository, or says that nothing was. Milliseconds are those of one
 outer step on two processor cores, K is the number of lower steps; [Performance](performance.md) describes the problems
-`l2`, `mlp`, `cnn`, `cleaning` and `maml`. Values and squared hypergradients come from a short run of
-[the field's benchmark](bilevel-suite.md): three seeds, half a second each. Where two rows fit, try both: problems
+`l2`, `mlp`, `cnn`, `cleaning` and `maml`. Values and squared hypergradients come from short runs of
+[the field's benchmark](bilevel-suite.md): a second, on logistic half a second. Where two rows fit, try both: problems
 differ more than these tables do. [Operators](operators.md) has formulas and options.
 
 | problem | take | measured | where |
