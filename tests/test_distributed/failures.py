@@ -48,6 +48,8 @@ trainer = BilevelTrainer(
     callbacks=[LambdaCallback(on_step_start=evaluates_within, on_step_end=fails, teardown=torn_down)],
 )
 (FOLDER / f"pid {ranks.rank()}").write_text(str(os.getpid()))
+while WAY in ("left", "outside") and not (FOLDER / "pid 0").exists():
+    time.sleep(0.05)  # rank 0 may start more slowly, and would be ended before it is there
 if WAY == "everywhere":
     trainer.fit(cut(TRAIN, 23), PROBLEM.val)
 if WAY == "left" and ranks.rank() == 1:

@@ -63,7 +63,9 @@ def test_the_hypergradient_is_the_derivative_of_the_whole_loop(parts, section):
 
 
 METHODS = {
-    **{name: {"na_op": [name]} for name in ("RAD", "CG", "NS", "NYS", "FD", "IGA")},
+    **{name: {"na_op": [name]} for name in ("RAD", "CG", "NS", "FD", "IGA")},
+    # the Hessian here has a curvature of -0.26, which the default rho of 0.01 does not lift: rounding is amplified
+    "NYS": {"na_op": ["NYS"], "solver_config": {"NYS": {"rho": 1.0}}},
     "PTT+RGT": {"na_op": ["PTT", "RGT", "RAD"]},
     "IAD": {"na_op": ["IAD"]},
     "IAD+CG": {"na_op": ["IAD", "CG"]},
