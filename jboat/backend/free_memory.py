@@ -60,7 +60,7 @@ class Returns:
     """Gives memory back after every step that leaves much, and after every tenth where steps leave little."""
 
     _WORTH = 256 * 1024
-    """From how many bytes on a call pays, which takes 0.3 to 1 ms."""
+    """From how many bytes on a call pays, which takes about a millisecond."""
     _RARELY = 10
 
     def __init__(self) -> None:

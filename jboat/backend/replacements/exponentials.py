@@ -9,7 +9,6 @@ in float32. Here the derivative is ``1 - tanh(x)^2``, to any order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from jboat.backend.replacements.dispatch import Function, Place, install
@@ -23,12 +22,12 @@ _JITTORS = {(owner, name): install(owner, name, _WHY) for owner in (jt, jt.Var) 
 def on_cpu() -> dict[Place, Function]:
     """The functions that run inside a block on a CPU, by place."""
     found = {place: _computed_once(operation) for place, operation in _JITTORS.items()}
-    return found | _with_finite_derivatives(found)
+    return found | _tanh_by(found[jt, "tanh"])
 
 
 def on_cuda() -> dict[Place, Function]:
     """The functions that run inside a block on CUDA, by place."""
-    return _with_finite_derivatives(_JITTORS)
+    return _tanh_by(_JITTORS[jt, "tanh"])
 
 
 def _computed_once(operation: Function) -> Function:
@@ -38,9 +37,7 @@ def _computed_once(operation: Function) -> Function:
     return computed_once
 
 
-def _with_finite_derivatives(functions: Mapping[Place, Function]) -> dict[Place, Function]:
-    values = functions[jt, "tanh"]
-
+def _tanh_by(values: Function) -> dict[Place, Function]:
     def tanh(x: jt.Var) -> jt.Var:
         return _Tanh(x, values)(x)
 
