@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -22,10 +23,13 @@ def pytest_terminal_summary(terminalreporter):
 def start():
     """Start a program of this folder: ``start(ranks, name, *arguments)``, with no ``mpirun`` for one rank.
 
-    Ranks that wait let others compute, since another worker of pytest may run on the same cores.
+    Ranks that wait let others compute, since another worker of pytest may run on the same cores. Each ``mpirun`` has a
+    folder of its own, since those that begin and end at once fail over the one they would share. Its path is short, as
+    those of sockets have to be.
     """
     if shutil.which("mpirun") is None:
         pytest.skip(WHY_SKIPPED)
+    sessions = tempfile.TemporaryDirectory(prefix="mpi-")
 
     def started(ranks, name, *arguments, **environment):
         command = [sys.executable, str(HERE / name), *map(str, arguments)]
@@ -34,10 +38,12 @@ def start():
         own = {name: value for name, value in os.environ.items() if not name.startswith("OMPI_")}
         paths = os.pathsep.join([str(HERE.parent), *filter(None, [own.get("PYTHONPATH")])])
         own |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "OMPI_MCA_mpi_yield_when_idle": "1", **environment}
+        own["OMPI_MCA_orte_tmpdir_base"] = tempfile.mkdtemp(dir=sessions.name)
         pipe = subprocess.PIPE
         return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=own, start_new_session=True)
 
-    return started
+    with sessions:
+        yield started
 
 
 @pytest.fixture(scope="session")
