@@ -169,6 +169,7 @@ def lab():
     return onednn.folder(LAB)
 
 
+@pytest.mark.alone  # like all that take something away from the home, which a start elsewhere would put back
 def test_two_processes_may_import_at_once(lab):
     (lab / "lib").unlink()  # which another Python may have made
     with ThreadPoolExecutor(2) as pool:
@@ -183,6 +184,7 @@ def test_an_nvcc_without_libcudart(lab, tmp_path):
     assert_computes(run(PATH=f"{fake}{os.pathsep}{os.environ['PATH']}"))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("destination", ["gone", "foreign"])
 def test_a_link_that_leads_astray(lab, tmp_path, destination):
     (tmp_path / "foreign").mkdir()
@@ -192,6 +194,7 @@ def test_a_link_that_leads_astray(lab, tmp_path, destination):
     assert (lab / "lib").resolve() == Path(sys.prefix, "lib").resolve()
 
 
+@pytest.mark.alone
 def test_no_onednn_wheel_gives_one_warning_and_works(lab, tmp_path):
     (lab / "lib").unlink()
     (lab / "lib").symlink_to(tmp_path / "gone")
@@ -204,6 +207,7 @@ def test_no_onednn_wheel_gives_one_warning_and_works(lab, tmp_path):
     assert_computes(run())
 
 
+@pytest.mark.alone
 def test_what_jittors_import_rebuilds_does_not_end_the_program(lab):
     """Jittor rebuilds a library where its own files have changed, asks for a rerun, and ends the process."""
     (key,) = LAB.glob(f".cache/jittor/jt*/*/py{platform.python_version()}/*/*/*/default/jit_utils_core*.so.key")

@@ -61,6 +61,7 @@ def test_the_doctor_comes_with_any_of_pythons_options(options):
     assert "compiler:    not found" in done.stdout, done.stderr
 
 
+@pytest.mark.alone
 def test_a_cuda_that_jittor_has_downloaded_does_not_start_the_program_again():
     """Where there is one, Jittor's import replaces the process, and downloads another for a newer driver."""
     import jittor_utils
