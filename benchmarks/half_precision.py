@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import math
 import os
 from pathlib import Path
 import sys
@@ -29,6 +31,8 @@ import numpy as np
 
 PRECISIONS = ("bf16", "fp16")
 FEATURES, CLASSES = 20, 5
+STEPS, SKIPPED = 3, 16
+"""How many steps move x, and how many more may be left out, in which the loss scale of fp16 is halved."""
 MOST = {"bf16": 0.1, "fp16": 0.0125}
 """The largest error that passes, of methods that difference nothing."""
 DIFFERENCES = ("FD", "GAFFO")
@@ -146,35 +150,45 @@ def trainer(problem: str, row: dict[str, Any], precision: str, device: str, **ot
     )
 
 
-def direction(problem: str, row: dict[str, Any], precision: str, device: str) -> np.ndarray:
-    """The direction of x in the third outer step, in float64."""
+def direction(problem: str, row: dict[str, Any], precision: str, device: str) -> np.ndarray | None:
+    """The direction of x in the third outer step that moves it, in float64; None where the method is not finite."""
     seen: list[np.ndarray] = []
 
     def keep(trainer: Any, state: Any, result: Any) -> None:
+        if result.skip:  # the loss scale of fp16 is too large still, and nothing moves
+            return
         seen.append(np.concatenate([g.numpy().ravel() for g in result.gradients]).astype(np.float64))
+        if len(seen) == STEPS:
+            state.request_stop()
 
     _, samples, shape = PROBLEMS[problem]
     lower, upper = batches(samples, shape)
     callbacks = [LambdaCallback(on_before_upper_step=keep)]
     with_callback = trainer(problem, row, precision, device, callbacks=callbacks)
-    with_callback.fit([lower], [upper], max_steps=3, progress=False)
-    return seen[-1]
+    with contextlib.suppress(jboat.NonFiniteError):
+        with_callback.fit([lower], [upper], max_steps=STEPS + SKIPPED, progress=False)
+    return seen[-1] if len(seen) == STEPS else None
 
 
 def measured(problems: Sequence[str], only: Sequence[str], device: str) -> Iterator[tuple[str, str, dict[str, float]]]:
-    """The errors of each row on each problem."""
+    """The errors of each row on each problem; NaN where float32 is not finite either."""
     for problem in problems:
         for name, row in ROWS.items():
             if only and name not in only:
                 continue
             exact = direction(problem, row, "fp32", device)
-            errors = {}
-            for precision in PRECISIONS:
-                gap = direction(problem, row, precision, device) - exact
-                # the direction of a method may be 0, as ALTO's where F does not depend on x itself
-                errors[precision] = float(np.linalg.norm(gap) / (np.linalg.norm(exact) or 1.0))
+            errors = {precision: _error(direction(problem, row, precision, device), exact) for precision in PRECISIONS}
             print(f"{problem} {name}: " + ", ".join(f"{p} {e:.1e}" for p, e in errors.items()), flush=True)
             yield problem, name, errors
+
+
+def _error(found: np.ndarray | None, exact: np.ndarray | None) -> float:
+    if exact is None:
+        return math.nan
+    if found is None:
+        return math.inf
+    # the direction of a method may be 0, as ALTO's where F does not depend on x itself
+    return float(np.linalg.norm(found - exact) / (np.linalg.norm(exact) or 1.0))
 
 
 def table(found: dict[str, dict[str, dict[str, float]]], problems: Sequence[str]) -> str:
@@ -219,7 +233,7 @@ def main() -> int:
     for problem, name, errors in measured(args.problems, args.only, args.device):
         found.setdefault(name, {})[problem] = errors
         if not name.startswith(DIFFERENCES):
-            passed = passed and all(error <= MOST[precision] for precision, error in errors.items())
+            passed = passed and not any(error > MOST[precision] for precision, error in errors.items())
         if args.output:
             args.output.mkdir(parents=True, exist_ok=True)
             (args.output / "half_precision.md").write_text(table(found, args.problems) + "\n")

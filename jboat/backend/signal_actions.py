@@ -16,6 +16,7 @@ import sys
 from typing import Any
 
 _SIZE = 1024  # bytes; Linux's struct sigaction has 152
+_BY_DEFAULT = bytes(ctypes.sizeof(ctypes.c_void_p))
 
 
 def action(number: int) -> Any:
@@ -47,7 +48,7 @@ def kept() -> Iterator[dict[int, Any]]:
 
 
 def watch_workers(jt: Any, of_jittor: dict[int, Any]) -> None:
-    """Let Jittor's handler of SIGCHLD be in force while a Dataset has workers.
+    """Let Jittor's handler of SIGCHLD be in force while a Dataset has workers, where the program has none of its own.
 
     Args:
         jt: the imported Jittor.
@@ -58,21 +59,39 @@ def watch_workers(jt: Any, of_jittor: dict[int, Any]) -> None:
     reading: set[int] = set()
     programs: Any = None
 
+    def forget(data: Any) -> None:
+        nonlocal programs
+        reading.discard(id(data))
+        if reading or programs is None:
+            return
+        if _handler(action(signal.SIGCHLD)) == _handler(of_jittor[signal.SIGCHLD]):
+            set_action(signal.SIGCHLD, programs)
+        programs = None
+
     @functools.wraps(begin)
     def begun(self: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal programs
-        if not reading and signal.SIGCHLD in of_jittor:
-            programs = action(signal.SIGCHLD)
+        present = action(signal.SIGCHLD)
+        if signal.SIGCHLD in of_jittor and _handler(present) == _BY_DEFAULT:
+            programs = present
             set_action(signal.SIGCHLD, of_jittor[signal.SIGCHLD])
         reading.add(id(self))
-        return begin(self, *args, **kwargs)
+        try:
+            return begin(self, *args, **kwargs)
+        except BaseException:
+            forget(self)
+            raise
 
     @functools.wraps(end)
     def ended(self: Any) -> None:
-        end(self)
-        if id(self) in reading:
-            reading.remove(id(self))
-            if not reading and programs is not None:
-                set_action(signal.SIGCHLD, programs)
+        try:
+            end(self)
+        finally:
+            forget(self)
 
     dataset._init_workers, dataset.terminate = begun, ended
+
+
+def _handler(record: Any) -> bytes:
+    """The address in a record, which is its first field."""
+    return bytes(record[: ctypes.sizeof(ctypes.c_void_p)])

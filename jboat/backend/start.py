@@ -28,6 +28,7 @@ from types import ModuleType
 from typing import Any
 
 from jboat.backend import (
+    compiler_processes,
     core_build,
     cuda_home,
     cuda_kernels,
@@ -165,10 +166,11 @@ def _start(import_jittor: Callable[[], object]) -> None:
         )  # which need Jittor, as the next does
         from jboat.backend.cpu_ops import load
 
-        load()  # now, since Jittor's compiler processes cannot be reached from a forked process
+        load()
         collective_order.load()
         batch_statistics.use()
         rank_failures.use()
+        compiler_processes.end(jittor_utils)
 
 
 def _put_dispatchers() -> None:

@@ -236,11 +236,12 @@ def test_a_scheduler_ends_a_program(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        start_new_session=True,
     )
     for line in process.stdout:
         if line.strip() == "3":
             break
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # all processes of the job get it
     _, err = process.communicate(timeout=120)
     assert process.returncode == 143
     assert "SIGTERM ended fit after outer step" in err

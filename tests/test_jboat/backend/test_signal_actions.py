@@ -56,6 +56,32 @@ for batch in data:
     pass
 """
 WORKERS_AND_TIMEOUT = WORKERS.replace("LAST", "-1") + "data.terminate()" + TIMEOUT
+OWN_CHILD_HANDLER = (
+    WORKERS.replace("LAST", "-1")
+    + """
+ended = []
+signal.signal(signal.SIGCHLD, lambda number, frame: ended.append(number))
+data.terminate()
+for worker in data.workers:
+    worker.p.join()
+ended.clear()
+subprocess.run([sys.executable, "-c", ""])
+print(len(ended))
+"""
+)
+NO_WORKERS = (
+    WORKERS.partition("for batch")[0]
+    + """
+import jittor.dataset.dataset
+def full(*args, **kwargs): raise OSError("No space left on device")
+jittor.dataset.dataset.mp.Array = full
+try:
+    next(iter(data))
+except OSError:
+    pass
+"""
+    + TIMEOUT
+)
 
 
 def run(text):
@@ -70,6 +96,8 @@ def run(text):
         (TIMEOUT, "too slow"),
         (STOPPED, "-9"),
         (WORKERS_AND_TIMEOUT, "too slow"),
+        (OWN_CHILD_HANDLER, "1"),
+        (NO_WORKERS, "too slow"),
     ],
 )
 def test_the_program_goes_on(text, said):
