@@ -54,7 +54,11 @@ def used(precision: HalfPrecision | None) -> Iterator[None]:
 def products() -> AbstractContextManager[None]:
     """A block in which models are called: products are half where that is in use."""
     precision = _in_use.get()
-    return _NOTHING if precision is None else dispatch.replaced(_functions(precision.kind))
+    if precision is None:
+        return _NOTHING
+    import jittor as jt  # which starts it
+
+    return dispatch.replaced(_functions(precision.kind, bool(jt.flags.use_cuda)))
 
 
 def loss_scale() -> float | None:
@@ -64,9 +68,8 @@ def loss_scale() -> float | None:
 
 
 @functools.cache
-def _functions(kind: HalfKind) -> dict[Place, Function]:
+def _functions(kind: HalfKind, on_cuda: bool) -> dict[Place, Function]:
     from jboat.backend import half_arithmetic  # these start Jittor
     from jboat.backend.replacements import half_products
 
-    emulated = half_arithmetic.is_emulated()
-    return half_products.in_half(half_arithmetic.emulated(kind) if emulated else half_arithmetic.on_cuda(kind))
+    return half_products.in_half(half_arithmetic.on_cuda(kind) if on_cuda else half_arithmetic.emulated(kind))

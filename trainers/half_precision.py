@@ -93,6 +93,6 @@ def _require_device(precision: str, device: str) -> None:
     older = [own for own in cuda_driver.find().capabilities if own < _AMPERE]
     if precision == "bf16" and older:
         raise ValueError(
-            f"precision 'bf16' needs a GPU of compute capability 8.0 or later, and this one has {min(older) / 10}; use "
-            "'fp16' or 'fp32'"
+            f"precision 'bf16' needs GPUs of compute capability 8.0 or later, and one that can be seen has "
+            f"{min(older) / 10}; use 'fp16' or 'fp32', or hide it by CUDA_VISIBLE_DEVICES"
         )

@@ -27,7 +27,7 @@ from jboat.trainers.first_batch import SecondOrderCheck
 from jboat.trainers.logged_values import LoggedValues
 from jboat.trainers.outer_step import device_memory
 from jboat.trainers.outer_step.choice import chosen
-from jboat.trainers.outer_step.finiteness import failure_of, finite
+from jboat.trainers.outer_step.finiteness import failure_of, finite, kept_failure
 from jboat.trainers.outer_step.full_start import FullStartWatch
 from jboat.trainers.outer_step.method import Events, Start
 from jboat.trainers.outer_step.problem import Problem
@@ -116,11 +116,16 @@ class Run:
         return None if found.skip else failure_of(found, self.method.name, self._trainer.state.step + 1)
 
     def has_overflowed(self, found: OuterStep) -> bool:
-        """Whether something of a step is not finite that may be with a smaller loss scale, which then is halved."""
+        """Whether something of a step is not finite that may be with a smaller loss scale, which then is halved.
+
+        That includes what a method keeps, as a single-loop one v, which its direction shows a step later.
+        """
         scale = self.loss_scale
         if scale is None or not scale.may_be_halved:
             return False
         failure = self.failure_of(found)
+        if failure is None and not found.skip:
+            failure = kept_failure(found, self.method.name, self._trainer.state.step + 1)
         if failure is None:
             return False
         before = scale.value

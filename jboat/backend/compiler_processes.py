@@ -1,7 +1,7 @@
 """The processes in which Jittor's import compiles, which it keeps as long as the program runs.
 
-A signal to all of a program's processes, as Slurm, ``timeout`` and a terminal send it, ends them too. One of them holds a
-lock then that the end of the program waits for, for ever.
+A signal to all of a program's processes, as Slurm, ``timeout`` and a terminal send it, ends them too. One of them
+then holds a lock that the end of the program waits for, for ever.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def test_a_gpu_without_bfloat16_is_refused(monkeypatch):
         half_precision.checked("bf16", None, "cuda", {})
     monkeypatch.setattr(jt.compile_extern, "cublas_ops", "there", raising=False)
     monkeypatch.setattr(cuda_driver, "find", lambda: CudaDriver((12, 4), 1, (75,)))
-    with pytest.raises(ValueError, match=r"compute capability 8\.0 or later, and this one has 7\.5"):
+    with pytest.raises(ValueError, match=r"compute capability 8\.0 or later, and one that can be seen has 7\.5"):
         half_precision.checked("bf16", None, "cuda", {})
     assert half_precision.checked("fp16", None, "cuda", {}).loss_scale.value == FIRST
     monkeypatch.setattr(cuda_driver, "find", lambda: CudaDriver((12, 4), 1, (90,)))
@@ -173,6 +173,38 @@ def test_a_step_that_overflows_is_left_out_and_the_scale_halved(emulated, monkey
     assert guard.skipped == 0
     assert trainer.current_run.loss_scale.good_steps == 12 - len(left_out)
     assert f"loss_scale is {FIRST / 2:g} now, after {FIRST:g}" in caplog.text
+
+
+@pytest.mark.parametrize("place", [{"sl_op": "SOBA"}, {"gm_op": ["DM", "NGD"], "na_op": ["RAD"]}])
+def test_a_step_is_left_out_where_what_the_method_keeps_overflows_alone(place, emulated):
+    """The gradient is small, and the Hessian times the scale is not."""
+    problem = Quadratic(same_dims=True)
+    steep = jt.array(1.5 * np.eye(len(problem.y0), dtype="float32"))
+
+    def f(batch, ul_model, ll_model):
+        gap = jt.matmul(steep, ll_model().reshape(-1, 1)).reshape(-1) - ul_model()
+        return 0.5 * (gap * gap).sum()
+
+    def directions(kind):
+        found, moving = [], []
+
+        def keep(trainer, state, result):
+            moving.append(not result.skip)
+            if not result.skip:
+                found.append(result.gradients[0].numpy())
+
+        options = {"ll_lr": 0.01, "ul_lr": 0.01, "ll_objective": f, "precision": kind, **place}
+        trainer = make(LambdaCallback(on_before_upper_step=keep), problem=problem, **options)
+        for model, values in ((trainer.ll_model, 1e-3), (trainer.ul_model, 1e-2)):
+            model.value.update(jt.full_like(model.value, values))
+        trainer.fit({}, {}, max_steps=7, check_second_order=False)
+        return found, moving
+
+    exact, _ = directions("fp32")
+    found, moving = directions("fp16")
+    assert 0 < moving.count(False) < 4
+    for mine, own in zip(found, exact, strict=False):
+        np.testing.assert_allclose(mine, own, rtol=0.01, atol=1e-6)
 
 
 def test_a_hypergradient_by_itself_finds_a_scale_and_keeps_none(emulated, monkeypatch):

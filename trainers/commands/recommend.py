@@ -83,10 +83,10 @@ ADVICE = (
         "many small batches that differ much, the same in every pass",
         "sl_op='SABA' or 'SRBA'",
         "quadratic: squared hypergradients of 5.6e-14 and 3.8e-15, SOBA 3.1e-06; cleaning: test errors of 0.155 and "
-        "0.160, SOBA 0.172, but values of 2.0310 and 2.0439, SOBA 2.0164. Not everywhere: on softmax they end at 0.1316 "
-        "and 0.1480, SOBA at 0.1306. SRBA passes through all batches now and then, SABA keeps a gradient of each: on "
-        "logistic, with 781 batches a level, the first such pass takes longer than the run, and SABA takes 356 steps "
-        "where SOBA takes 806",
+        "0.160, SOBA 0.172, but values of 2.0310 and 2.0439, SOBA 2.0164. Not everywhere: on softmax they end at "
+        "0.1316 and 0.1480, SOBA at 0.1306. SRBA passes through all batches now and then, SABA keeps a gradient of "
+        "each: on logistic, with 781 batches a level, the first such pass takes longer than the run, and SABA takes "
+        "356 steps where SOBA takes 806",
         _SUITE,
     ),
     Advice(

@@ -33,6 +33,21 @@ def failure_of(found: OuterStep, operator: str, step: int) -> ArithmeticError | 
     return None
 
 
+def kept_failure(found: OuterStep, operator: str, step: int) -> ArithmeticError | None:
+    """What of a step that moves all at once is NaN or infinite in y or in what is kept for the next step.
+
+    Args:
+        found: what the step yields.
+        operator: the method.
+        step: the outer step, counted from 1.
+    """
+    names = (name for name, kept in found.auxiliary.items() if not finite(kept))
+    name = "y" if not finite(found.ll_parameters) else next(names, None)
+    return (
+        None if name is None else NonFiniteError(f"{name} is not finite after the step", operator=operator, step=step)
+    )
+
+
 def lower_loop_failure(operator: str, step: int, lower_loss: float, trajectory: Trajectory) -> NonFiniteError | None:
     """What of a lower loop is NaN or infinite, and since when."""
     last = len(trajectory)

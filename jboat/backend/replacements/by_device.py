@@ -14,6 +14,7 @@ from jboat.backend.replacements import (
     differences,
     exponentials,
     hand_written,
+    large_arguments,
     linear_layer,
     matrix_product,
     mean,
@@ -37,7 +38,7 @@ def on_cpu(operations: Operations | None) -> dict[Place, Function]:
     Args:
         operations: those in C++, where there are any.
     """
-    found = conditionals.on_cpu() | exponentials.on_cpu() | pooling.everywhere()
+    found = conditionals.on_cpu() | exponentials.on_cpu() | pooling.everywhere() | large_arguments.everywhere()
     for room in (softmax, cross_entropy, relu, matrix_product, linear_layer, channels, convolution):
         found |= room.on_cpu(operations)
     return found
@@ -48,6 +49,7 @@ def on_cuda() -> dict[Place, Function]:
     """The functions that run inside a block on CUDA, by place."""
     found = softmax.on_cuda() | cross_entropy.on_cuda() | relu.on_cuda() | pooling.everywhere()
     found |= depthwise_convolution.on_cuda() | recurrent.on_cuda() | exponentials.on_cuda()
+    found |= large_arguments.everywhere()
     cublas = getattr(jt.compile_extern, "cublas_ops", None)  # without CUDA Jittor does not set it
     if cublas:
         multiply = cublas.cublas_batched_matmul

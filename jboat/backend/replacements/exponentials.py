@@ -4,7 +4,8 @@ Jittor fuses them into every kernel that reads them, and computes them again in 
 rows, g++ makes no vector code of it either.
 
 Jittor differentiates tanh by ``1 / cosh(x)^2``, whose own derivatives are infinity by infinity from an x of 20 or 30 on
-in float32. Here the derivative is ``1 - tanh(x)^2``, to any order.
+in float32. Here the derivative is ``1 - tanh(x)^2``, to any order. It is the one that computes its exponential again:
+a result that its own derivative kept would keep itself, and its memory, for ever.
 """
 
 from __future__ import annotations
