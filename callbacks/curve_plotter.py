@@ -93,22 +93,28 @@ class CurvePlotter(Callback):
             self._draw(trainer)
 
     def on_fit_end(self, trainer: BilevelTrainer, state: TrainerState) -> None:
-        """Draw."""
+        """Draw, and warn of a metric that never came."""
+        self._warn(trainer)
         self._draw(trainer)
 
     def on_exception(self, trainer: BilevelTrainer, state: TrainerState, exception: BaseException) -> None:
         """Draw what there is."""
+        self._warn(trainer)
         self._draw(trainer)
+
+    def _warn(self, trainer: BilevelTrainer) -> None:
+        there = trainer.history.names()
+        if not there:
+            return
+        for name in sorted({*(self._metrics or ())} - {*there} - self._told):  # an error would cost the run's history
+            self._told.add(name)
+            logger.warning("CurvePlotter: no metric %r so far, which is left out.%s", name, nearest(name, there))
 
     def _draw(self, trainer: BilevelTrainer) -> None:
         history = trainer.history
-        if not len(history):
-            return
         wanted = self._metrics
         if wanted is not None:
-            there = history.names()
-            for name in sorted({*wanted} - {*there} - self._told):  # after a long run an error would cost its history
-                self._told.add(name)
-                logger.warning("CurvePlotter: no metric %r so far, which is left out.%s", name, nearest(name, there))
-            wanted = [name for name in wanted if name in there]
+            wanted = [name for name in wanted if name in history.names()]
+        if not len(history) or wanted == []:
+            return
         history.plot(log_folder(self._folder, trainer, "CurvePlotter") / self._name, wanted)

@@ -18,7 +18,7 @@ _PIPE_CLOSED = 128 + signal.SIGPIPE
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     parser = commands_parser()
-    given = parser.known_args(arguments)
+    given = parser.parse_args(arguments)
     if given.command is None:
         parser.print_help(sys.stderr)
         return 2

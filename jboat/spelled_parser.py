@@ -13,9 +13,11 @@ from jboat.spelling import nearest
 class SpelledParser(argparse.ArgumentParser):
     """Tells which command, option or choice a misspelt one is near to; an option of one of its commands, too."""
 
-    def known_args(self, arguments: Sequence[str] | None) -> argparse.Namespace:
-        """What ``parse_args`` returns."""
-        given, unknown = self.parse_known_args(arguments)
+    def parse_args(  # type: ignore[override]  # whose overloads are for namespaces of other classes
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """See ``argparse``."""
+        given, unknown = self.parse_known_args(args, namespace)
         if unknown:
             reader = self._of(getattr(given, "command", None))
             options = [name for action in reader._actions for name in action.option_strings]

@@ -47,7 +47,7 @@ class History:
             KeyError: if no row has the metric.
             IndexError: if there are fewer rows.
         """
-        if isinstance(name, int):
+        if not isinstance(name, str):
             return self.rows[name]
         values = [row[name] for row in self.rows if name in row]
         if not values:

@@ -183,10 +183,11 @@ class DM(LowerLevelOperator):
         norm = math.sqrt(size) if functional.safe_squares(size) else functional.norm(residual)
         diagnostics = {"dm_mu": mu, "dm_residual": norm, "dm_ul_lr": ul_rate}
         if searches and math.isfinite(norm):
-            if not math.isfinite(size):  # only because it overflowed
+            if not math.isfinite(size) or not math.isfinite(curved):  # perhaps only because squares overflowed
                 unit = functional.times(1.0 / norm, residual)
                 curved = functional.dot(unit, autodiff.vjp(gradient, y, unit)).item()
-                v_new = functional.cut(_moved(v, residual, [1.0 / (curved + _TINY)] * len(v)))
+                rate = 1.0 / (curved + _TINY) if math.isfinite(curved) else math.nan  # an infinite one moves nothing
+                v_new = functional.cut(_moved(v, residual, [rate] * len(v)))
             flat = norm > 0.0 and curved <= 0.0
             diagnostics["dm_breakdown"] = float(flat)
             if flat:

@@ -175,7 +175,9 @@ def test_a_step_that_overflows_is_left_out_and_the_scale_halved(emulated, monkey
     assert f"loss_scale is {FIRST / 2:g} now, after {FIRST:g}" in caplog.text
 
 
-@pytest.mark.parametrize("place", [{"sl_op": "SOBA"}, {"gm_op": ["DM", "NGD"], "na_op": ["RAD"]}])
+@pytest.mark.parametrize(
+    "place", [{"sl_op": "SOBA"}, *({"gm_op": ["DM", "NGD"], "na_op": [operator]} for operator in ("RAD", "CG"))]
+)
 def test_a_step_is_left_out_where_what_the_method_keeps_overflows_alone(place, emulated):
     """The gradient is small, and the Hessian times the scale is not."""
     problem = Quadratic(same_dims=True)
