@@ -275,5 +275,5 @@ class StepGraphs:
         outputs, statistics = state
         for step in range(begin, end):
             outputs, statistics = self._once_more(step, State(outputs, statistics), rebuild)
-        jt.sync(outputs)
+        jt.sync(functional.detached(outputs))  # as JoinedSteps does, or kernels would be others, and so would bits
         return Graph(begin, state.leaves, outputs)

@@ -46,12 +46,22 @@ def adam(parameters):
     return jt.optim.Adam(parameters, 0.05)
 
 
+def rmsprop(parameters):
+    return jt.optim.RMSprop(parameters, 0.05)
+
+
+def adan(parameters):
+    return jt.optim.Adan(parameters, 0.05)
+
+
 CHAINS = {
     "joined": ({}, Quadratic),
     "joined, GDA, DI, RGT": ({"gm_op": ["GDA", "DI", "NGD"], "na_op": ["RGT", "RAD"]}, Classifier),
     "PTT": ({"na_op": ["PTT", "RAD"]}, Classifier),
     "PTT, RGT, GDA": ({"gm_op": ["GDA", "NGD"], "na_op": ["PTT", "RGT", "RAD"]}, Quadratic),
     "IAD": ({"na_op": ["IAD"]}, lambda: Quadratic(same_dims=True)),
+    "GDA, RMSprop": ({"gm_op": ["GDA", "NGD"], "ll_optimizer": rmsprop}, Classifier),
+    "GDA, Adan": ({"gm_op": ["GDA", "NGD"], "ll_optimizer": adan}, Classifier),
     "DI, Adam": ({"gm_op": ["DI", "NGD"], "ll_optimizer": adam}, Quadratic),
     "PTT, FD": ({"na_op": ["PTT", "FD"]}, Quadratic),
     "DI, CG": ({"gm_op": ["DI", "NGD"], "na_op": ["CG"], "sections": {"CG": {"k": 3}}}, Quadratic),
