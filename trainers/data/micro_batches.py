@@ -13,6 +13,7 @@ from jboat.backend import batch_statistics, ranks
 from jboat.backend.flag_blocks import flag
 from jboat.backend.replacements import dispatch
 from jboat.levels import Objective
+from jboat.numbers_drawn_anew import DrawnAnew
 from jboat.terms import DRAWS_OF_A_SUM, summed
 from jboat.trainers.data.loaders import batch_size, is_array
 from jboat.trainers.data.sharding import samples_of
@@ -53,6 +54,7 @@ class MicroBatches:
         self._warn = WarnOnce()
         self._looked = False
         self._draws = 0
+        self._drawn_anew = DrawnAnew()
 
     def __call__(self, batch: Mapping[str, Any], *others: Any) -> jt.Var:
         """The objective, a scalar Var that can be differentiated twice.
@@ -66,12 +68,13 @@ class MicroBatches:
         parts = parts_of(samples, min(self._parts, _fewest_on_a_rank(batch, samples)))
         terms = [partial(self._of_part, part, samples, batch, others) for part in parts]
         look = not self._looked and len(parts) > 1 and ranks.size() == 1
-        with self._counting_draws() if look else nullcontext():
-            total = summed(terms, [part.weight for part in parts], self._variables, statistics)
+        with self._drawn_anew.looking(), self._counting_draws() if look else nullcontext():
+            total = summed(terms, [part.weight for part in parts], self._variables, statistics, again=self._run_again)
         changed = before != [v.id for v in statistics]
         if look:
             self._looked = True
-            if not changed and self._draws == DRAWS_OF_A_SUM:  # else the same part has several values
+            repeats = self._draws == DRAWS_OF_A_SUM and not self._drawn_anew.found
+            if repeats and not changed:  # else the same part has several values
                 self._see_whether_mean(parts[0], samples, batch, others)
         if len(parts) > 1 and changed:
             self._warn(
@@ -81,6 +84,15 @@ class MicroBatches:
                 self.__name__,
             )
         return total
+
+    def _run_again(self) -> None:
+        if self._drawn_anew.found:
+            self._warn(
+                "lower_micro_batches: %s draws random numbers of numpy's or Python's own generator. Second derivatives "
+                "run it once more, with the same numbers of Jittor's generator but others of those, and the result is "
+                "that of no objective: draw by jt.rand or jt.randn, or leave lower_micro_batches out",
+                self.__name__,
+            )
 
     @contextmanager
     def _counting_draws(self) -> Iterator[None]:
