@@ -44,7 +44,7 @@ class NGD(LowerLevelOperator):
     ) -> None:
         super().__init__(ll_objective, ul_objective, ll_model, ul_model, lower_loop, solver_config)
         self._drawn_anew = DrawnAnew()
-        self._from_memory: dict[bool, int] = {}
+        self._from_memory: dict[tuple[Any, ...], int] = {}
 
     def optimize(
         self,
@@ -135,19 +135,21 @@ class NGD(LowerLevelOperator):
         }
 
     def _number_of_checkpoints(self, trajectory: Trajectory, steps: OfEachStep, *, shared: bool) -> int:
-        """How many iterates to keep; 0 for all. The memory is looked at once, before the first lower loop.
+        """How many iterates to keep; 0 for all. The memory is looked at once for y of each shape.
 
-        Only where ranks share each batch do they take the same lower steps, and ask each other.
+        Several tasks at once have a y of another shape. Only where ranks share each batch do they take the same lower
+        steps, and ask each other.
         """
         given = self._options.checkpoints
         if given != "auto":
             return int(given)
         if not self.plan.pulls_back:  # then none is wanted twice
             return 2
-        if shared not in self._from_memory:
+        key = shared, *(tuple(v.shape) for v in trajectory.parameters(0))
+        if key not in self._from_memory:
             size = trajectory.size_of_step(steps)
-            self._from_memory[shared] = number_of_checkpoints.chosen(size, self.lower_loop, agreed=shared)
-        return self._from_memory[shared]
+            self._from_memory[key] = number_of_checkpoints.chosen(size, self.lower_loop, agreed=shared, warn=self.warn)
+        return self._from_memory[key]
 
     def _upper_loss(self, trajectory: Trajectory, ul_feed_dict: Batch) -> jt.Var:
         with flag("no_grad", 1), functional.preserved(self.upper_statistics), on_trial():
