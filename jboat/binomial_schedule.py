@@ -41,15 +41,6 @@ def times(steps: int, kept: int) -> int:
     return found
 
 
-def taken(steps: int, kept: int) -> int:
-    """How many steps are taken in all to reverse a chain, the first way to its last step included.
-
-    That a step is taken once more to be reversed does not count.
-    """
-    repeats = times(steps, kept)
-    return repeats * steps - longest(kept + 1, repeats - 1)
-
-
 def distance(steps: int, kept: int) -> int:
     """How far from a kept iterate the next one to be kept lies.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jboat import functional, levels
+from jboat.backend import out_of_memory
 from jboat.backend.stacked.array import NotStackedError, Stacked, UnequalTasksError, held
 import jittor as jt
 import numpy as np
@@ -44,6 +45,8 @@ class StackedObjective:
         except (TypeError, AttributeError):
             raise
         except Exception as error:  # Jittor's operations raise a RuntimeError for what is no Var
+            if out_of_memory.told_by(error) is not None:
+                raise
             raise NotStackedError(f"{type(error).__name__}: {error}") from error
         finally:
             held.reset(token)

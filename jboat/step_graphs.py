@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from jboat import functional, running_statistics
 from jboat.backend import free_memory
-from jboat.backend.replacements import dispatch
+from jboat.backend.replacements import random_numbers
 from jboat.kept_iterates import KeptIterates, State
 import jittor as jt
-
-_RANDOM = (jt, "random")
 
 JOINED_STEPS = 10
 """How many steps share a graph. More save little time and make more kernels where K is no multiple of them."""
@@ -209,14 +207,12 @@ class StepGraphs:
     @contextmanager
     def watching_random_numbers(self) -> Iterator[None]:
         """Note whether the block draws random numbers, which happens when a graph is computed, not when it is built."""
-        draw = dispatch.current(*_RANDOM)
 
-        def noted(*args: Any, **kwargs: Any) -> jt.Var:
+        def note() -> None:
             self._draws_random_numbers = True
-            return draw(*args, **kwargs)
 
-        self._draws_random_numbers = not dispatch.is_replaceable(*_RANDOM)  # then nobody knows
-        with dispatch.replaced({_RANDOM: noted}):
+        self._draws_random_numbers = not random_numbers.can_be_noted()  # then nobody knows
+        with random_numbers.noted(note):
             yield
 
     def backwards(self, start: int, end: int, *, tracked_from: int, rebuild: Rebuild) -> Iterator[Graph]:

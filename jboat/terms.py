@@ -23,7 +23,12 @@ DRAWS_OF_A_SUM = 1
 
 
 def summed(
-    terms: Sequence[Term], weights: Sequence[float], variables: Sequence[jt.Var], statistics: Sequence[jt.Var]
+    terms: Sequence[Term],
+    weights: Sequence[float],
+    variables: Sequence[jt.Var],
+    statistics: Sequence[jt.Var],
+    *,
+    again: Callable[[], None] = lambda: None,
 ) -> jt.Var:
     """The weighted sum of the terms, a scalar, which can be differentiated twice.
 
@@ -33,12 +38,13 @@ def summed(
         variables: what the sum is differentiated by; nothing else that the terms depend on is.
         statistics: what the terms change, such as running statistics. Each term starts from the same, and they end as
             the mean by these weights.
+        again: called whenever the terms are run once more.
 
     Returns:
         A scalar Var. Its third derivatives raise NotImplementedError.
     """
     inputs = [functional.alias(v) for v in variables]
-    work = _Terms(terms, weights, variables, inputs, statistics)
+    work = _Terms(terms, weights, variables, inputs, statistics, again)
     tracked = [i for i, v in enumerate(inputs) if not v.is_stop_grad()]
     if jt.flags.no_grad or not tracked:
         return work.value()
@@ -90,7 +96,7 @@ def _operation(inputs: Sequence[jt.Var], values: Sequence[jt.Var], derivative: C
 
 
 class _Terms:
-    """The terms at a point. Their random numbers are the same in every pass."""
+    """The terms at a point. Their random numbers of Jittor's generator are the same in every pass."""
 
     def __init__(
         self,
@@ -99,8 +105,9 @@ class _Terms:
         variables: Sequence[jt.Var],
         point: Sequence[jt.Var],
         statistics: Sequence[jt.Var],
+        again: Callable[[], None],
     ) -> None:
-        self._terms, self._weights = terms, weights
+        self._terms, self._weights, self._again = terms, weights, again
         self._variables, self._statistics = variables, statistics
         self._point = functional.cut(point)
         self._before = running_statistics.noted(statistics)
@@ -124,6 +131,7 @@ class _Terms:
             gradients = autodiff.grad(loss, leaves)
             return autodiff.vjp([gradients[i] for i in places], leaves, vectors)
 
+        self._again()
         with functional.preserved(self._statistics), on_trial():
             return self._pass(wanted, "back")[0]
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 import copy
 import functools
+import gc
 from typing import Any, TypeAlias
 
 from jboat import autodiff, functional, precision
@@ -261,6 +262,7 @@ class Trajectory:
             objective: phi of that step; see :meth:`advance`. None where it has been taken already.
         """
         leaves = self._leaves(0)
+        gc.collect()  # else what Python lets go of meanwhile would be taken off
         before = free_memory.held()
         if objective is not None:
             self._objectives.append(objective)

@@ -91,6 +91,14 @@ class LoggedValues:
             raise ValueError(f"the metric {twice[0]!r} was both written to state.metrics and logged by trainer.log()")
         return StepMetrics({**self._state.validation, **step_metrics, **written, **logged}, logged)
 
+    def mark(self) -> dict[str, int]:
+        """Where the step under way stands, for :meth:`back_to`."""
+        return {name: len(given) for name, given in self._values.items()}
+
+    def back_to(self, mark: Mapping[str, int]) -> None:
+        """Forget what was logged since, as where what logged it is computed again in another way."""
+        self._values = {name: given[: mark[name]] for name, given in self._values.items() if name in mark}
+
     def add(self, name: str, value: Any) -> None:
         """Take a number; see ``trainer.log``."""
         _require_free(name)

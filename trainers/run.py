@@ -329,7 +329,7 @@ class Run:
         if self._trainer.tasks_together == 1 or (share is None and ranks.size() > 1):  # ranks share each task's batches
             own = mean([alone(task) for task in range(len(pairs))])
         else:
-            own = self.chunks.step(pairs, lambda task: self.start(task, share, places), events, alone)
+            own = self.chunks.step(pairs, lambda task: self.start(task, share, places), events, alone, self.logged)
         return own if share is None else mean_over_ranks(own, share, self.problem.statistics())
 
     def look_for_zero(self, found: OuterStep) -> None:

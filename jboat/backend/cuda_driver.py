@@ -79,6 +79,16 @@ def find(environ: Mapping[str, str] = os.environ) -> CudaDriver:
         return CudaDriver(None, problem=f"{_LIBRARY} is not NVIDIA's: {error}")
 
 
+def free_memory() -> int | None:
+    """What no program uses of the memory of the GPU that this thread computes on, in bytes; None where nobody says."""
+    left, whole = ctypes.c_size_t(0), ctypes.c_size_t(0)
+    try:
+        refused = ctypes.CDLL(_LIBRARY).cuMemGetInfo_v2(ctypes.byref(left), ctypes.byref(whole))
+    except (OSError, AttributeError):  # no driver, or another library of this name
+        return None
+    return None if refused else left.value
+
+
 def _told(error: int, visible: str | None = None) -> str:
     """What an error of the driver means."""
     if error == _NO_DEVICE:

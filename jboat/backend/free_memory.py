@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import math
 import mmap
+import os
 from pathlib import Path
 import re
 
-from jboat.backend import ranks
+from jboat.backend import cuda_driver, ranks
 import jittor as jt
 import numpy as np
 
@@ -16,6 +17,7 @@ _VAR = re.compile(r"Var\(.*?,(?P<dtype>\w+),.*,(?P<place>[0-9a-f]+)\)\[(?P<shape
 """How Jittor prints a Var, with where it lies, 0 where it is not computed."""
 
 _STATM = Path("/proc/self/statm")
+_RANKS_HERE = "OMPI_COMM_WORLD_LOCAL_SIZE"
 _MEMINFO, _CGROUPS, _OWN_CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -33,17 +35,35 @@ def held() -> int:
     return sum(found.values())
 
 
-def free() -> int:
-    """What may still be allocated on the device at work, in bytes.
+def free() -> int | None:
+    """What may still be allocated on the device at work, in bytes; None where nobody says.
 
-    On a GPU that is its total memory without what Jittor has taken of it. On a CPU it is what the system has available,
-    or less under the limit of a control group, divided by the ranks, which are taken to share it.
+    On a GPU it is what the driver has left, which is without what other programs use, divided by the ranks that Jittor
+    has put on the same one. On a CPU it is what the system has available, or less under the limit of a control group,
+    divided by the ranks, which are taken to share it.
     """
     if jt.flags.use_cuda:
-        info = jt.get_mem_info()
-        return max(0, int(info.total_cuda_ram) - int(info.total_cuda_used))
+        left = _of_gpu()
+        return None if left is None else left // _ranks_on_the_gpu()
     limits = [left for left in (_of_system(), *_of_cgroups()) if left is not None]
-    return min(limits, default=0) // ranks.size()
+    return min(limits) // ranks.size() if limits else None
+
+
+def _of_gpu() -> int | None:
+    """What the driver has left or, where it does not say, the GPU's memory without what Jittor has taken of it."""
+    jt.gc()  # by which the driver gets back what Jittor holds and does not use
+    info = jt.get_mem_info()  # which asks CUDA, so that the driver then knows which GPU this thread means
+    left = cuda_driver.free_memory()
+    if left is None and info.total_cuda_ram > 0:
+        left = max(0, int(info.total_cuda_ram) - int(info.total_cuda_used))
+    return left
+
+
+def _ranks_on_the_gpu() -> int:
+    """How many ranks compute on this one: those of the machine, which with NCCL alone spread over its GPUs."""
+    here = int(os.environ.get(_RANKS_HERE, ranks.size()))
+    gpus = jt.get_device_count() if jt.compile_extern.nccl_ops is not None else 1
+    return -(-here // max(1, gpus))
 
 
 def give_back() -> None:

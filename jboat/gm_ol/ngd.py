@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-import functools
-import random
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from jboat import functional, levels, number_of_checkpoints, registry, running_statistics
@@ -12,14 +11,14 @@ from jboat.backend import ranks
 from jboat.backend.flag_blocks import flag
 from jboat.capabilities import LowerCapabilities
 from jboat.gm_ol.dynamical_system import LowerLevelOperator
-from jboat.levels import Batch
+from jboat.levels import Batch, Objective
 from jboat.lower_objective import LowerObjective
+from jboat.numbers_drawn_anew import DrawnAnew
 from jboat.out_of_place import require
 from jboat.registry import register_operator
 from jboat.trajectory import OfEachStep, Trajectory
 from jboat.trial_calls import on_trial
 import jittor as jt
-import numpy as np
 
 StepHook = Callable[[int, Trajectory], None]
 
@@ -33,6 +32,19 @@ class NGD(LowerLevelOperator):
     """
 
     capabilities = LowerCapabilities(stacks_tasks=True)
+
+    def __init__(
+        self,
+        ll_objective: Objective,
+        ul_objective: Objective,
+        ll_model: jt.Module,
+        ul_model: jt.Module,
+        lower_loop: int,
+        solver_config: Mapping[str, Any],
+    ) -> None:
+        super().__init__(ll_objective, ul_objective, ll_model, ul_model, lower_loop, solver_config)
+        self._drawn_anew = DrawnAnew()
+        self._from_memory: dict[tuple[Any, ...], int] = {}
 
     def optimize(
         self,
@@ -96,15 +108,9 @@ class NGD(LowerLevelOperator):
         for step in range(self.lower_loop):
             last = step == self.lower_loop - 1
             tracked = step >= tracked_from
-            generators = _of_python_and_numpy() if step == 0 and taken_again else None
-            lower_loss = auxiliary_model.advance(
-                steps, keep_graph=keep and tracked, join=choice is None, with_loss=last
-            )
-            if generators is not None and generators != _of_python_and_numpy():
-                self.warn(
-                    "the lower objective draws random numbers of numpy's or Python's own generator. Steps are taken "
-                    "again (remat_every, checkpoints), with the same numbers of Jittor's generator but others of "
-                    "those, and the hypergradient is not that of the loop: draw by jt.rand or jt.randn, or keep graphs"
+            with self._drawn_anew.looking() if step == 0 and taken_again else nullcontext():
+                lower_loss = auxiliary_model.advance(
+                    steps, keep_graph=keep and tracked, join=choice is None, with_loss=last
                 )
             if choice is not None and tracked:
                 choice.look_at(step + 1, auxiliary_model)
@@ -113,6 +119,12 @@ class NGD(LowerLevelOperator):
             if on_step:
                 on_step(step + 1, auxiliary_model)
         auxiliary_model.settle()
+        if self._drawn_anew.found:
+            self.warn(
+                "the lower objective draws random numbers of numpy's or Python's own generator. Steps are taken "
+                "again (remat_every, checkpoints), with the same numbers of Jittor's generator but others of "
+                "those, and the hypergradient is not that of the loop: draw by jt.rand or jt.randn, or keep graphs"
+            )
         return {
             **kwargs,
             "ll_feed_dict": ll_feed_dict,
@@ -123,24 +135,21 @@ class NGD(LowerLevelOperator):
         }
 
     def _number_of_checkpoints(self, trajectory: Trajectory, steps: OfEachStep, *, shared: bool) -> int:
-        """How many iterates to keep; 0 for all. The memory is looked at once, before the first lower loop.
+        """How many iterates to keep; 0 for all. The memory is looked at once for y of each shape.
 
-        Only where ranks share each batch do they take the same lower steps, and ask each other.
+        Several tasks at once have a y of another shape. Only where ranks share each batch do they take the same lower
+        steps, and ask each other.
         """
         given = self._options.checkpoints
         if given != "auto":
             return int(given)
         if not self.plan.pulls_back:  # then none is wanted twice
             return 2
-        if shared not in self._from_memory:
+        key = shared, *(tuple(v.shape) for v in trajectory.parameters(0))
+        if key not in self._from_memory:
             size = trajectory.size_of_step(steps)
-            self._from_memory[shared] = number_of_checkpoints.chosen(size, self.lower_loop, agreed=shared)
-        return self._from_memory[shared]
-
-    @functools.cached_property
-    def _from_memory(self) -> dict[bool, int]:
-        """What was chosen where ranks share each batch, and where each has its own."""
-        return {}
+            self._from_memory[key] = number_of_checkpoints.chosen(size, self.lower_loop, agreed=shared, warn=self.warn)
+        return self._from_memory[key]
 
     def _upper_loss(self, trajectory: Trajectory, ul_feed_dict: Batch) -> jt.Var:
         with flag("no_grad", 1), functional.preserved(self.upper_statistics), on_trial():
@@ -150,8 +159,3 @@ class NGD(LowerLevelOperator):
                 )
             )
             return loss.sync()
-
-
-def _of_python_and_numpy() -> tuple[Any, ...]:
-    """The states of the global generators of random numbers that are not Jittor's, in words."""
-    return random.getstate(), str(np.random.get_state(legacy=False))

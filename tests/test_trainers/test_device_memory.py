@@ -4,10 +4,11 @@ The memory is never short here: objectives raise what Jittor raises then.
 """
 
 from jboat import DeviceMemoryError
-from jboat.trainers.outer_step import device_memory
+from jboat.backend import out_of_memory
+from jboat.backend.stacked.array import Stacked
 import jittor as jt
 import numpy as np
-from problems import Quadratic
+from problems import Classifier, Quadratic
 import pytest
 import small_trainers
 
@@ -23,7 +24,7 @@ Async error was detected. To locate the async backtrace and get better error rep
 
 @pytest.fixture(autouse=True)
 def _as_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(device_memory, "_runs_on_gpu", lambda: True)
+    monkeypatch.setattr(out_of_memory, "_runs_on_gpu", lambda: True)
 
 
 class Failing:
@@ -124,7 +125,7 @@ def test_nothing_of_what_failed_is_kept():
 
 
 def test_on_a_cpu_it_is_another_error(monkeypatch):
-    monkeypatch.setattr(device_memory, "_runs_on_gpu", lambda: False)
+    monkeypatch.setattr(out_of_memory, "_runs_on_gpu", lambda: False)
     f = Failing(PROBLEM.f)
     f.message = "a worker is out of memory"
     f.fails_at = 1
@@ -151,3 +152,20 @@ def test_other_errors_stay_what_they_are():
     with pytest.raises(RuntimeError, match="the objective's own") as info:
         trainer.hypergradient({}, {})
     assert not isinstance(info.value, DeviceMemoryError)
+
+
+def test_memory_that_runs_out_in_an_objective_of_several_tasks_halves_the_chunk(caplog):
+    """It is no operation that tasks do not know."""
+
+    def scarce(batch, ul_model, ll_model):
+        if isinstance(batch["data"], Stacked) and batch["data"].tasks > 2:
+            raise RuntimeError(MESSAGE)
+        return Classifier.f(batch, ul_model, ll_model)
+
+    tasks = [Classifier(hidden=5, seed=seed).batches() for seed in (0, 1, 2, 3)]
+    own = {"problem": Classifier(hidden=5), "ll_lr": 0.3, "lower_iters": 3, "tasks_together": 4}
+    trainer = small_trainers.make(ll_objective=scarce, **own)
+    trainer.hypergradient(*map(list, zip(*tasks, strict=True)))
+    assert trainer.current_run.chunks.computed == 2
+    assert "2 tasks from now on, as 4 do not fit" in caplog.text
+    assert not trainer.current_run.chunks.refused

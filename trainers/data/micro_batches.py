@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 import itertools
+import logging
+import math
+import traceback
 from typing import Any, NamedTuple
 
 from jboat import functional, levels
 from jboat.backend import batch_statistics, ranks
 from jboat.backend.flag_blocks import flag
-from jboat.backend.replacements import dispatch
+from jboat.backend.replacements import random_numbers
 from jboat.levels import Objective
+from jboat.numbers_drawn_anew import DrawnAnew
 from jboat.terms import DRAWS_OF_A_SUM, summed
 from jboat.trainers.data.loaders import batch_size, is_array
 from jboat.trainers.data.sharding import samples_of
@@ -21,7 +25,8 @@ from jboat.warn_once import WarnOnce
 import jittor as jt
 import numpy as np
 
-_RANDOM = (jt, "random")
+logger = logging.getLogger("jboat")
+
 _LARGEST_DIFFERENCE = 1e-3  # relative; a sum is off by the number of parts
 
 
@@ -52,7 +57,7 @@ class MicroBatches:
         self._ll_var, self._variables = list(ll_var), [*ll_var, *ul_var]
         self._warn = WarnOnce()
         self._looked = False
-        self._draws = 0
+        self._drawn_anew = DrawnAnew()
 
     def __call__(self, batch: Mapping[str, Any], *others: Any) -> jt.Var:
         """The objective, a scalar Var that can be differentiated twice.
@@ -65,14 +70,16 @@ class MicroBatches:
         before = [v.id for v in statistics]
         parts = parts_of(samples, min(self._parts, _fewest_on_a_rank(batch, samples)))
         terms = [partial(self._of_part, part, samples, batch, others) for part in parts]
+        # of several ranks all would have to call it, for layers that reduce, and a failure on one would stop the others
         look = not self._looked and len(parts) > 1 and ranks.size() == 1
-        with self._counting_draws() if look else nullcontext():
-            total = summed(terms, [part.weight for part in parts], self._variables, statistics)
+        draws = list[None]()
+        with self._drawn_anew.looking(), random_numbers.noted(lambda: draws.append(None)) if look else nullcontext():
+            total = summed(terms, [part.weight for part in parts], self._variables, statistics, again=self._run_again)
         changed = before != [v.id for v in statistics]
         if look:
-            self._looked = True
-            if not changed and self._draws == DRAWS_OF_A_SUM:  # else the same part has several values
-                self._see_whether_mean(parts[0], samples, batch, others)
+            repeats = len(draws) == DRAWS_OF_A_SUM and not self._drawn_anew.found and not changed
+            # else the same part has several values
+            self._looked = not repeats or self._see_whether_mean(parts[0], parts[1], samples, batch, others)
         if len(parts) > 1 and changed:
             self._warn(
                 "lower_micro_batches: %s changes running statistics. A model that normalises by its batch, as "
@@ -82,36 +89,55 @@ class MicroBatches:
             )
         return total
 
-    @contextmanager
-    def _counting_draws(self) -> Iterator[None]:
-        draw = dispatch.current(*_RANDOM)
-
-        def counted(*args: Any, **kwargs: Any) -> jt.Var:
-            self._draws += 1
-            return draw(*args, **kwargs)
-
-        with dispatch.replaced({_RANDOM: counted}):
-            yield
-
-    def _see_whether_mean(self, part: Part, samples: int, batch: Mapping[str, Any], others: Sequence[Any]) -> None:
-        """Warn where the objective of a few samples is not what a mean over samples is by its halves."""
-        size = max(2, part.end - part.begin)
-        with flag("no_grad", 1), on_trial():
-            whole, *halves = (
-                self._of_part(Part(a, b, (b - a) / size), samples, batch, others).item()
-                for a, b in ((0, size), (0, size // 2), (size // 2, size))
-            )
-        by_halves = (size // 2 * halves[0] + (size - size // 2) * halves[1]) / size
-        if abs(whole - by_halves) > _LARGEST_DIFFERENCE * max(map(abs, (whole, *halves))):
+    def _run_again(self) -> None:
+        if self._drawn_anew.found:
             self._warn(
-                "lower_micro_batches: %s of the first %d samples is %.6g, and by halves, each by its samples, %.6g. "
+                "lower_micro_batches: %s draws random numbers of numpy's or Python's own generator. Second derivatives "
+                "run it once more, with the same numbers of Jittor's generator but others of those, and the result is "
+                "that of no objective: draw by jt.rand or jt.randn, or leave lower_micro_batches out",
+                self.__name__,
+            )
+
+    def _see_whether_mean(
+        self, first: Part, second: Part, samples: int, batch: Mapping[str, Any], others: Sequence[Any]
+    ) -> bool:
+        """Warn where the objective of two parts at once is not what a mean over samples is by each of them.
+
+        Returns:
+            False where the values are not finite, and tell nothing.
+        """
+        both = Part(first.begin, second.end, first.weight + second.weight)
+        failure = ""
+        try:
+            with flag("no_grad", 1), on_trial():
+                whole, *each = (self._of_part(part, samples, batch, others).item() for part in (both, first, second))
+        except Exception as error:  # of a look, where what was asked for has been computed
+            failure = f"{type(error).__name__}: {error}"
+            traceback.clear_frames(error.__traceback__)  # what they hold fails once more later
+        if failure:
+            jt.gc()
+            logger.info(
+                "lower_micro_batches: whether %s is a mean over samples is not known, since of %d samples at once it "
+                "raises %s",
+                self.__name__,
+                both.end,
+                failure,
+            )
+            return True
+        if not all(map(math.isfinite, (whole, *each))):
+            return False
+        by_parts = (first.weight * each[0] + second.weight * each[1]) / both.weight
+        if abs(whole - by_parts) > _LARGEST_DIFFERENCE * max(map(abs, (whole, *each))):
+            self._warn(
+                "lower_micro_batches: %s of the first %d samples is %.6g, and by two parts, each by its samples, %.6g. "
                 "It is not a mean over samples, to which terms without data may be added, and in parts it is another "
                 "function than of the whole batch: take a mean in place of a sum",
                 self.__name__,
-                size,
+                both.end,
                 whole,
-                by_halves,
+                by_parts,
             )
+        return True
 
     def _of_part(self, part: Part, samples: int, batch: Mapping[str, Any], others: Sequence[Any]) -> jt.Var:
         cut = {key: _cut(key, value, samples, part) for key, value in batch.items()}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
-import re
 import traceback
 
+from jboat.backend import out_of_memory
 from jboat.trainers.errors import DeviceMemoryError
 import jittor as jt
 
-_SAYS_SO = re.compile(r"Unable to alloc cuda|out of memory|ALLOC_FAILED|cudaErrorMemoryAllocation", re.IGNORECASE)
 _ADVICE = (
     "Try a smaller batch, a smaller tasks_together, lower_micro_batches, or fewer lower_iters; with RAD or IAD "
     "solver_config={'RAD': {'remat_every': S}}, which keeps the graphs of S lower steps at a time, or {'RAD': "
@@ -37,14 +36,10 @@ def named(operator: str, step: int) -> Iterator[None]:
         yield
         return
     except RuntimeError as error:
-        if isinstance(error, DeviceMemoryError) or not _runs_on_gpu() or not _SAYS_SO.search(str(error)):
+        said = out_of_memory.told_by(error)
+        if isinstance(error, DeviceMemoryError) or said is None:
             raise
-        said = next(line.strip() for line in str(error).splitlines() if _SAYS_SO.search(line))
         original = "".join(traceback.format_exception(error))
         traceback.clear_frames(error.__traceback__)
     jt.gc()
     raise DeviceMemoryError(f"{_ADVICE} Jittor said: {said}", operator=operator, step=step, original=original)
-
-
-def _runs_on_gpu() -> bool:
-    return bool(jt.flags.use_cuda)

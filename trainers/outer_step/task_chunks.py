@@ -21,6 +21,7 @@ from jboat.outer_step import OuterStep, mean
 from jboat.stacked_objective import StackedObjective, stacked_batch
 from jboat.trainers.data.step_batches import Feed, Pair
 from jboat.trainers.errors import DeviceMemoryError
+from jboat.trainers.logged_values import LoggedValues
 from jboat.trainers.outer_step import device_memory
 from jboat.trainers.outer_step.chains import Chains
 from jboat.trainers.outer_step.method import Events, OuterMethod, Start
@@ -56,6 +57,27 @@ def why_one_by_one(problem: Problem, rule: UpdateRule, precision: str) -> str:
     if problem.statistics():
         return "running statistics, such as those of BatchNorm"
     return ""
+
+
+class _Waiting:
+    """The calls between the phases of a chunk, which wait until it is known that its result is used.
+
+    Attributes:
+        events: takes note of them in the place of those given.
+    """
+
+    def __init__(self, events: Events) -> None:
+        self._called = events.call
+        self._calls: list[tuple[str, bool]] = []
+        self.events = Events(self._note, seconds=events.seconds)
+
+    def _note(self, hook: str, *extra: object) -> None:
+        self._calls.append((hook, bool(extra)))
+
+    def call(self, result: OuterStep) -> None:
+        """Make them now, with the average over tasks where they get a result."""
+        for hook, has_result in self._calls:
+            self._called(hook, *([result] if has_result else []))
 
 
 class TaskChunks:
@@ -98,15 +120,21 @@ class TaskChunks:
         self._stacked: Chains | None = None
 
     def step(
-        self, pairs: Sequence[Pair], start: Callable[[int], Start], events: Events, alone: Callable[[int], OuterStep]
+        self,
+        pairs: Sequence[Pair],
+        start: Callable[[int], Start],
+        events: Events,
+        alone: Callable[[int], OuterStep],
+        logged: LoggedValues,
     ) -> OuterStep:
         """The average over tasks of what an outer step yields.
 
         Args:
             pairs: the batches of each task.
             start: where the lower loop of a task starts.
-            events: called between the phases, once a chunk.
+            events: called once a chunk, when it is computed.
             alone: the step of one task.
+            logged: what objectives log, which of a chunk that is computed again task by task is forgotten.
         """
         if self._off:
             self._tell(self._off)
@@ -120,17 +148,24 @@ class TaskChunks:
         counts: list[int] = []
         while (first := sum(counts)) < len(pairs):
             tasks = range(first, min(first + self._size, len(pairs)))
+            waiting, before = _Waiting(events), logged.mark()
             try:
-                step = self._chunk(pairs[first : tasks.stop], start(first), events) if len(tasks) > 1 else None
+                step = self._chunk(pairs[first : tasks.stop], start(first), waiting.events) if len(tasks) > 1 else None
             except DeviceMemoryError as error:
+                logged.back_to(before)
                 self._size = len(tasks) // 2
                 logger.warning(
                     "tasks_together: %d tasks from now on, as %d do not fit: %s", self._size, len(tasks), error
                 )
                 continue
-            steps = [alone(task) for task in tasks] if step is None or not _is_finite(step) else [step]
-            if step is not None and steps[0] is not step and all(map(_is_finite, steps)):
-                self._tell("objectives that do what cannot be followed: of several at once it is not finite")
+            if step is not None and _is_finite(step):
+                waiting.call(step)
+                steps = [step]
+            else:
+                logged.back_to(before)
+                steps = [alone(task) for task in tasks]
+                if step is not None and all(map(_is_finite, steps)):
+                    self._tell("objectives that do what cannot be followed: of several at once it is not finite")
             found += steps
             counts += [len(tasks) // len(steps)] * len(steps)
         return mean(found, counts)
@@ -153,14 +188,28 @@ class TaskChunks:
         except UnequalTasksError as error:  # those of the next step may be equal
             self._tell(str(error))
             return
+        try:
+            self._tried = self._compare(pairs, together, start)
+        except DeviceMemoryError as error:
+            if self._most != "auto":
+                raise
+            self._tried, self._size = True, 1
+            logger.warning("tasks_together='auto': one task at a time, as two do not fit: %s", error)
+        if self._off:
+            self._tell(self._off)
+
+    def _compare(self, pairs: Sequence[Pair], together: Pair, start: Callable[[int], Start]) -> bool:
+        """Whether there was something to compare with; how many tasks a chunk has, and what is off, is noted."""
         memory, events = None, Events()
         if self._most == "auto":
             memory = MemoryOfTask(self._problem.options.rebuilt_at_once)
             events = Events(memory.call, on_lower_step=memory.on_lower_step)
         with on_trial(), device_memory.named(self._method.name, start(0).step):
             wanted = mean([self._method.step(p, start(task), events) for task, p in enumerate(pairs)])
-        self._tried = wanted.failure is None  # else there is nothing to compare with
         self._size = int(self._most) if memory is None else tasks_that_fit(memory.size)
+        comparable = wanted.failure is None
+        if self._size == 1:
+            return comparable
         try:
             with on_trial(), device_memory.named(self._method.name, start(0).step):
                 found = self._together(together, len(pairs), start(0), Events())
@@ -168,10 +217,9 @@ class TaskChunks:
             raise
         except Exception as error:
             self._off = _in_words(error)
-        if not self._off and self._tried:
+        if not self._off and comparable:
             self._off = _difference(found, wanted)
-        if self._off:
-            self._tell(self._off)
+        return comparable
 
     def _tell(self, reason: str) -> None:
         if reason not in self.refused:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import logging
+import sys
+
 from jboat import number_of_checkpoints
 from jboat.backend import free_memory
 from jboat.trajectory import Trajectory
 import jittor as jt
+
+logger = logging.getLogger("jboat")
 
 
 class MemoryOfTask:
@@ -22,6 +28,7 @@ class MemoryOfTask:
         self.size = 0
         self._rebuilt = max(1, rebuilt_at_once)
         self._trajectory: Trajectory | None = None
+        gc.collect()  # else what Python lets go of meanwhile would be taken off
         jt.gc()  # else what nobody holds any more counts
         self._before = free_memory.held()
 
@@ -39,9 +46,16 @@ class MemoryOfTask:
 
 
 def tasks_that_fit(bytes_a_task: int) -> int:
-    """How many tasks may be computed together, at least one.
+    """How many tasks may be computed together, at least one; any number where nobody says how much memory is free.
 
     Args:
         bytes_a_task: what one of them takes.
     """
-    return max(1, int(number_of_checkpoints.USED * free_memory.free()) // max(1, bytes_a_task))
+    free = free_memory.free()
+    if free is None:
+        logger.warning(
+            "tasks_together='auto': how much memory is free is not known, and all tasks of a step are computed at "
+            "once; give a number instead"
+        )
+        return sys.maxsize
+    return max(1, int(number_of_checkpoints.USED * free) // max(1, bytes_a_task))
