@@ -36,8 +36,8 @@ def compiled(folder, text, *before, script=TUNER, flags=("-O0", "-fPIC", "-share
     return subprocess.run([str(word) for word in command], capture_output=True, text=True)
 
 
-def by_script(folder, text, python=sys.executable, **others):
-    return compiled(folder, text, "sh", SCRIPT, f"--python={python}", **others)
+def by_script(folder, text, python=sys.executable, libraries="few", **others):
+    return compiled(folder, text, "sh", SCRIPT, f"--python={python}", f"--libraries={libraries}", **others)
 
 
 def of_three_and_two(folder):
@@ -55,9 +55,14 @@ def test_a_plain_kernel_is_compiled_without_python(folder):
 @on_linux
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="compares with objdump")
 @pytest.mark.parametrize("text", [PLAIN, REWRITTEN])
-def test_code_and_line_numbers_are_those_of_jittors_program(tmp_path, text):
+@pytest.mark.parametrize("libraries", ["few", "all"])
+def test_code_and_line_numbers_are_those_of_jittors_program(tmp_path, text, libraries):
     seen = []
-    for name, compile_it in (("script", by_script), ("program", lambda *args: compiled(*args, sys.executable))):
+    ways = {
+        "script": lambda *args: by_script(*args, libraries=libraries),
+        "program": lambda *args: compiled(*args, sys.executable),
+    }
+    for name, compile_it in ways.items():
         (tmp_path / name).mkdir()
         assert compile_it(tmp_path / name, text).returncode == 0
         for what in ("--disassemble", "--dwarf=decodedline"):
@@ -66,6 +71,19 @@ def test_code_and_line_numbers_are_those_of_jittors_program(tmp_path, text):
     assert seen[:2] == seen[2:]
     assert "<subtract>" in seen[0]
     assert "difference_op.cc" in seen[1]
+
+
+@on_linux
+@pytest.mark.parametrize("libraries", ["few", "all"])
+def test_what_the_process_has_loaded_for_all_is_not_linked(folder, libraries):
+    of_both = PLAIN.replace("return x - y", "return x - y + std::string(y, 'a').size() - std::lround(std::exp2(y))")
+    text = "#include <cmath>\n#include <iostream>\n#include <string>\n" + of_both
+    flags = ["-O0", "-fPIC", "-shared", "-fopenmp", "-lstdc++", "-ldl"]
+    assert by_script(folder, text, libraries=libraries, flags=flags).returncode == 0
+    assert of_three_and_two(folder) == 1 + 2 - 4
+    named = (folder / "difference_op.so").read_bytes()
+    assert (b"libstdc++.so" in named) == (libraries == "all")
+    assert b"libm.so" in named  # whose functions have versions
 
 
 @on_linux
@@ -84,7 +102,15 @@ def test_a_terminated_compiler_leaves_nothing(folder, tmp_path):
     compiler = tmp_path / "compiler"
     compiler.write_text('#!/bin/sh\nfor last; do :; done\necho half > "$last"\nkill -TERM $PPID\nsleep 0.2\n')
     compiler.chmod(0o755)
-    command = ["sh", SCRIPT, "--python=python", "/asm_tuner.py", f"--cc_path={compiler}", folder / "a_op.cc"]
+    command = [
+        "sh",
+        SCRIPT,
+        "--python=python",
+        "--libraries=all",
+        "/asm_tuner.py",
+        f"--cc_path={compiler}",
+        folder / "a_op.cc",
+    ]
     (folder / "a_op.cc").write_text(PLAIN)
     done = subprocess.run([*map(str, command), "-shared", "-o", str(folder / "a_op.so")], timeout=60)
     assert done.returncode != 0
@@ -107,6 +133,7 @@ def test_nobody_is_asked_whether_a_library_may_be_replaced():
         command = [
             *other,
             "--python=python",
+            "--libraries=all",
             "/asm_tuner.py",
             f"--cc_path={compiler}",
             folder / "a_op.cc",
@@ -150,7 +177,12 @@ OTHERS = [
 
 
 def a_jittor(**changes):
-    usual = {"cc_type": "g++", "python_path": "/a b/python", "cache_path": "/home/.cache/jittor/jt1.3/g++11.4.0/py3.11"}
+    usual = {
+        "cc_type": "g++",
+        "cc_flags": "",
+        "python_path": "/a b/python",
+        "cache_path": "/home/.cache/jittor/jt1.3/g++11.4.0/py3.11",
+    }
     return SimpleNamespace(flags=SimpleNamespace(**{**usual, **changes}))
 
 
@@ -179,4 +211,12 @@ def test_kernels_are_the_same_for_every_path_and_every_name_of_a_python(tmp_path
 def test_a_python_with_spaces_in_its_path_is_one_word():
     fake = a_jittor()
     kernel_compiler.use(fake)
-    assert fake.flags.python_path.endswith(" --python='/a b/python'")
+    assert fake.flags.python_path.endswith(" --python='/a b/python' --libraries=few")
+
+
+@on_linux
+def test_all_libraries_are_linked_where_not_all_are_loaded_for_all(monkeypatch):
+    monkeypatch.setattr(kernel_compiler, "_OF_EACH_LIBRARY", ("GOMP_parallel", "of_no_library"))
+    fake = a_jittor()
+    kernel_compiler.use(fake)
+    assert fake.flags.python_path.endswith(" --libraries=all")
