@@ -172,7 +172,7 @@ def _scaled_norm(variables: Sequence[jt.Var]) -> float:
 def times(factor: float, variables: Sequence[jt.Var]) -> list[jt.Var]:
     """``factor * v`` for each, computed outside the device where the factor itself is beyond float32."""
     if 1e-30 < abs(factor) < 1e30:
-        return [v * factor for v in variables]
+        return [_scaled(v, factor) for v in variables]
     arrays = [(v.numpy().astype(np.float64) * factor).astype(str(v.dtype)) for v in variables]
     return [jt.array(a, dtype=str(v.dtype)) for a, v in zip(arrays, variables, strict=True)]
 
@@ -204,10 +204,21 @@ def axpy(scale: float | jt.Var, x: Sequence[jt.Var], y: Sequence[jt.Var], *, fac
     scale, factor = plain(scale), plain(factor)
     operations = _operations(*x, *y, *([scale] if isinstance(scale, jt.Var) else []))
     if operations is None:
-        return [factor * scale * a + b for a, b in zip(x, y, strict=True)]
+        return [_scaled(a, factor, scale) + b for a, b in zip(x, y, strict=True)]
     if isinstance(scale, jt.Var):
         x, scale = [operations.scaled(a, scale) for a in x], 1.0
     return [operations.combination([a, b], factor * scale, 1.0) for a, b in zip(x, y, strict=True)]
+
+
+def _scaled(v: jt.Var, factor: float, scale: float | jt.Var = 1.0) -> jt.Var:
+    """``factor * scale * v``. Jittor rounds a number beside a Var of float64 to float32, with a scalar too."""
+    if v.dtype != "float64":
+        return factor * scale * v
+    if isinstance(scale, jt.Var):
+        v = scale * v
+    else:
+        factor = factor * scale
+    return v if factor == 1.0 else jt.array(factor, dtype="float64") * v
 
 
 def _operations(*variables: jt.Var) -> cpu_ops.Operations | None:

@@ -40,7 +40,7 @@ def minres(product: MatrixVectorProduct, b: Sequence[jt.Var], *, iterations: int
         return Solution(right, 0, start)
     flat, smallest = flatness(b), start * max(tolerance, PRECISION)
     zeros = functional.cut([jt.zeros_like(v) for v in right])
-    basis, basis_before = functional.cut([v * (1.0 / start) for v in right]), zeros
+    basis, basis_before = functional.cut(functional.times(1.0 / start, right)), zeros
     direction, direction_before, solution = zeros, zeros, zeros
     # the QR decomposition of the Lanczos matrix by rotations (c, s), as Choi, Paige and Saunders 2011 write it
     beta, c, s, delta, epsilon, residual = 0.0, -1.0, 0.0, 0.0, 0.0, start
@@ -68,9 +68,9 @@ def minres(product: MatrixVectorProduct, b: Sequence[jt.Var], *, iterations: int
             break
         c, s = pivot / size, next_beta / size
         moved = functional.axpy(-upper, direction, basis)
-        moved = [v * (1.0 / size) for v in functional.axpy(-epsilon, direction_before, moved)]
+        moved = functional.times(1.0 / size, functional.axpy(-epsilon, direction_before, moved))
         further = functional.axpy(c * residual, moved, solution)
-        following = [v * (1.0 / next_beta) for v in rest] if next_beta > flat * largest else rest
+        following = functional.times(1.0 / next_beta, rest) if next_beta > flat * largest else rest
         basis_before, direction_before = basis, direction
         direction, solution, basis = functional.cut_lists(moved, further, following)
         residual, delta, epsilon, beta = s * residual, next_delta, next_epsilon, next_beta
@@ -119,7 +119,7 @@ def normal_equations(
             break
         image = functional.detached(product(direction))
         length = functional.dot(image, image)
-        step = gradient_square / length
+        (step,) = functional.times(gradient_square, [1.0 / length])
         solution = functional.axpy(step, direction, solution)
         residual = functional.axpy(step, image, residual, factor=-1.0)
         solution, residual, (square, length) = functional.cut_lists(
@@ -127,7 +127,8 @@ def normal_equations(
         )
         image = functional.detached(product(residual))
         new_square = functional.dot(image, image)
-        direction = functional.axpy(new_square * (1.0 / gradient_square), direction, image)
+        (growth,) = functional.times(1.0 / gradient_square, [new_square])
+        direction = functional.axpy(growth, direction, image)
         direction, (new_square, curvature) = functional.cut_lists(
             direction, [new_square, functional.dot(image, residual)]
         )

@@ -38,7 +38,7 @@ def nystrom_solve(
     right, flat_inverses = _flat(b), None if inverses is None else functional.cut([_flat(inverses)])[0]
 
     def unshifted(v: jt.Var) -> jt.Var:
-        return v * (1.0 / shift) if flat_inverses is None else v * flat_inverses
+        return functional.times(1.0 / shift, [v])[0] if flat_inverses is None else v * flat_inverses
 
     taken: list[jt.Var] = []
     inner, cross = np.zeros((len(columns), len(columns))), np.zeros((len(columns), len(columns)))

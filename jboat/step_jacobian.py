@@ -13,17 +13,20 @@ _MIXED = 1e-3
 
 
 class StepJacobian:
-    """``y_{k+1} = T(y_k, g)`` of the lower optimizer, its state before the step held, transposed and times vectors.
+    """``y_{k+1} = T(y_k, g)`` of the lower optimizer, transposed and times vectors; its state before the step is held.
 
     Args:
         trajectory: whose step it is.
         step: the inner step k, from 0.
         gradients: g, the gradient of phi at y_k without weight decay, which the optimizer adds; one Var per variable.
+        settled: whether the state follows y and g instead; see :meth:`Trajectory.step_from`.
     """
 
-    def __init__(self, trajectory: Trajectory, step: int, gradients: Sequence[jt.Var]) -> None:
+    def __init__(
+        self, trajectory: Trajectory, step: int, gradients: Sequence[jt.Var], *, settled: bool = False
+    ) -> None:
         self._gradients = functional.cut(gradients)
-        self._moved, self._parameters = trajectory.step_from(step, self._gradients)
+        self._moved, self._parameters = trajectory.step_from(step, self._gradients, settled=settled)
         jt.sync(self._moved)
 
     def by_gradients(self, vector: Sequence[jt.Var]) -> list[jt.Var]:

@@ -296,10 +296,17 @@ class Trajectory:
         return loss, [*moved, *new_state.flat()]
 
     def _moved(
-        self, parameters: Sequence[jt.Var], gradients: Sequence[jt.Var], state: OptimizerState
+        self,
+        parameters: Sequence[jt.Var],
+        gradients: Sequence[jt.Var],
+        state: OptimizerState,
+        *,
+        settled: bool = False,
     ) -> tuple[list[jt.Var], OptimizerState]:
         learned = None if self._learned is None else self._learned.values()
-        moved, new_state = self._rule.update(parameters, gradients, state, self._hyperparameters, learned=learned)
+        moved, new_state = self._rule.update(
+            parameters, gradients, state, self._hyperparameters, learned=learned, settled=settled
+        )
         if self._projection is not None:
             moved = applied(self._projection, moved, "ll_projection")
         return moved, new_state
@@ -313,22 +320,30 @@ class Trajectory:
     def _state(self, step: int, leaves: list[jt.Var]) -> OptimizerState:
         return self._start.with_slots(leaves[len(self._variables) :], self._start.step + step)
 
-    def step_from(self, step: int, gradients: Sequence[jt.Var]) -> tuple[list[jt.Var], list[jt.Var]]:
+    def step_from(
+        self, step: int, gradients: Sequence[jt.Var], *, settled: bool = False
+    ) -> tuple[list[jt.Var], list[jt.Var]]:
         """The step that was taken from an iterate, as a function of that iterate and of the gradient there.
 
-        The optimizer's state before it is a constant.
+        The optimizer's state before it is a constant, unless the loop is taken to have settled.
 
         Args:
             step: the inner step, from 0.
             gradients: the gradient of phi, as the optimizer was given it; one leaf Var per variable.
+            settled: whether the state follows the two, as where steps lead back to the same point.
 
         Returns:
             The next iterate with its graph, and the iterate that it starts from, leaves.
         """
         leaves = self._leaves(step)
         parameters = leaves[: len(self._variables)]
-        moved, _ = self._moved(parameters, gradients, self._state(step, leaves))
+        moved, _ = self._moved(parameters, gradients, self._state(step, leaves), settled=settled)
         return moved, parameters
+
+    @property
+    def holds_state(self) -> bool:
+        """Whether the lower optimizer has a state that is held where a loop has settled."""
+        return self._rule.holds_state
 
     @property
     def projection(self) -> Projection | None:

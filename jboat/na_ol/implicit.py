@@ -225,7 +225,14 @@ class ImplicitHyperGradient(Terminal):
         """See :meth:`Terminal.total`."""
         by_x = upper.by_x if hparams is None else [jt.zeros_like(v) for v in hparams]
         y, through = trajectory.parameters(), goes_through(self.options)
-        jacobian = self._last_step(trajectory, ll_feed_dict, ul_feed_dict) if through else None
+        at_constraint = through and trajectory.projection is not None
+        if at_constraint and trajectory.holds_state:
+            self.warn(
+                f"{type(self).__name__}: through_optimizer holds the lower optimizer's state where y is projected, "
+                "though it follows the gradient, which need not vanish at a constraint: the hypergradient may be too "
+                "large or too small. Take SGD, whose velocity is followed, or RAD"
+            )
+        jacobian = self._last_step(trajectory, ll_feed_dict, ul_feed_dict, settled=at_constraint) if through else None
         phi = self._lower(trajectory, trajectory.last - 1, ll_feed_dict, ul_feed_dict, y, decay=not through)
         gradient = autodiff.grad(phi, y)
         del phi  # one that is held is computed with the rest

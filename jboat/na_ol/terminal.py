@@ -35,13 +35,18 @@ class Terminal(HyperGradientOperator):
         raise NotImplementedError(f"{type(self).__name__} must define total()")
 
     def _last_step(
-        self, trajectory: Trajectory, ll_feed_dict: Batch | Sequence[Batch], ul_feed_dict: Batch
+        self,
+        trajectory: Trajectory,
+        ll_feed_dict: Batch | Sequence[Batch],
+        ul_feed_dict: Batch,
+        *,
+        settled: bool = False,
     ) -> StepJacobian:
         """The derivative of the lower optimizer's last step, which leads to the last iterate in use."""
         step = trajectory.last - 1
         before = trajectory.parameters(step)
         phi = self._lower(trajectory, step, ll_feed_dict, ul_feed_dict, before, decay=False)
-        return StepJacobian(trajectory, step, autodiff.grad(phi, before))
+        return StepJacobian(trajectory, step, autodiff.grad(phi, before), settled=settled)
 
     def compute_gradients(
         self,

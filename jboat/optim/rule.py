@@ -67,6 +67,21 @@ class Rule:
         """
         raise NotImplementedError(f"{type(self).__name__} must define update()")
 
+    def settled(self, p: jt.Var, g: jt.Var, slots: Slots, h: Hyperparameters) -> Slots:
+        """The slots before a step as functions of what they become where steps lead back to the same point.
+
+        Where the loop has converged, a velocity is what the present gradient makes of it, and follows that. To hold it
+        makes no difference at a minimum, where the gradient vanishes, but at a constraint it does. Without a method of
+        its own a rule holds its slots.
+
+        Args:
+            p: the parameter.
+            g: its gradient.
+            slots: their values.
+            h: the hyperparameters of the parameter's group.
+        """
+        return slots
+
 
 _rules: dict[type, Rule] = {}
 _of_jittor: dict[str, Rule] = {}

@@ -20,6 +20,15 @@ class SGDRule(Rule):
         """No slot without momentum: the velocity is then the gradient itself."""
         return self.slots if h["momentum"] else ()
 
+    def settled(self, p: jt.Var, g: jt.Var, slots: Slots, h: Hyperparameters) -> Slots:
+        """See :meth:`Rule.settled`: the velocity is ``(1 - dampening) / (1 - momentum)`` times the gradient."""
+        if not slots:
+            return slots
+        if not is_zero(h["weight_decay"]):
+            (g,) = functional.axpy(h["weight_decay"], [p], [g])
+        factor = (1 - h["dampening"]) / (1 - h["momentum"])
+        return tuple(functional.axpy(factor, functional.axpy(-1.0, functional.detached([g]), [g]), slots))
+
     def update(self, p: jt.Var, g: jt.Var, slots: Slots, step: int, h: Hyperparameters) -> tuple[jt.Var, Slots]:
         """See :meth:`Rule.update`."""
         if not is_zero(h["weight_decay"]):

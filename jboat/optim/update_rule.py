@@ -58,6 +58,11 @@ class UpdateRule:
         own = type(self._rule)
         return own.transform_gradients is Rule.transform_gradients and own.__module__.startswith("jboat.optim.")
 
+    @property
+    def holds_state(self) -> bool:
+        """Whether an optimizer with a state does not tell what it settles to."""
+        return bool(self._rule.slots) and type(self._rule).settled is Rule.settled
+
     def coupled_weight_decay(self) -> list[float]:
         """The weight decay that each variable's gradient gets added, 0 where there is none."""
         return self._weight_decay() if self._rule.couples_weight_decay else [0.0] * len(self._places)
@@ -105,6 +110,7 @@ class UpdateRule:
         *,
         decay_included: bool = False,
         learned: Sequence[Hyperparameters] | None = None,
+        settled: bool = False,
     ) -> tuple[list[jt.Var], OptimizerState]:
         """One optimizer step, differentiable in all arguments.
 
@@ -117,6 +123,7 @@ class UpdateRule:
                 then adds none.
             learned: for each variable what takes the place of some of its hyperparameters: Vars of one number, in which
                 the step is differentiable too, and for betas tuples of these.
+            settled: whether the state before follows parameters and gradients, as far as :meth:`Rule.settled` tells.
 
         Returns:
             The new parameters, each of its variable's dtype, and the state after the step.
@@ -130,8 +137,14 @@ class UpdateRule:
         gradients = self._rule.transform_gradients(list(gradients), groups)
         if learned is not None:
             groups = [{**h, **own} for h, own in zip(groups, learned, strict=True)]
+        before = state.slots
+        if settled:
+            before = tuple(
+                self._rule.settled(p, g, slots, h)
+                for p, g, slots, h in zip(parameters, gradients, before, groups, strict=True)
+            )
         moved = [
             self._rule.update(p, g, slots, step, h)
-            for p, g, slots, h in zip(parameters, gradients, state.slots, groups, strict=True)
+            for p, g, slots, h in zip(parameters, gradients, before, groups, strict=True)
         ]
         return [p for p, _ in moved], OptimizerState(step, tuple(slots for _, slots in moved))

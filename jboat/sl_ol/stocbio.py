@@ -40,9 +40,10 @@ class STOCBIOOptions(SingleLoopOptions):
 class STOCBIO(LowerSteps):
     """``lower_iters`` lower steps on fresh batches, then v by a truncated Neumann series with a fresh batch a term.
 
-    ``v = s sum_{j=0..terms} (I - s H_j) ... (I - s H_1) grad_y F`` at y_K, H_j being ``d2 f / dy2`` on the j-th of the
-    batches, and x moves along ``grad_x F - (d2 f / dx dy) v`` on one more. Nothing of v is remembered. Its fixed point
-    is biased: in every eigenvector of the Hessian v is too small by the factor ``1 - (1 - s h)^(terms + 1)``.
+    ``v = sum_{j=0..terms} (I - s H_j) ... (I - s H_1) s grad_y F`` at y_K, s being the diagonal matrix of step sizes
+    and H_j ``d2 f / dy2`` on the j-th of the batches, and x moves along ``grad_x F - (d2 f / dx dy) v`` on one more.
+    Nothing of v is remembered. Its fixed point is biased: in every eigenvector of the Hessian v is too small by the
+    factor ``1 - (1 - s h)^(terms + 1)``.
 
     Source: Ji, Yang and Liang, "Bilevel optimization: convergence analysis and enhanced design", ICML 2021 (stocBiO).
     """
@@ -55,8 +56,8 @@ class STOCBIO(LowerSteps):
 
     def solution(self, point: Point, by_y: Sequence[jt.Var], batches: Sequence[Batch]) -> list[jt.Var]:
         """See :meth:`LowerSteps.solution`."""
-        term, total = list(by_y), list(by_y)
+        term = total = functional.cut([v * rate for rate, v in zip(self.v_rates(), by_y, strict=True)])
         for batch in batches:
             left = self.step_of_v(term, self.product(point, term, batch))
             term, total = functional.cut_lists(left, functional.axpy(1.0, left, total))
-        return functional.cut([v * rate for rate, v in zip(self.v_rates(), total, strict=True)])
+        return total

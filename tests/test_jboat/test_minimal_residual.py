@@ -1,6 +1,7 @@
 """MINRES and conjugate gradient on the normal equations against numpy's dense solve."""
 
 from jboat import linear_solvers, minimal_residual
+import jittor as jt
 from linear_systems import SPECTRA, B, Product, joined, matrix_of, residual_of, split
 import numpy as np
 import pytest
@@ -23,6 +24,33 @@ def test_a_regular_system_is_solved_whatever_its_curvature(name, spectrum):
         assert solution.negative_curvature == 0.0
     else:
         assert lowest * 1.0001 <= solution.negative_curvature < 0.0
+
+
+@pytest.mark.parametrize("solver", [linear_solvers.conjugate_gradient, *SOLVERS.values()])
+def test_in_float64_nothing_is_rounded_to_float32(solver):
+    """A wide spectrum, and for MINRES one with a part that nothing reaches."""
+    spectrum = [1e-3, 1e-2, 0.3, 1.0, 10.0, 100.0]
+    matrix = matrix_of(spectrum)
+
+    def product(v):
+        return [jt.array(matrix @ v[0].numpy(), dtype="float64")]
+
+    solution = solver(product, [jt.array(B, dtype="float64")], iterations=60, tolerance=1e-9)
+    assert solution.breakdown == ""
+    assert solution.residual <= 1e-9
+    assert residual_of(matrix, solution) == pytest.approx(solution.residual, rel=0.1)
+
+
+def test_minres_in_float64_ends_at_the_least_residual_of_a_singular_system():
+    matrix = np.diag([0.0, 0.0, 1.0, 2.0, 3.0, 4.0])
+
+    def product(v):
+        return [jt.array(matrix @ v[0].numpy(), dtype="float64")]
+
+    solution = minimal_residual.minres(product, [jt.array(np.ones(6), dtype="float64")], iterations=60, tolerance=1e-6)
+    assert solution.residual == pytest.approx(np.sqrt(1 / 3), rel=1e-12)
+    assert "does not see" in solution.breakdown
+    assert np.linalg.norm(joined(solution)) < 4.0
 
 
 def test_minres_takes_one_product_an_iteration_and_normal_equations_two():

@@ -197,6 +197,47 @@ def test_a_learned_bound_has_a_hypergradient(operator, section, last_step):
     np.testing.assert_allclose(result.gradients[1].numpy(), exact, rtol=3e-3)
 
 
+H, C, T, LEVEL = np.array([1.0, 2.0, 4.0]), np.array([3.0, -3.0, 3.0]), np.ones(3), 0.5
+
+
+def soft_trainer(operator, section, optimizer):
+    """``f = h y^2 / 2 - c y`` in steps of rate 0.125, each entry drawn towards 0 by 0.125 times a learned level."""
+    h, c, t = (jt.array(a.astype("float32")) for a in (H, C, T))
+    ul_model, ll_model = Point([LEVEL]), Point(np.zeros(3))
+    return BilevelTrainer(
+        ll_model,
+        ul_model,
+        lambda batch, ul_model, ll_model: (0.5 * h * ll_model() * ll_model() - c * ll_model()).sum(),
+        lambda batch, ul_model, ll_model: 0.5 * ((ll_model() - t) ** 2).sum(),
+        ll_optimizer=optimizer(list(ll_model.parameters())),
+        ul_optimizer=jt.optim.SGD(list(ul_model.parameters()), 1.0),
+        na_op=[operator],
+        lower_iters=150,
+        ll_projection=projections.soft_threshold(lambda: 0.125 * ul_model()),
+        solver_config={operator: {"through_optimizer": True, **section}},
+    )
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.5, False), (0.5, True)])
+@pytest.mark.parametrize(
+    ("operator", "section"), [("CG", {"k": 10}), ("NS", {"k": 500}), ("NYS", {"k": 3, "rho": 1e-3})], ids=str
+)
+def test_the_velocity_follows_the_gradient_that_a_constraint_leaves(momentum, nesterov, operator, section):
+    """With a velocity the loop ends where ``h y = c - (1 - momentum) level sign(y)``."""
+    signs = np.sign(C)
+    y = (C - (1.0 - momentum) * LEVEL * signs) / H
+    exact = -(1.0 - momentum) * (signs / H) @ (y - T)
+    trainer = soft_trainer(operator, section, lambda p: jt.optim.SGD(p, 0.125, momentum=momentum, nesterov=nesterov))
+    found = trainer.hypergradient({}, {})
+    np.testing.assert_allclose(found.ll_parameters[0].numpy(), y, rtol=1e-4)
+    assert found.gradients[0].item() == pytest.approx(exact, rel=5e-3)
+
+
+def test_a_state_that_is_held_at_a_constraint_is_told(caplog):
+    soft_trainer("CG", {"k": 3}, lambda p: jt.optim.RMSprop(p, 0.01)).hypergradient({}, {})
+    assert "CG: through_optimizer holds the lower optimizer's state where y is projected" in caplog.text
+
+
 def test_the_lasso_has_the_support_of_scikit_learn_at_the_penalty_that_is_learned():
     linear_model = pytest.importorskip("sklearn.linear_model")
     rng = np.random.default_rng(0)

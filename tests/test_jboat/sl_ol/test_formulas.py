@@ -249,6 +249,43 @@ def test_without_a_size_of_its_own_v_takes_the_lower_rate():
     np.testing.assert_allclose(trainer.ul_var[0].numpy(), path[-1][0], rtol=1e-5, atol=2e-6)
 
 
+def test_groups_have_step_sizes_of_their_own_in_the_series_of_stocbio():
+    """Many terms are the inverse whatever the sizes; the series is scaled before its first term, not after its last."""
+    h, c, x = np.array([[2.0, 0.5], [0.5, 1.0]]), np.array([1.0, -2.0]), 0.5
+
+    class Pair(jt.Module):
+        def __init__(self):
+            self.a, self.b = jt.zeros(1), jt.zeros(1)
+
+    class One(jt.Module):
+        def __init__(self):
+            self.x = jt.array([x])
+
+    def f(batch, ul_model, ll_model):
+        a, b = ll_model.a, ll_model.b
+        curved = 0.5 * (h[0, 0] * a * a + 2.0 * h[0, 1] * a * b + h[1, 1] * b * b)
+        return (curved - ul_model.x * (c[0] * a + c[1] * b)).sum()
+
+    def upper(batch, ul_model, ll_model):
+        return (ll_model.a + 3.0 * ll_model.b).sum()
+
+    lower, top = Pair(), One()
+    rates = [{"params": [lower.a], "lr": 0.1}, {"params": [lower.b], "lr": 0.4}]
+    trainer = BilevelTrainer(
+        lower,
+        top,
+        f,
+        upper,
+        ll_optimizer=jt.optim.SGD(rates, 0.1),
+        ul_optimizer=jt.optim.SGD(top.parameters(), 1.0),
+        sl_op="STOCBIO",
+        lower_iters=1,
+        solver_config={"STOCBIO": {"terms": 200}},
+    )
+    found = trainer.hypergradient({}, {}).gradients[0].item()
+    assert found == pytest.approx(c @ np.linalg.solve(h, [1.0, 3.0]), rel=1e-5)
+
+
 def test_coupled_weight_decay_belongs_to_the_lower_objective():
     problem, decay = NoisyQuadratic(), 0.4
     trainer = make(problem, "SOBA", weight_decay=decay)
