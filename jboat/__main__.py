@@ -125,7 +125,7 @@ def _warm_up(given: argparse.Namespace) -> int:
     elif given.config is None and given.example is not None and program is None:
         missing = example_program.missing(given.example)
     if missing:
-        print(f"error: {missing}", file=sys.stderr)
+        sys.stderr.write(f"error: {missing}\n")
         return 2
     from jboat.trainers.commands import warmup
 

@@ -55,7 +55,10 @@ def test_what_is_not_there(tmp_path, users_environment):
     (tmp_path / "examples").mkdir()
     (tmp_path / "examples" / "job.py").touch()
     _, errors = run(tmp_path, users_environment, "warmup", "--example", "jab", status=2)
-    assert f"no program 'jab' here or in the folder {tmp_path / 'examples'}, of the working directory; there: job" in errors
+    assert (
+        f"no program 'jab' here or in the folder {tmp_path / 'examples'}, of the working directory; there: job"
+        in errors
+    )
     for command in ("warmup", "train", "validate"):
         _, errors = run(tmp_path, users_environment, command, "nothing.json", status=2)
         assert "nothing.json" in errors

@@ -181,7 +181,8 @@ class TaskChunks:
             self._tell(_in_words(error))
             return None
         if found is None:
-            self._tell(_STATISTICS)
+            self._off = _STATISTICS
+            self._tell(self._off)
             return None
         self.computed += 1
         return found

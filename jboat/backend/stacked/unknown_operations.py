@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import re
-from types import FrameType
 import traceback
+from types import FrameType
 
 from jboat.backend.stacked.array import Stacked
 from jittor import nn
@@ -38,8 +38,8 @@ def _called(error: Exception) -> Iterator[str]:
 
 
 def _is_of_a_library(frame: FrameType) -> bool:
-    name = _module(frame)
-    return name.startswith(("jittor.", "jboat.backend.")) and not name.startswith("jittor.models.") or name == "jittor"
+    name = f"{_module(frame)}."
+    return name.startswith(("jittor.", "jboat.backend.")) and not name.startswith("jittor.models.")
 
 
 def _module(frame: FrameType) -> str:
