@@ -85,7 +85,7 @@ class Stacked:
         """There is no one number."""
         raise NotStackedError("the number of a value that differs from task to task")
 
-    __int__ = __float__  # type: ignore[assignment]
+    __int__ = __float__
 
     def __repr__(self) -> str:
         """Without the numbers."""

@@ -17,8 +17,8 @@ _WRAPPERS = ("execute", "inner")  # that of a container, and what a scope of fla
 def in_words(error: Exception) -> str:
     """What cannot be computed for several tasks at once, in words; empty where an error is about something else."""
     usage = _USAGE.search(str(error))
-    missing = isinstance(error, AttributeError) and isinstance(error.obj, Stacked)
-    name = next(_called(error), "") or (usage[1] if usage else str(error.name) if missing else "")
+    missing = error.name if isinstance(error, AttributeError) and isinstance(error.obj, Stacked) else ""
+    name = next(_called(error), "") or (usage[1] if usage else missing)
     if name:
         return f"{name} of arrays that differ from task to task"
     told = str(error)
