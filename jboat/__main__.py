@@ -108,12 +108,28 @@ def _run(given: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if given.command == "warmup":
         if given.arguments and given.example is None:
             parser.error("--arguments are an example's command line: name it in front, as in --example NAME")
-        from jboat.trainers.commands import warmup
-
-        return warmup.main(config=given.config, example=given.example, arguments=given.arguments)
+        return _warm_up(given)
     from jboat.trainers.commands import train
 
     return (train.train if given.command == "train" else train.validate)(given.config, given.set)
+
+
+def _warm_up(given: argparse.Namespace) -> int:
+    """What there is to run is looked at before Jittor starts, which may compile for minutes."""
+    from jboat.trainers.commands import example_program
+
+    program = None if given.example is None else example_program.found(given.example)
+    missing = ""
+    if given.config is not None and not os.path.exists(given.config):
+        missing = f"cannot read {given.config}: there is no such file or folder in {os.getcwd()}"
+    elif given.config is None and given.example is not None and program is None:
+        missing = example_program.missing(given.example)
+    if missing:
+        sys.stderr.write(f"error: {missing}\n")
+        return 2
+    from jboat.trainers.commands import warmup
+
+    return warmup.main(config=given.config, program=program, arguments=given.arguments)
 
 
 if __name__ == "__main__":

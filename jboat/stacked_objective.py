@@ -7,6 +7,7 @@ from typing import Any
 
 from jboat import functional, levels
 from jboat.backend import out_of_memory
+from jboat.backend.stacked import unknown_operations
 from jboat.backend.stacked.array import NotStackedError, Stacked, UnequalTasksError, held
 import jittor as jt
 import numpy as np
@@ -42,12 +43,15 @@ class StackedObjective:
         try:
             with functional.substituted(self._variables, [self._nan_like(value) for value in values]):
                 loss = levels.result_of(self._objective, *args, parameters=self._variables)
-        except (TypeError, AttributeError):
+        except NotStackedError:
             raise
         except Exception as error:  # Jittor's operations raise a RuntimeError for what is no Var
             if out_of_memory.told_by(error) is not None:
                 raise
-            raise NotStackedError(f"{type(error).__name__}: {error}") from error
+            reason = unknown_operations.in_words(error)
+            if not reason and isinstance(error, (TypeError, AttributeError)):
+                raise
+            raise NotStackedError(reason or f"{type(error).__name__}: {error}") from error
         finally:
             held.reset(token)
         if isinstance(loss, jt.Var):

@@ -14,7 +14,6 @@ from typing import NamedTuple, TypeAlias
 
 from jboat import functional, running_statistics
 from jboat.backend import free_memory
-from jboat.backend.replacements import random_numbers
 from jboat.kept_iterates import KeptIterates, State
 import jittor as jt
 
@@ -210,6 +209,8 @@ class StepGraphs:
 
         def note() -> None:
             self._draws_random_numbers = True
+
+        from jboat.backend.replacements import random_numbers  # which starts Jittor
 
         self._draws_random_numbers = not random_numbers.can_be_noted()  # then nobody knows
         with random_numbers.noted(note):

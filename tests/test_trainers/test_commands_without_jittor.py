@@ -50,6 +50,20 @@ def test_validate_of_a_file_that_names_no_object(tmp_path, users_environment):
         assert fault.replace("'k' of CG", "k of CG") in errors
 
 
+def test_what_is_not_there(tmp_path, users_environment):
+    """It is told before Jittor compiles for minutes."""
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "job.py").touch()
+    _, errors = run(tmp_path, users_environment, "warmup", "--example", "jab", status=2)
+    assert (
+        f"no program 'jab' here or in the folder {tmp_path / 'examples'}, of the working directory; there: job"
+        in errors
+    )
+    for command in ("warmup", "train", "validate"):
+        _, errors = run(tmp_path, users_environment, command, "nothing.json", status=2)
+        assert "nothing.json" in errors
+
+
 def test_inspect(tmp_path, users_environment):
     np.savez(tmp_path / "w.npz", weight=np.zeros((3, 6), "float32"))
     printed, _ = run(tmp_path, users_environment, "inspect", "w.npz")

@@ -249,3 +249,33 @@ class _Second(ranks.Shard):
     """What rank 1 holds."""
 
     weight = property(lambda self: self.weights[1])
+
+
+def of_nested(batch, ul_model, ll_model):
+    data, (target,) = batch["pair"]["data"], batch["pair"]["targets"]
+    return f({"data": jt.array(data), "target": jt.array(target)}, ul_model, ll_model)
+
+
+@pytest.mark.parametrize("made", [jt.array, np.asarray])
+@pytest.mark.parametrize("beside", [{}, {"id": np.arange(N)}], ids=str)
+def test_samples_within_dicts_and_tuples_are_split_too(made, beside):
+    nested = {"pair": {"data": made(X), "targets": (made(T),)}, **beside}
+    seen, found = [], {}
+
+    def seeing(batch, *models):
+        seen.append(len(batch["pair"]["targets"][0]))
+        return of_nested(batch, *models)
+
+    for parts in (1, 3):
+        found[parts] = trainer_of(parts, ll_objective=seeing).hypergradient(nested, UPPER).gradients[0].numpy()
+        assert max(seen) == (10 if parts == 1 else 6)  # two parts at once are looked at
+        seen.clear()
+    np.testing.assert_allclose(found[3], found[1], rtol=2e-6)
+
+
+def test_shapes_that_do_not_fit_in_a_part_are_told_with_the_reason():
+    def whole(batch, ul_model, ll_model):
+        return f(batch, ul_model, ll_model) + (batch["data"][:, 0] * jt.array(T)).mean()
+
+    with pytest.raises(RuntimeError, match="lower_micro_batches gives samples 0 to 4 of a batch of 10"):
+        trainer_of(2, ll_objective=whole).hypergradient(LOWER, UPPER)

@@ -126,9 +126,11 @@ def test_arguments_need_an_example(capsys):
     assert "--example NAME" in capsys.readouterr().err
 
 
-def test_what_is_not_there(capsys):
+def test_what_is_not_there(tmp_path, capsys):
     assert main(["warmup", "--example", "job2"]) == 2
-    assert "no program 'job2'; in the folder examples: none" in capsys.readouterr().err
+    folder = tmp_path.resolve() / "examples"
+    wanted = f"no program 'job2' here or in the folder {folder}, of the working directory; there: none"
+    assert wanted in capsys.readouterr().err
     assert main(["warmup", "nothing.json"]) == 2
 
 

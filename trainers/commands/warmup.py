@@ -21,30 +21,24 @@ from jboat.trainers.rehearsal import rehearsal
 import jittor as jt
 
 
-def main(*, config: str | None, example: str | None, arguments: list[str]) -> int:
+def main(*, config: str | None, program: Path | None, arguments: list[str]) -> int:
     """Run a job for a few steps, without keeping its files, and print what was compiled.
 
     Args:
         config: a configuration, as ``train`` takes it, or None.
-        example: the name of a program in the folder ``examples``, or the path of any program that calls ``fit``; where
-            that is None too, README's program is run.
-        arguments: for ``example``, its command line.
+        program: any program that calls ``fit``; where that is None too, README's program is run.
+        arguments: for ``program``, its command line.
 
     Returns:
         0; 2 where there is nothing to run, with the reason printed.
     """
-    program = _found(example) if config is None and example is not None else None
-    if config is None and example is not None and program is None:
-        known = ", ".join(sorted(path.stem for path in Path("examples").glob("*.py"))) or "none"
-        print(f"error: no program {example!r}; in the folder examples: {known}", file=sys.stderr)
-        return 2
     before, begun = _kernels(), time.perf_counter()
     with (
         rehearsal(),
         tempfile.TemporaryDirectory() as folder,
         contextlib.redirect_stdout(_Without(folder, sys.stderr)),
     ):
-        if program is not None:
+        if config is None and program is not None:
             _run(program, arguments, folder)
         elif config is None:
             first_program.main()
@@ -54,13 +48,6 @@ def main(*, config: str | None, example: str | None, arguments: list[str]) -> in
     new = len(_kernels() - before)
     print(f"{new} kernels compiled, {len(before) + new} in the cache, {time.perf_counter() - begun:.0f} s")
     return 0
-
-
-def _found(example: str) -> Path | None:
-    for path in (Path(example), Path("examples") / f"{example}.py"):
-        if path.is_file():
-            return path.resolve()
-    return None
 
 
 def _run(program: Path, arguments: list[str], folder: str) -> None:

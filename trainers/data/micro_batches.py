@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 import itertools
@@ -12,7 +12,7 @@ import traceback
 from typing import Any, NamedTuple
 
 from jboat import functional, levels
-from jboat.backend import batch_statistics, ranks
+from jboat.backend import batch_statistics, out_of_memory, ranks
 from jboat.backend.flag_blocks import flag
 from jboat.backend.replacements import random_numbers
 from jboat.levels import Objective
@@ -27,6 +27,8 @@ import numpy as np
 
 logger = logging.getLogger("jboat")
 
+_OF_SHAPES = (RuntimeError, AssertionError, ValueError, IndexError)
+"""What Jittor and numpy raise for arrays that do not fit together."""
 _LARGEST_DIFFERENCE = 1e-3  # relative; a sum is off by the number of parts
 
 
@@ -141,10 +143,18 @@ class MicroBatches:
 
     def _of_part(self, part: Part, samples: int, batch: Mapping[str, Any], others: Sequence[Any]) -> jt.Var:
         cut = {key: _cut(key, value, samples, part) for key, value in batch.items()}
-        jt.sync([value for value in cut.values() if isinstance(value, jt.Var)])
-        # what is logged counts by its samples
-        with batch_statistics.weighted(part.weight) if ranks.size() == 1 else nullcontext():
-            return levels.call_here(self._objective, cut, *others, parameters=self._ll_var)
+        jt.sync([array for key, value in cut.items() for _, array in _arrays(key, value) if isinstance(array, jt.Var)])
+        try:
+            # what is logged counts by its samples
+            with batch_statistics.weighted(part.weight) if ranks.size() == 1 else nullcontext():
+                return levels.call_here(self._objective, cut, *others, parameters=self._ll_var)
+        except _OF_SHAPES as error:
+            if type(error) not in _OF_SHAPES or part.end - part.begin == samples or out_of_memory.told_by(error):
+                raise
+            raise type(error)(
+                f"{self.__name__}, which lower_micro_batches gives samples {part.begin} to {part.end - 1} of a batch "
+                f"of {samples}, while what has another first dimension goes whole into every part: {error}"
+            ) from error
 
 
 def parts_of(samples: int, most: int) -> list[Part]:
@@ -164,12 +174,16 @@ def _fewest_on_a_rank(batch: Mapping[str, Any], samples: int) -> int:
 def samples_in(batch: Mapping[str, Any]) -> int:
     """How many samples a batch has: its entry ``batch_size``, or what the first dimensions of its arrays agree on.
 
-    Arrays of shape ``[1]``, which Jittor makes of numbers too, have no say unless there are no others.
+    Arrays of shape ``[1]``, which Jittor makes of numbers too, have no say unless there are no others, and those within
+    dicts, lists and tuples none unless all are.
 
     Raises:
         ValueError: if there is no such number, or no array has that many.
     """
-    shapes = {key: list(np.shape(value)) for key, value in batch.items() if key != "batch_size" and is_array(value)}
+    entries = {key: value for key, value in batch.items() if key != "batch_size"}
+    arrays = {key: value for key, value in entries.items() if is_array(value)}
+    arrays = arrays or {name: a for key, value in entries.items() for name, a in _arrays(str(key), value)}
+    shapes = {key: list(np.shape(value)) for key, value in arrays.items()}
     all_of_them = {shape[0] for shape in shapes.values() if shape}
     if "batch_size" in batch:
         many = all_of_them & {batch_size(batch)}
@@ -196,9 +210,13 @@ def _cut(key: str, value: Any, samples: int, part: Part) -> Any:
     """What of a batch's entry belongs to a part."""
     if key == "batch_size":
         return part.end - part.begin
-    if isinstance(value, jt.Var):
-        if not value.ndim or value.shape[0] != samples:
-            return value
-        cut = value[part.begin : part.end]
-        return cut.stop_grad() if value.is_stop_grad() else cut
-    return samples_of(value, samples, part.begin, part.end)
+    return samples_of(value, samples, part.begin, part.end, lambda variable: variable[part.begin : part.end])
+
+
+def _arrays(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The arrays in an entry of a batch, however deep in dicts, lists and tuples."""
+    if is_array(value):
+        yield name, value
+    elif isinstance(value, (dict, list, tuple)):
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _arrays(f"{name}[{key!r}]", one)

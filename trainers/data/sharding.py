@@ -6,7 +6,7 @@ compute what one process with the same loader computes. Tasks are given out whol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import itertools
 import logging
@@ -164,21 +164,41 @@ class Sharding:
             return end - begin
         if key in self._whole[level]:
             return value
-        if isinstance(value, jt.Var):
-            if not value.ndim or value.shape[0] != samples:
-                return value
-            part = jt.array(value.numpy()[begin:end], dtype=str(value.dtype))
-            return part.stop_grad() if value.is_stop_grad() else part
-        return samples_of(value, samples, begin, end)
+
+        def cut(variable: jt.Var) -> jt.Var:
+            return jt.array(variable.numpy()[begin:end], dtype=str(variable.dtype))
+
+        return samples_of(value, samples, begin, end, cut)
 
 
-def samples_of(value: Any, samples: int, begin: int, end: int) -> Any:
-    """The samples from ``begin`` to ``end`` of an array or list with one entry each; anything else as it is."""
+def samples_of(value: Any, samples: int, begin: int, end: int, cut: Callable[[jt.Var], jt.Var]) -> Any:
+    """The samples from ``begin`` to ``end`` of an array or list with one entry each; anything else as it is.
+
+    In dicts, lists and tuples this holds for what they hold.
+
+    Args:
+        value: an entry of a batch.
+        samples: how many samples the batch has.
+        begin: the first sample.
+        end: the one behind the last.
+        cut: what takes them from a Var.
+    """
+    if isinstance(value, jt.Var):
+        if not value.ndim or value.shape[0] != samples:
+            return value
+        part = cut(value)
+        return part.stop_grad() if value.is_stop_grad() else part
     if is_array(value):
         array = value if isinstance(value, np.ndarray) else np.asarray(value)
         return array[begin:end] if array.ndim and len(array) == samples else value
-    per_sample = isinstance(value, (list, tuple)) and len(value) == samples
-    return value[begin:end] if per_sample else value
+    if isinstance(value, dict):
+        return {key: samples_of(one, samples, begin, end, cut) for key, one in value.items()}
+    if not isinstance(value, (list, tuple)):
+        return value
+    if len(value) == samples:
+        return value[begin:end]
+    parts = [samples_of(one, samples, begin, end, cut) for one in value]
+    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
 
 
 def _whole_pair(pair: Pair) -> Pair:

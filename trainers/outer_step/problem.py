@@ -105,9 +105,14 @@ class Problem:
         """The upper model's running statistics."""
         return functional.buffers(self.ul_model)
 
+    @property
+    def models(self) -> tuple[jt.Module, jt.Module]:
+        """Both models."""
+        return self.ul_model, self.ll_model
+
     def statistics(self) -> list[jt.Var]:
         """The running statistics of both models, and what else of them is not trained now."""
-        return [b for model in (self.ul_model, self.ll_model) for b in functional.buffers(model)]
+        return [b for model in self.models for b in functional.buffers(model)]
 
     def advance_upper_statistics(self, trajectory: Trajectory) -> None:
         """Let them advance once: by the upper objective or, where that does not run the upper model, by the lower."""

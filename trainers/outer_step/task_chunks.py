@@ -29,11 +29,13 @@ from jboat.trainers.outer_step.problem import Problem
 from jboat.trainers.outer_step.task_memory import MemoryOfTask, tasks_that_fit
 from jboat.trial_calls import on_trial
 import jittor as jt
+from jittor import nn
 
 logger = logging.getLogger("jboat")
 
 Together: TypeAlias = 'int | Literal["auto"]'
 _TRIED = 2  # tasks, which show whether one reaches into another
+_STATISTICS = "running statistics, such as those of BatchNorm"
 _LARGEST_DIFFERENCE = 1e-3  # relative; what one task adds to another's is of the size of the numbers themselves
 
 
@@ -54,8 +56,8 @@ def why_one_by_one(problem: Problem, rule: UpdateRule, precision: str) -> str:
         return "ll_hyperparameters"
     if problem.lower_micro_batches > 1:
         return "lower_micro_batches"
-    if problem.statistics():
-        return "running statistics, such as those of BatchNorm"
+    if any(isinstance(m, nn.BatchNorm) and m.is_train for model in problem.models for m in model.modules()):
+        return _STATISTICS
     return ""
 
 
@@ -84,7 +86,7 @@ class TaskChunks:
     """Takes the tasks of outer steps in chunks.
 
     Before the first chunk two of its tasks are computed together and one after the other. Where that differs, tasks
-    are never computed together.
+    are never computed together. What of the models is not trained is the same for all tasks, and nothing may change it.
 
     Args:
         problem: the two levels and their operators.
@@ -174,9 +176,13 @@ class TaskChunks:
         """The average over tasks that are computed together; None where they cannot be."""
         try:
             with device_memory.named(self._method.name, start.step):
-                found = self._together(_stacked_pair(pairs), len(pairs), start, events)
+                found = self._unchanged(lambda: self._together(_stacked_pair(pairs), len(pairs), start, events))
         except (TypeError, AttributeError) as error:  # what is at fault by itself is so for one task as well
             self._tell(_in_words(error))
+            return None
+        if found is None:
+            self._off = _STATISTICS
+            self._tell(self._off)
             return None
         self.computed += 1
         return found
@@ -205,21 +211,37 @@ class TaskChunks:
             memory = MemoryOfTask(self._problem.options.rebuilt_at_once)
             events = Events(memory.call, on_lower_step=memory.on_lower_step)
         with on_trial(), device_memory.named(self._method.name, start(0).step):
-            wanted = mean([self._method.step(p, start(task), events) for task, p in enumerate(pairs)])
+            wanted = self._unchanged(
+                lambda: mean([self._method.step(p, start(task), events) for task, p in enumerate(pairs)])
+            )
+        if wanted is None:
+            self._off = _STATISTICS
+            return True
         self._size = int(self._most) if memory is None else tasks_that_fit(memory.size)
         comparable = wanted.failure is None
         if self._size == 1:
             return comparable
         try:
             with on_trial(), device_memory.named(self._method.name, start(0).step):
-                found = self._together(together, len(pairs), start(0), Events())
+                found = self._unchanged(lambda: self._together(together, len(pairs), start(0), Events()))
         except DeviceMemoryError:
             raise
         except Exception as error:
             self._off = _in_words(error)
-        if not self._off and comparable:
-            self._off = _difference(found, wanted)
+        else:
+            if found is None:
+                self._off = _STATISTICS
+            elif comparable:
+                self._off = _difference(found, wanted)
         return comparable
+
+    def _unchanged(self, step: Callable[[], OuterStep]) -> OuterStep | None:
+        """What a step yields; None where it changes what is not trained, which then is what it was."""
+        statistics = self._problem.statistics()
+        before = [v.id for v in statistics]
+        with functional.preserved(statistics):
+            found = step()
+            return found if before == [v.id for v in self._problem.statistics()] else None
 
     def _tell(self, reason: str) -> None:
         if reason not in self.refused:

@@ -81,6 +81,12 @@ class Stacked:
         """There is no one answer."""
         raise NotStackedError("the truth of a value that differs from task to task")
 
+    def __float__(self) -> float:
+        """There is no one number."""
+        raise NotStackedError("the number of a value that differs from task to task")
+
+    __int__ = __float__
+
     def __repr__(self) -> str:
         """Without the numbers."""
         return f"Stacked({self.tasks} tasks, {self.dtype}, shape {list(self.shape)})"
@@ -105,8 +111,8 @@ class Stacked:
         return self.reshape(*self.shape[:start], math.prod(self.shape[start : end + 1]), *self.shape[end + 1 :])
 
     def transpose(self, *dims: Any) -> Stacked:
-        """See ``jt.transpose``: all axes in their new order, or the two to exchange."""
-        axes = _flat(dims)
+        """See ``jt.transpose``: all axes in their new order, the two to exchange, or none to turn the order round."""
+        axes = _flat(dims) or list(reversed(range(self.ndim)))
         if len(dims) == 2:
             axes = list(range(self.ndim))
             axes[dims[0]], axes[dims[1]] = axes[dims[1]], axes[dims[0]]
@@ -120,6 +126,21 @@ class Stacked:
         """See ``jt.Var.unsqueeze``."""
         at = dim if dim >= 0 else dim + self.ndim + 1
         return self.reshape(*self.shape[:at], 1, *self.shape[at:])
+
+    def squeeze(self, dim: int | None = None) -> Stacked:
+        """See ``jt.Var.squeeze``."""
+        if dim is None:
+            return self.reshape([size for size in self.shape if size > 1])
+        at = dim % self.ndim
+        if self.shape[at] != 1:
+            raise ValueError(f"squeeze: axis {dim} of an array of shape {list(self.shape)} has not the length 1")
+        return self.reshape([*self.shape[:at], *self.shape[at + 1 :]])
+
+    def expand(self, *shape: Any) -> Stacked:
+        """See ``jt.Var.expand``."""
+        wanted = _flat(shape)
+        own = [1] * (len(wanted) - self.ndim) + list(self.shape)
+        return self.broadcast([o if w == -1 else w for o, w in zip(own, wanted, strict=True)])
 
     def broadcast(self, shape: Any, dims: Sequence[int] = ()) -> Stacked:
         """See ``jt.Var.broadcast``."""
@@ -318,7 +339,7 @@ REDUCTIONS = ("sum", "mean", "max", "min")
 ENTRYWISE = (
     "exp", "log", "sqrt", "sqr", "abs", "tanh", "sigmoid", "sin", "cos", "erf", "floor", "detach",
 )  # fmt: skip
-TYPES = ("float32", "float64", "int32", "bool")
+TYPES = ("float32", "float64", "int32", "bool", "float", "double", "int", "long")
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 OPERATORS = {
     "add": operator.add,

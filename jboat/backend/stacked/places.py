@@ -29,8 +29,8 @@ _WHY = "while an objective runs for several tasks at once, it computes for each 
 _METHODS = (
     *REDUCTIONS, *ENTRYWISE, *TYPES, *BINARY, *(f"__{name}__" for name in OPERATORS),
     *(f"__r{name}__" for name in OPERATORS if name not in COMPARISONS), "__neg__",
-    "matmul", "__matmul__", "reshape", "view", "flatten", "transpose", "permute", "unsqueeze", "broadcast", "clamp",
-    "cast", "softmax", "log_softmax",
+    "matmul", "__matmul__", "reshape", "view", "flatten", "transpose", "permute", "unsqueeze", "squeeze", "expand",
+    "broadcast", "clamp", "cast", "softmax", "log_softmax",
 )  # fmt: skip
 _ROOMS = (jt.Var, jt, nn)
 _BY_ROWS = (
@@ -86,6 +86,23 @@ def _entrywise_function(other: Function, x: Any, *args: Any, **kwargs: Any) -> S
     if own is None:
         raise NotStackedError("a number of an activation that differs from task to task")
     return Stacked(other(own.value, *args, **kwargs))
+
+
+def _softmax_layer(other: Function, layer: Any, x: Any, *args: Any) -> Stacked:
+    own = stacked(x)
+    assert own is not None
+    return own.softmax(*args, *layer.args, **layer.kw)
+
+
+def _dropout_layer(other: Function, layer: Any, x: Any) -> Any:
+    return other(layer, x) if layer.is_train and layer.p > 0 else x
+
+
+def _one_hot(other: Function, x: Any, num_classes: int = -1) -> Stacked:
+    own = stacked(x)
+    if own is None or num_classes == -1:
+        raise NotStackedError("one_hot without num_classes, which may differ from task to task")
+    return Stacked(other(own.value, num_classes))
 
 
 def _indexed(other: Function, array: Any, index: Any) -> Stacked:
@@ -145,6 +162,9 @@ def _rules() -> dict[Place, Callable[[Function], Function]]:
     found[nn, "matmul_transpose"] = _made_of(layers.linear)
     return found | {
         (jt.Var, "__getitem__"): _made_of(_indexed),
+        (nn.Softmax, "execute"): _made_of(_softmax_layer),
+        **{(cls, "execute"): _made_of(_dropout_layer) for cls in (nn.Dropout, nn.Dropout2d, nn.DropPath)},
+        (nn, "one_hot"): _made_of(_one_hot),
         (nn.Linear, "execute"): _linear_layer,
         (nn.Conv, "execute"): _convolution_layer,
         by_device.random_numbers.PLACE: _random,
