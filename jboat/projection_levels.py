@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -60,19 +60,35 @@ class Levels:
         self._ranges = ranges
         self._require_numbers({name: value for name, value in self._given.items() if not callable(value)})
 
-    def in_force(self) -> dict[str, float | jt.Var]:
+    def in_force(self, shapes: Sequence[Sequence[int]] = ((1,),)) -> dict[str, float | jt.Var]:
         """Numbers now, or Vars, at which a :class:`Watch` looks when they have been computed.
+
+        Args:
+            shapes: those of the variables that each level is for; by default it is one number for all together.
 
         Raises:
             TypeError: if a function gives something else.
-            ValueError: if it gives a number out of range.
+            ValueError: if it gives a number out of range, or numbers of a shape that is for none of the variables.
         """
         found = self._found()
+        for name, value in found.items():
+            if isinstance(value, jt.Var):
+                self._require_shape(name, list(value.shape), shapes)
         self._require_numbers({name: value for name, value in found.items() if not isinstance(value, jt.Var)})
         watch = _watch.get()
         if watch is not None and any(isinstance(value, jt.Var) for value in found.values()):
             watch.note(self)
         return found
+
+    def _require_shape(self, name: str, given: list[int], shapes: Sequence[Sequence[int]]) -> None:
+        for shape in shapes:
+            try:
+                fits = list(np.broadcast_shapes(tuple(given), tuple(shape))) == list(shape)
+            except ValueError:
+                fits = False
+            if not fits:
+                one = "one number" if list(shape) == [1] else f"one number, or numbers that fit the shape {list(shape)}"
+                self._refuse(ValueError, f"{name} must be {one}, got the shape {given}")
 
     def apart(self) -> dict[str, float | jt.Var]:
         """The same without the graphs that :meth:`in_force` makes a part of."""

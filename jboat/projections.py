@@ -46,7 +46,7 @@ def box(low: Level = -math.inf, high: Level = math.inf) -> Projection:
         return v if _is_infinite(top) else jt.where(v > top, _filled(top, v), v)
 
     def project(values: Sequence[jt.Var]) -> list[jt.Var]:
-        now = levels.in_force()
+        now = levels.in_force([v.shape for v in values])
         return [projected(v, now["low"], now["high"]) for v in values]
 
     return _named("box", project)
@@ -78,7 +78,7 @@ def soft_threshold(threshold: Level) -> Projection:
         return jt.where(v.abs() <= t, jt.zeros_like(v), nearer)  # in this order, which keeps NaN
 
     def project(values: Sequence[jt.Var]) -> list[jt.Var]:
-        now = levels.in_force()
+        now = levels.in_force([v.shape for v in values])
         return [projected(v, now["threshold"]) for v in values]
 
     return _named("soft_threshold", project)

@@ -97,6 +97,30 @@ def test_a_level_of_the_upper_projection_is_named_too():
         trainer.fit({}, {}, max_steps=1)
 
 
+@pytest.mark.parametrize(
+    ("make_projection", "shape", "said"),
+    [
+        (projections.simplex, 3, r"simplex: total must be one number, got the shape \[3,?\]"),
+        (projections.l2_ball, 3, r"l2_ball: radius must be one number, got the shape \[3,?\]"),
+        (
+            projections.soft_threshold,
+            4,
+            r"soft_threshold: threshold must be one number, or numbers that fit the shape \[",
+        ),
+        (
+            lambda level: projections.box(level, 5.0),
+            4,
+            r"box: low must be one number, or numbers that fit the shape \[",
+        ),
+    ],
+)
+def test_levels_of_a_shape_for_none_of_the_variables_are_refused(make_projection, shape, said):
+    projection = make_projection(lambda: jt.ones(shape))
+    with pytest.raises(ValueError, match=said):
+        projections.applied(projection, [jt.zeros(3)], "ll_projection")
+    assert projections.applied(make_projection(lambda: jt.ones(1)), [jt.zeros(3)], "ll_projection")[0].shape == [3]
+
+
 def test_a_total_must_be_finite():
     with pytest.raises(ValueError, match="simplex: total must be above 0 and finite, got inf"):
         projections.simplex(float("inf"))
