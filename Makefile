@@ -26,7 +26,7 @@ demo: $(VENV)/.ready-examples
 	$(BIN)/python examples/data_hyper_cleaning.py
 
 test: lint
-	@test -d .jittor-lab || echo "A first run compiles Jittor's core and every kernel: 20 to 25 minutes on two cores."
+	@test -d .jittor-lab || echo "A first run compiles Jittor's core and every kernel: about 20 minutes on two cores."
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-long: $(VENV)/.ready
