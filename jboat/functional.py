@@ -211,7 +211,10 @@ def axpy(scale: float | jt.Var, x: Sequence[jt.Var], y: Sequence[jt.Var], *, fac
 
 
 def _scaled(v: jt.Var, factor: float, scale: float | jt.Var = 1.0) -> jt.Var:
-    """``factor * scale * v``. Jittor rounds a number beside a Var of float64 to float32, with a scalar too."""
+    """``factor * scale * v``, a ``v`` of float64 times numbers of float64.
+
+    Jittor rounds a Python number to float32 beside any Var, and its product with a Var of one entry too.
+    """
     if v.dtype != "float64":
         return factor * scale * v
     if isinstance(scale, jt.Var):

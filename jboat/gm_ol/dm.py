@@ -186,7 +186,8 @@ class DM(LowerLevelOperator):
             if not math.isfinite(size) or not math.isfinite(curved):  # perhaps only because squares overflowed
                 unit = functional.times(1.0 / norm, residual)
                 curved = functional.dot(unit, autodiff.vjp(gradient, y, unit)).item()
-                rate = 1.0 / (curved + _TINY) if math.isfinite(curved) else math.nan  # an infinite one moves nothing
+                # an infinite curvature gives a rate of 0, by which v would stay as if nothing had overflowed
+                rate = 1.0 / (curved + _TINY) if math.isfinite(curved) else math.nan
                 v_new = functional.cut(_moved(v, residual, [rate] * len(v)))
             flat = norm > 0.0 and curved <= 0.0
             diagnostics["dm_breakdown"] = float(flat)
